@@ -1,0 +1,97 @@
+"""Errors that users meet: one clear line each, a hint, and an exit code.
+
+A failed gate is a value (:class:`hyperbox.harness.model.Verdict`), never one of
+these. Tracebacks are for bugs: the command line prints every `HyperboxError` as
+one line plus its hint.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+__all__ = [
+    "BootTimeout",
+    "ConfigError",
+    "ExitCode",
+    "GuestCrash",
+    "HarnessError",
+    "HyperboxError",
+    "KernelFeatureMissing",
+    "MachineLost",
+    "MissingDependency",
+    "WorkloadError",
+]
+
+
+class ExitCode(IntEnum):
+    """Exit codes of the command line."""
+
+    PASS = 0
+    GATE_FAILED = 1
+    INCONCLUSIVE = 2
+    HARNESS_ERROR = 3
+    BAD_USAGE = 64
+    INTERRUPTED = 130
+
+
+class HyperboxError(Exception):
+    """Root of all expected errors.
+
+    Parameters
+    ----------
+    message
+        What went wrong and where, in one line.
+    hint
+        How to mend it, in one line; may be empty.
+    """
+
+    exit_code = ExitCode.HARNESS_ERROR
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class ConfigError(HyperboxError):
+    """The user's input is wrong: option, file, name or value."""
+
+    exit_code = ExitCode.BAD_USAGE
+
+
+class HarnessError(HyperboxError):
+    """The harness or its surroundings failed; says nothing about a target."""
+
+
+class MissingDependency(HarnessError):
+    """A program or package that the machine lacks."""
+
+
+class BootTimeout(HarnessError):
+    """A guest did not become ready in time."""
+
+
+class MachineLost(HarnessError):
+    """The machine or its agent went away without a crash report."""
+
+
+class GuestCrash(MachineLost):
+    """The guest's kernel crashed: panic, BUG, oops, lockup.
+
+    Parameters
+    ----------
+    fingerprint
+        Short name of the crash, built from the top stack symbols.
+    """
+
+    def __init__(self, message: str, *, fingerprint: str = "", hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.fingerprint = fingerprint
+
+
+class WorkloadError(HyperboxError):
+    """A measured program failed on a healthy machine."""
+
+
+class KernelFeatureMissing(HyperboxError):
+    """The running kernel lacks a feature; the reason becomes a SKIP on record."""

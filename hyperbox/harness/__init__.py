@@ -1,0 +1,1 @@
+"""The harness: machines, runs, verdicts and reports."""

@@ -1,0 +1,1 @@
+"""Kernels, guest image, QEMU, and machines to measure on."""

@@ -1,0 +1,240 @@
+"""The values that flow through the main job: Suite -> Cell -> Sample -> Verdict.
+
+Frozen data only; no effects. The vocabulary is the README's.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+__all__ = [
+    "Arm",
+    "Cell",
+    "Experiment",
+    "Gate",
+    "Lane",
+    "Metric",
+    "Outcome",
+    "Rule",
+    "Sample",
+    "Start",
+    "Suite",
+    "Verdict",
+]
+
+
+class Rule(StrEnum):
+    """How a metric decides a gate.
+
+    Ratio rules look at paired blocks with d = log(tuned/baseline); level rules look at
+    one value per block of a single arm.
+    """
+
+    REDUCES_AT_LEAST = "reduces_at_least"
+    """Ratio: tuned is lower than baseline by at least `margin` (0.05 = 5 %)."""
+    NON_INFERIOR = "non_inferior"
+    """Ratio: tuned is worse than baseline by less than `margin`; `Metric.better` says
+    which way is worse."""
+    AT_MOST = "at_most"
+    """Level: the value stays at or below `margin`, in the metric's unit."""
+    AT_LEAST = "at_least"
+    """Level: the value stays at or above `margin`, in the metric's unit."""
+    COUNT = "count"
+    """Exact: every single sample is at or below `margin`; decided at once."""
+
+
+class Outcome(StrEnum):
+    """PASS, FAIL and INCONCLUSIVE are verdicts on the target; SKIP and ERROR are not."""
+
+    PASS = "PASS"  # noqa: S105 - a verdict, not a password
+    FAIL = "FAIL"
+    INCONCLUSIVE = "INCONCLUSIVE"
+    SKIP = "SKIP"
+    ERROR = "ERROR"
+
+
+class Lane(StrEnum):
+    """How time passes on the machine, and so what its numbers mean."""
+
+    EXACT = "exact"
+    """Emulated, virtual time counts instructions: measures work, repeatable."""
+    FAST = "fast"
+    """Emulated with host time: measures emulator speed; for counts and exploration."""
+    KVM = "kvm"
+    """Hardware virtualisation: measures hardware time."""
+    HOST = "host"
+    """The machine itself."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One measured quantity of an experiment.
+
+    `unit` is a UCUM-like string ("us", "1/s", "%", "pages", "MiB", "1"). `better` is
+    "lower", "higher" or "neither" (context that no gate may use as a ratio).
+    """
+
+    id: str
+    title: str
+    unit: str
+    better: str = "lower"
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One configuration that an experiment measures."""
+
+    id: str
+    title: str
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Arms measured on a machine by one program.
+
+    `program` is the command line run on a fresh machine for each arm of each block, in
+    the project directory, with ``{arm}`` replaced by the arm's id. It prints one JSON
+    object as its last line of output: ``{"metrics": {metric id: number}, "notes": {...}}``.
+    Exit status 77 means "this kernel cannot do it", with ``{"skip": reason}`` as the last
+    line; any other non-zero status is a workload failure.
+
+    `prepare` runs once per kernel before the snapshot that all arms and blocks share.
+    `blocks` is the largest number of blocks; looks happen at the planned counts up to it.
+    `timeout_s` is host time for one arm. `changes_machine` says that the program changes
+    settings beyond its own processes (refused on the host unless allowed).
+    """
+
+    id: str
+    suite: str
+    title: str
+    arms: tuple[Arm, ...]
+    metrics: tuple[Metric, ...]
+    program: tuple[str, ...]
+    prepare: tuple[str, ...] = ()
+    blocks: int = 8
+    timeout_s: float = 300.0
+    changes_machine: bool = True
+
+    def metric(self, metric_id: str) -> Metric:
+        """Give the metric with this id; KeyError if there is none."""
+        return _find(self.metrics, metric_id)
+
+
+@dataclass(frozen=True)
+class Gate:
+    """A target with metric, rule and margin.
+
+    `arm` is the arm judged (the tuned one); `baseline` the arm compared against, for
+    ratio rules. `band_upper` (a fraction) adds the remark "exceeds band" to a PASS
+    beyond it.
+    """
+
+    id: str
+    title: str
+    target: str
+    experiment: str
+    metric: str
+    rule: Rule
+    margin: float
+    arm: str
+    baseline: str | None = None
+    band_upper: float | None = None
+
+    @property
+    def is_ratio(self) -> bool:
+        """Whether the rule compares two arms."""
+        return self.rule in (Rule.REDUCES_AT_LEAST, Rule.NON_INFERIOR)
+
+
+@dataclass(frozen=True)
+class Suite:
+    """Experiments and gates of one feature."""
+
+    id: str
+    title: str
+    experiments: tuple[Experiment, ...]
+    gates: tuple[Gate, ...]
+
+
+@dataclass(frozen=True)
+class Start:
+    """Seeded perturbation of one block's start; both arms of the block share it.
+
+    Repeatable is not unbiased: code placement and start phase shift results by 1-2 %,
+    so blocks differ in `delay_ns` (start phase), `padding` (bytes of environment) and
+    `seed` (the program's random seed).
+    """
+
+    seed: int
+    delay_ns: int = 0
+    padding: int = 0
+
+    def environment(self) -> dict[str, str]:
+        """Give the environment variables that carry the perturbation to the program."""
+        return {"HYPERBOX_SEED": str(self.seed), "HYPERBOX_PADDING": "x" * self.padding}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Kernel x experiment: the unit of work, recording and resuming."""
+
+    kernel: str
+    experiment: str
+    lane: Lane
+
+    @property
+    def key(self) -> str:
+        """Directory name of the cell: ``<kernel>--<experiment>--<lane>``."""
+        return f"{self.kernel}--{self.experiment}--{self.lane}"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One measured value.
+
+    `position` is the arm's place in its block (0 first), for order-effect diagnostics.
+    """
+
+    block: int
+    position: int
+    arm: str
+    metric: str
+    value: float
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.value):
+            raise ValueError(f"sample {self.arm}/{self.metric} of block {self.block} is not finite")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a gate says about one kernel.
+
+    `estimate`, `low` and `high` are in the gate's terms: for ratio rules the relative
+    change of tuned against baseline (-0.25 = 25 % lower), for level rules the metric's
+    unit. `level` is the two-sided confidence level of the interval. `n` counts blocks.
+    """
+
+    gate: str
+    kernel: str
+    lane: Lane
+    outcome: Outcome
+    reason: str
+    n: int = 0
+    estimate: float | None = None
+    low: float | None = None
+    high: float | None = None
+    level: float | None = None
+    remarks: tuple[str, ...] = ()
+    details: Mapping[str, float] = field(default_factory=dict)
+
+
+def _find(items: tuple[Metric, ...], wanted: str) -> Metric:
+    """Give the item with id `wanted`; KeyError if absent."""
+    for item in items:
+        if item.id == wanted:
+            return item
+    raise KeyError(wanted)

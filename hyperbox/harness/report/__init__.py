@@ -1,0 +1,1 @@
+"""Tables, plots, pages and exporters derived from a run directory."""

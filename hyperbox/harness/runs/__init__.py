@@ -1,0 +1,1 @@
+"""Plan, engine and store of runs."""

@@ -1,0 +1,1 @@
+"""Memory pressure: monitoring and (later) swap tuning."""

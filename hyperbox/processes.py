@@ -1,0 +1,155 @@
+"""The one door for starting processes.
+
+Every child gets a sanitised environment, a session of its own (so that the whole
+group can be killed), SIGKILL as parent-death signal and, for `run`, a timeout. The
+death signal is set by setpriv(1) rather than a ``preexec_fn``, which is unsafe in a
+process with threads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from hyperbox.errors import HarnessError, MissingDependency
+
+__all__ = ["Completed", "require", "run", "spawn", "stop"]
+
+_KEPT = ("PATH", "HOME", "USER", "TMPDIR", "TERM", "http_proxy", "https_proxy", "no_proxy")
+_SEARCH_PATH = os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin"
+
+
+@dataclass(frozen=True)
+class Completed:
+    """What a finished process left: exit status (negative: signal) and its streams."""
+
+    argv: tuple[str, ...]
+    status: int
+    stdout: bytes
+    stderr: bytes
+
+    def text(self) -> str:
+        """Give standard output as text without the final newline."""
+        return self.stdout.decode(errors="replace").rstrip("\n")
+
+
+def require(program: str, package: str) -> str:
+    """Give the full path of `program`, or say which Debian package has it.
+
+    Raises
+    ------
+    MissingDependency
+        If the program is not on PATH.
+    """
+    found = shutil.which(program, path=_SEARCH_PATH)
+    if found is None:
+        raise MissingDependency(
+            f"{program} is not installed", hint=f"apt-get install --no-install-recommends {package}"
+        )
+    return found
+
+
+def spawn(
+    argv: Sequence[str | os.PathLike[str]],
+    *,
+    environment: Mapping[str, str] | None = None,
+    pass_fds: Sequence[int] = (),
+    stdin: int | IO[bytes] = subprocess.DEVNULL,
+    stdout: int | IO[bytes] = subprocess.DEVNULL,
+    stderr: int | IO[bytes] = subprocess.DEVNULL,
+    cwd: Path | None = None,
+) -> subprocess.Popen[bytes]:
+    """Start a process in a session of its own that dies with the calling thread.
+
+    Raises
+    ------
+    MissingDependency
+        If the program does not exist.
+    """
+    words = [os.fspath(word) for word in argv]
+    if shutil.which(words[0], path=_SEARCH_PATH) is None:
+        raise MissingDependency(f"{words[0]} cannot be started: no such program")
+    return subprocess.Popen(
+        ["setpriv", "--pdeathsig", "KILL", "--", *words],
+        env=_environment(environment),
+        pass_fds=pass_fds,
+        stdin=stdin,
+        stdout=stdout,
+        stderr=stderr,
+        cwd=cwd,
+        start_new_session=True,
+    )
+
+
+def run(
+    argv: Sequence[str | os.PathLike[str]],
+    *,
+    timeout: float,
+    environment: Mapping[str, str] | None = None,
+    check: bool = True,
+    data: bytes | None = None,
+    cwd: Path | None = None,
+) -> Completed:
+    """Run a process to its end and give what it left.
+
+    Parameters
+    ----------
+    timeout
+        Seconds until the whole process group is killed.
+    check
+        Whether an exit status other than 0 raises.
+    data
+        Bytes for standard input.
+
+    Raises
+    ------
+    HarnessError
+        On timeout, or with `check` on a non-zero status; the failed command is in the
+        message, ready to paste.
+    """
+    words = tuple(os.fspath(word) for word in argv)
+    process = spawn(
+        words,
+        environment=environment,
+        stdin=subprocess.PIPE if data is not None else subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=cwd,
+    )
+    try:
+        out, err = process.communicate(data, timeout=timeout)
+    except subprocess.TimeoutExpired as error:
+        raise HarnessError(f"no end after {timeout:g} s: {shlex.join(words)}") from error
+    finally:
+        stop(process)
+    done = Completed(words, process.returncode, out, err)
+    if check and done.status != 0:
+        tail = err.decode(errors="replace").strip().splitlines()[-1:] or ["no error output"]
+        raise HarnessError(f"exit status {done.status}: {shlex.join(words)}: {tail[0]}")
+    return done
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """Kill a process and its whole group, and reap it; harmless when it has ended."""
+    if process.poll() is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    for stream in (process.stdin, process.stdout, process.stderr):
+        if stream is not None:
+            stream.close()
+
+
+def _environment(extra: Mapping[str, str] | None) -> dict[str, str]:
+    kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
+    kept["LC_ALL"] = "C.UTF-8"
+    kept["PATH"] = _SEARCH_PATH
+    return kept | dict(extra or {})
