@@ -1,0 +1,161 @@
+"""QEMU's command line and what differs between its versions.
+
+Follows QEMU's invocation manual; FACTS behind the choices: the root is an nvdimm because
+virtio-blk makes instruction-counted time random; ``ioeventfd=off`` keeps notifications
+inside virtual time; ``cx16=off`` because QEMU 7.2's TCG miscompiles cmpxchg16b.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hyperbox.errors import HarnessError
+from hyperbox.files import sha256_file
+from hyperbox.harness.lab.protocol import PORT_NAME
+from hyperbox.harness.model import Lane
+from hyperbox.processes import require, run
+
+__all__ = ["GuestHardware", "Qemu", "command_line", "find_qemu"]
+
+MEBIBYTE = 1 << 20
+KERNEL_COMMAND_LINE = (
+    "console=ttyS0 quiet panic=-1 oops=panic psi=1 tsc=reliable random.trust_cpu=on mitigations=off"
+)
+
+
+@dataclass(frozen=True)
+class Qemu:
+    """A QEMU build: its program, version and hash (different builds count differently)."""
+
+    program: Path
+    version: tuple[int, int, int]
+    sha256: str
+
+    @property
+    def version_text(self) -> str:
+        """Give the version as ``7.2.22``."""
+        return ".".join(map(str, self.version))
+
+    @property
+    def cpu(self) -> str:
+        """CPU model for emulation, without cmpxchg16b where TCG miscompiles it."""
+        return "max,cx16=off" if self.version < (8, 0, 0) else "max"
+
+    def migrate_out(self, path: Path) -> str:
+        """Give the migration address that saves to `path` (``file:`` exists from 8.2)."""
+        return f"file:{path}" if self.version >= (8, 2, 0) else f"exec:cat > '{path}'"
+
+    def migrate_in(self, path: Path) -> str:
+        """Give the migration address that restores from `path`."""
+        return f"file:{path}" if self.version >= (8, 2, 0) else f"exec:cat '{path}'"
+
+
+@dataclass(frozen=True)
+class GuestHardware:
+    """What a guest is made of; equal hardware and images make equal guests.
+
+    `memory` is in bytes; `images` are read-only files padded to 2 MiB, attached as
+    nvdimms; `extra_commandline` is appended to the kernel's command line.
+    """
+
+    lane: Lane
+    vmlinuz: Path
+    initramfs: Path
+    images: tuple[Path, ...]
+    memory: int = 768 * MEBIBYTE
+    extra_commandline: str = ""
+
+    @property
+    def commandline(self) -> str:
+        """The kernel's whole command line."""
+        return f"{KERNEL_COMMAND_LINE} {self.extra_commandline}".strip()
+
+
+@functools.cache
+def find_qemu() -> Qemu:
+    """Find qemu-system-x86_64 and ask its version.
+
+    Raises
+    ------
+    MissingDependency
+        If it is not installed.
+    HarnessError
+        If its version cannot be understood.
+    """
+    program = Path(require("qemu-system-x86_64", "qemu-system-x86"))
+    text = run([program, "--version"], timeout=30).text()
+    match = re.search(r"version (\d+)\.(\d+)\.(\d+)", text)
+    if match is None:
+        raise HarnessError(f"{program} --version says nothing usable: {text[:80]!r}")
+    major, minor, micro = (int(part) for part in match.groups())
+    return Qemu(program, (major, minor, micro), sha256_file(program))
+
+
+def command_line(
+    qemu: Qemu,
+    hardware: GuestHardware,
+    *,
+    ram_file: Path,
+    ram_shared: bool,
+    serial_log: Path,
+    agent_fd: int,
+    monitor_fd: int,
+    incoming: bool,
+) -> list[str]:
+    """Give the command line of a guest.
+
+    `ram_shared` writes the guest's memory through to `ram_file` (to make a snapshot);
+    otherwise the file is mapped copy-on-write (a clone). `incoming` starts stopped and
+    waits for a migration.
+    """
+    words = [str(qemu.program), *_accelerator(qemu, hardware.lane)]
+    words += ["-M", "pc,memory-backend=ram,nvdimm=on", "-smp", "1"]
+    words += ["-m", f"{hardware.memory // MEBIBYTE}M,slots=8,maxmem=8G"]
+    share = "on" if ram_shared else "off"
+    backend = f"memory-backend-file,id=ram,size={hardware.memory},mem-path={ram_file}"
+    words += ["-object", f"{backend},share={share}"]
+    words += ["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]
+    words += ["-seed", "1", "-rtc", "base=2030-01-01T00:00:00,clock=vm"]
+    words += ["-kernel", str(hardware.vmlinuz), "-initrd", str(hardware.initramfs)]
+    words += ["-append", hardware.commandline]
+    words += ["-chardev", f"file,id=serial,path={serial_log}", "-serial", "chardev:serial"]
+    words += ["-device", "virtio-serial-pci,ioeventfd=off"]
+    words += ["-chardev", f"socket,id=agent,fd={agent_fd}"]
+    words += ["-device", f"virtserialport,chardev=agent,name={PORT_NAME}"]
+    words += ["-chardev", f"socket,id=qmp,fd={monitor_fd}", *_monitor(qemu)]
+    for index, image in enumerate(hardware.images):
+        words += _nvdimm(index, image)
+    return words + (["-incoming", "defer", "-S"] if incoming else [])
+
+
+def _accelerator(qemu: Qemu, lane: Lane) -> Sequence[str]:
+    if lane is Lane.EXACT:
+        return ("-accel", "tcg,tb-size=512", "-icount", "shift=0,sleep=off", "-cpu", qemu.cpu)
+    if lane is Lane.FAST:
+        return ("-accel", "tcg,thread=multi,tb-size=512", "-cpu", qemu.cpu)
+    if lane is Lane.KVM:
+        return ("-accel", "kvm", "-cpu", "host")
+    raise HarnessError(f"lane {lane} is not a virtual machine's")
+
+
+def _monitor(qemu: Qemu) -> Sequence[str]:
+    if qemu.version >= (11, 0, 0):
+        return ("-object", "monitor-qmp,id=monitor,chardev=qmp")
+    return ("-mon", "chardev=qmp,mode=control")
+
+
+def _nvdimm(index: int, image: Path) -> Sequence[str]:
+    size = image.stat().st_size
+    if size % (2 * MEBIBYTE):
+        raise HarnessError(f"image {image} is not padded to 2 MiB ({size} bytes)")
+    backend = f"memory-backend-file,id=image{index},share=on,readonly=on"
+    return (
+        "-object",
+        f"{backend},mem-path={image},size={size}",
+        "-device",
+        f"nvdimm,id=nvdimm{index},memdev=image{index},unarmed=on",
+    )

@@ -1,0 +1,415 @@
+"""One virtual machine: a QEMU process, its monitor, its agent's channel, its end.
+
+The exit status of a command travels in a frame, never over the console, and a machine
+that dies is a `GuestCrash` or `MachineLost`, never a result.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+import select
+import socket
+import struct
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from qemu.qmp import QMPError
+from qemu.qmp.legacy import QEMUMonitorProtocol
+
+from hyperbox.errors import BootTimeout, GuestCrash, HarnessError, MachineLost, WorkloadError
+from hyperbox.harness.lab.crash import find_crash
+from hyperbox.harness.lab.machine import PROJECT_DIRECTORY, Artifacts, CommandResult
+from hyperbox.harness.lab.protocol import (
+    CHUNK,
+    Frame,
+    FrameDecoder,
+    FrameType,
+    ProtocolError,
+)
+from hyperbox.harness.lab.qemu import GuestHardware, Qemu, command_line
+from hyperbox.harness.model import Lane, Start
+from hyperbox.processes import spawn, stop
+
+__all__ = ["SHARED_MEMORY", "VirtualMachine", "owned_name"]
+
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - guest memory must be in a tmpfs
+_PING_TIMEOUT = 60.0
+_START_MARGIN_NS = 1_000_000_000
+_numbers = itertools.count()
+
+
+def owned_name(kind: str) -> str:
+    """Give a fresh file name that says who owns it: ``hyperbox-<pid>-<n>.<kind>``.
+
+    `hyperbox doctor --repair` removes those whose process is gone.
+    """
+    return f"hyperbox-{os.getpid()}-{next(_numbers)}.{kind}"
+
+
+class VirtualMachine:
+    """A running guest. Use as a context manager; leaving kills QEMU and removes files.
+
+    Parameters
+    ----------
+    ram_file
+        File in a tmpfs that holds the guest's memory. The caller owns it.
+    shared
+        True while a snapshot is being made; False for a copy-on-write clone.
+    incoming
+        Start stopped, waiting for `restore`.
+    kernel_config, boot_console
+        The kernel's configuration and, for a clone, what the console showed before the
+        snapshot: for the artifacts.
+    """
+
+    def __init__(
+        self,
+        qemu: Qemu,
+        hardware: GuestHardware,
+        *,
+        ram_file: Path,
+        shared: bool,
+        incoming: bool = False,
+        kernel_config: str = "",
+        boot_console: str = "",
+    ) -> None:
+        self.hardware = hardware
+        self._qemu = qemu
+        self._config = kernel_config
+        self.boot_console = boot_console
+        self._decoder = FrameDecoder()
+        self._frames: list[Frame] = []
+        self._requests = itertools.count(1)
+        self._start_ns = 0
+        self._dmesg = ""
+        self._exits = contextlib.ExitStack()
+        self._serial_log = Path(tempfile.gettempdir()) / owned_name("serial.log")
+        self._error_log = self._serial_log.with_suffix(".err")
+        try:
+            self._launch(ram_file, shared, incoming)
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> VirtualMachine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Kill QEMU, reap it, remove its logs; harmless when repeated."""
+        self._exits.close()
+
+    @property
+    def pid(self) -> int:
+        """Process number of QEMU."""
+        return self._process.pid
+
+    @property
+    def cpu_seconds(self) -> float:
+        """CPU time that QEMU has used so far, user and system, all threads, in seconds."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def monitor(self, command: str, **arguments: object) -> Any:
+        """Run a QMP command and give what it returns.
+
+        Raises
+        ------
+        MachineLost
+            If QEMU is gone or refuses the command.
+        """
+        try:
+            return self._qmp.cmd(command, **arguments)
+        except (QMPError, OSError, EOFError, TimeoutError) as error:
+            raise self._lost(f"monitor command {command} failed: {error}") from error
+
+    def wait_ready(self, timeout: float = 240.0) -> Mapping[str, Any]:
+        """Wait for the agent; gives ``{"release", "monotonic_ns"}``.
+
+        Raises
+        ------
+        BootTimeout
+            If the agent has not answered after `timeout` seconds.
+        GuestCrash, MachineLost
+            If the guest or QEMU died.
+        """
+        try:
+            frame = self._next_frame(time.monotonic() + timeout)
+        except TimeoutError:
+            tail = self._console_tail()
+            raise BootTimeout(f"no agent after {timeout:g} s; console ends: {tail}") from None
+        return frame.json()
+
+    def ping(self, timeout: float = _PING_TIMEOUT) -> int:
+        """Give the guest's CLOCK_MONOTONIC in ns; MachineLost when nothing answers."""
+        request = self._send(FrameType.PING)
+        try:
+            payload = self._await(request, FrameType.PING, timeout).payload
+        except TimeoutError:
+            raise self._lost(f"the agent does not answer a ping within {timeout:g} s") from None
+        return int(struct.unpack("<Q", payload)[0])
+
+    def execute(
+        self,
+        argv: Sequence[str],
+        *,
+        timeout: float,
+        start: Start | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> CommandResult:
+        """Run a command in the project directory; see `machine.Machine`.
+
+        With a `start` the command begins at an absolute guest time that depends on the
+        snapshot and the start's phase only. A clone runs from the moment of this call.
+        """
+        variables = {"PYTHONPATH": str(PROJECT_DIRECTORY)} | dict(environment or {})
+        order: dict[str, object] = {"argv": list(argv), "environment": variables}
+        if start is not None:
+            variables.update(start.environment())
+            order["start_ns"] = self._start_ns + start.delay_ns
+        request = self._send(FrameType.EXECUTE, json.dumps(order).encode())
+        self.resume()
+        return self._collect(request, argv, timeout)
+
+    def put(self, path: str, data: bytes) -> None:
+        """Write a file in the guest; OSError with the guest's reason if it cannot."""
+        request = self._send(FrameType.PUT, path.encode())
+        for offset in range(0, len(data), CHUNK):
+            self._send(FrameType.DATA, data[offset : offset + CHUNK], request)
+        self._send(FrameType.END, b"", request)
+        self.resume()
+        self._end_of_transfer(self._await(request, FrameType.END, _PING_TIMEOUT), path)
+
+    def get(self, path: str) -> bytes:
+        """Read a file of the guest; FileNotFoundError if it is absent."""
+        request = self._send(FrameType.GET, path.encode())
+        self.resume()
+        parts: list[bytes] = []
+        while True:
+            frame = self._await(request, None, _PING_TIMEOUT)
+            if frame.type is FrameType.END:
+                self._end_of_transfer(frame, path)
+                return b"".join(parts)
+            parts.append(frame.payload)
+
+    def artifacts(self) -> Artifacts:
+        """Collect console, dmesg (while the agent answers) and configuration."""
+        if self._process.poll() is None:
+            with contextlib.suppress(HarnessError, WorkloadError):
+                self._dmesg = self.execute(["dmesg"], timeout=60).stdout.decode(errors="replace")
+        return Artifacts(self.boot_console + self.console(), self._dmesg, self._config)
+
+    def console(self) -> str:
+        """Give what the guest has printed on its serial console."""
+        with contextlib.suppress(FileNotFoundError):
+            return self._serial_log.read_text(errors="replace")
+        return ""
+
+    def save(self, state_file: Path) -> None:
+        """Stop the guest and save its devices; its memory is already in the RAM file."""
+        self._snapshot_time()
+        self.monitor("stop")
+        self._migration_settings()
+        self.monitor("migrate", uri=self._qemu.migrate_out(state_file))
+        deadline = time.monotonic() + 60
+        while True:
+            status = self.monitor("query-migrate").get("status")
+            if status == "completed":
+                return
+            if status in ("failed", "cancelled") or time.monotonic() > deadline:
+                raise HarnessError(f"the snapshot could not be saved: migration {status}")
+            time.sleep(0.005)
+
+    @property
+    def start_ns(self) -> int:
+        """Guest time before which no measured command of a clone starts."""
+        return self._start_ns
+
+    def restore(self, state_file: Path, start_ns: int) -> None:
+        """Load a snapshot into this waiting machine; it stays stopped until used."""
+        self._migration_settings()
+        self.monitor("migrate-incoming", uri=self._qemu.migrate_in(state_file))
+        deadline = time.monotonic() + 60
+        while self.monitor("query-status")["status"] == "inmigrate":
+            if time.monotonic() > deadline:
+                raise MachineLost("the snapshot could not be restored within 60 s")
+            time.sleep(0.002)
+        self._start_ns = start_ns
+        self._paused = True
+
+    def resume(self) -> None:
+        """Let a restored machine run; no effect on a running one."""
+        if self._paused:
+            self._paused = False
+            self.monitor("cont")
+
+    def _launch(self, ram_file: Path, shared: bool, incoming: bool) -> None:
+        agent, agent_remote = socket.socketpair()
+        qmp, qmp_remote = socket.socketpair()
+        self._exits.callback(self._remove_logs)
+        self._exits.callback(agent.close)
+        self._agent = agent
+        self._paused = False
+        words = command_line(
+            self._qemu,
+            self.hardware,
+            ram_file=ram_file,
+            ram_shared=shared,
+            serial_log=self._serial_log,
+            agent_fd=agent_remote.fileno(),
+            monitor_fd=qmp_remote.fileno(),
+            incoming=incoming,
+        )
+        with agent_remote, qmp_remote, self._error_log.open("wb") as errors:
+            self._process: subprocess.Popen[bytes] = spawn(
+                words,
+                pass_fds=(agent_remote.fileno(), qmp_remote.fileno()),
+                stderr=errors,
+            )
+        self._exits.callback(stop, self._process)
+        self._qmp = QEMUMonitorProtocol(qmp)
+        self._qmp.settimeout(60.0)
+        self._exits.callback(self._close_monitor)
+        try:
+            self._qmp.connect()
+        except (QMPError, OSError, EOFError) as error:
+            self._process.wait(timeout=10)
+            raise self._lost(f"QEMU did not start: {error}") from error
+
+    def _close_monitor(self) -> None:
+        stop(self._process)  # first: a stopped QEMU would not say goodbye
+        with contextlib.suppress(QMPError, OSError, EOFError, TimeoutError):
+            self._qmp.close()
+
+    def _remove_logs(self) -> None:
+        self._serial_log.unlink(missing_ok=True)
+        self._error_log.unlink(missing_ok=True)
+
+    def _migration_settings(self) -> None:
+        capability = {"capability": "x-ignore-shared", "state": True}
+        self.monitor("migrate-set-capabilities", capabilities=[capability])
+        self.monitor("migrate-set-parameters", **{"max-bandwidth": 10**11})
+
+    def _snapshot_time(self) -> None:
+        """Fix the earliest start of measured commands.
+
+        The margin covers the virtual time that an idle guest of the exact lane runs
+        through between this answer and the stop; the agent reports a late start.
+        """
+        self._start_ns = self.ping() + _START_MARGIN_NS
+
+    def _send(self, kind: FrameType, payload: bytes = b"", request: int | None = None) -> int:
+        number = next(self._requests) if request is None else request
+        try:
+            self._agent.sendall(Frame(kind, number, payload).encode())
+        except OSError as error:
+            raise self._lost(f"the agent's channel broke: {error}") from error
+        return number
+
+    def _next_frame(self, deadline: float) -> Frame:
+        while not self._frames:
+            remaining = deadline - time.monotonic()
+            if remaining <= 0:
+                raise TimeoutError
+            readable, _, _ = select.select([self._agent], [], [], min(remaining, 5.0))
+            if not readable:
+                continue
+            data = self._agent.recv(1 << 20)
+            if not data:
+                raise self._lost("the machine went away")
+            try:
+                self._frames.extend(self._decoder.feed(data))
+            except ProtocolError as error:
+                raise MachineLost(f"the agent's channel is damaged: {error}") from error
+        return self._frames.pop(0)
+
+    def _await(self, request: int, kind: FrameType | None, timeout: float) -> Frame:
+        """Give the next frame of a request; frames of other requests wait their turn."""
+        self.resume()
+        deadline = time.monotonic() + timeout
+        others: list[Frame] = []
+        try:
+            while True:
+                frame = self._next_frame(deadline)
+                if frame.id == request and kind in (None, frame.type):
+                    return frame
+                others.append(frame)
+        finally:
+            self._frames[:0] = others
+
+    def _collect(self, request: int, argv: Sequence[str], timeout: float) -> CommandResult:
+        out: dict[FrameType, list[bytes]] = {FrameType.STDOUT: [], FrameType.STDERR: []}
+        for frame in self._frames_until_exit(request, argv, timeout):
+            if frame.type is not FrameType.EXIT:
+                out[frame.type].append(frame.payload)
+                continue
+            end = frame.json()
+            if "error" in end:
+                raise WorkloadError(f"cannot start in the guest: {end['error']}")
+            if end["late"]:
+                raise HarnessError("the command started after its planned guest time")
+            streams = (b"".join(out[FrameType.STDOUT]), b"".join(out[FrameType.STDERR]))
+            return CommandResult(int(end["status"]), *streams)
+        raise AssertionError("the stream of frames ends with EXIT")
+
+    def _frames_until_exit(
+        self, request: int, argv: Sequence[str], timeout: float
+    ) -> Iterator[Frame]:
+        deadline = time.monotonic() + timeout
+        while True:
+            try:
+                frame = self._next_frame(min(deadline, time.monotonic() + self._beat))
+            except TimeoutError:
+                if time.monotonic() < deadline:
+                    self.ping()
+                    continue
+                self._send(FrameType.KILL, b"", request)
+                self.ping()  # a machine that hangs is lost, not a failed workload
+                name = " ".join(argv[:3])
+                raise WorkloadError(f"no end after {timeout:g} s: {name}") from None
+            if frame.id == request:
+                yield frame
+                if frame.type is FrameType.EXIT:
+                    return
+
+    @property
+    def _beat(self) -> float:
+        """Seconds between heartbeats.
+
+        None in the exact lane: a ping's interrupt would arrive at a random virtual time
+        and change the measured numbers.
+        """
+        return 1e9 if self.hardware.lane is Lane.EXACT else 10.0
+
+    def _end_of_transfer(self, frame: Frame, path: str) -> None:
+        if frame.payload:
+            message = frame.payload.decode(errors="replace")
+            kind = FileNotFoundError if "Errno 2" in message else OSError
+            raise kind(f"{path} in the guest: {message}")
+
+    def _console_tail(self) -> str:
+        lines = [line for line in self.console().splitlines() if line.strip()]
+        return lines[-1].strip() if lines else "(nothing)"
+
+    def _lost(self, message: str) -> MachineLost:
+        """Tell a crash of the guest from a loss of QEMU or its agent, with the evidence."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout=2.0)
+        crash = find_crash(self.console())
+        if crash is not None:
+            return GuestCrash(f"the guest crashed: {crash.message}", fingerprint=crash.fingerprint)
+        status = self._process.poll()
+        errors = ""
+        with contextlib.suppress(FileNotFoundError):
+            errors = self._error_log.read_text(errors="replace").strip().replace("\n", "; ")
+        state = "QEMU still runs" if status is None else f"QEMU ended with status {status}"
+        return MachineLost(f"{message} ({state}{': ' + errors if errors else ''})")

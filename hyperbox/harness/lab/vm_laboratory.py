@@ -1,0 +1,167 @@
+"""The laboratory of virtual machines: kernels booted once, cloned for every arm."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from hyperbox.errors import ConfigError, HarnessError
+from hyperbox.harness.lab.accelerator import probe_kvm
+from hyperbox.harness.lab.guest_image import GuestImage, project_image, root_image
+from hyperbox.harness.lab.kernel_kit import KernelKit
+from hyperbox.harness.lab.qemu import GuestHardware, find_qemu
+from hyperbox.harness.lab.snapshot import Snapshot, boot_snapshot
+from hyperbox.harness.lab.vm import VirtualMachine
+from hyperbox.harness.model import Experiment, Lane
+
+__all__ = ["VmLaboratory", "VmSource", "choose_lane", "hardware_for"]
+
+# What every measured program loads: read once before the snapshot, so that no arm pays.
+_WARM_UP = (
+    "python3",
+    "-c",
+    "import argparse, ctypes, json, mmap, os, random, select, signal, statistics, subprocess",
+)
+
+
+def choose_lane(wanted: str) -> Lane:
+    """Turn ``auto`` into KVM where the probe boots, else the exact lane.
+
+    Raises
+    ------
+    ConfigError
+        If KVM is asked for and does not work, with the probe's reason.
+    """
+    if wanted == "auto":
+        return Lane.KVM if probe_kvm(find_qemu()).kvm else Lane.EXACT
+    lane = Lane(wanted)
+    if lane is Lane.KVM:
+        probe = probe_kvm(find_qemu())
+        if not probe.kvm:
+            raise ConfigError(f"KVM does not work here: {probe.reason}", hint="use --lane exact")
+    return lane
+
+
+def hardware_for(
+    kit: KernelKit, lane: Lane, root: GuestImage, project: GuestImage
+) -> GuestHardware:
+    """Give the guest that a kernel runs in."""
+    images = (root.path, project.path)
+    if kit.modules_image is not None:
+        images = (*images, kit.modules_image)
+    extra = "" if kit.modules_image is not None else "hyperbox.modules=none"
+    return GuestHardware(lane, kit.vmlinuz, kit.initramfs, images, extra_commandline=extra)
+
+
+class VmSource:
+    """A kernel with one preparation done; implements `machine.MachineSource`."""
+
+    def __init__(self, snapshot: Snapshot, fingerprint: Mapping[str, object]) -> None:
+        self._snapshot = snapshot
+        self._fingerprint = fingerprint
+
+    @contextlib.contextmanager
+    def fresh(self) -> Iterator[VirtualMachine]:
+        """Give a clone of the prepared guest."""
+        with self._snapshot.clone() as machine:
+            yield machine
+
+    def environment(self) -> Mapping[str, object]:
+        """Give the fingerprint: kernel, QEMU, accelerator, command line, image hashes."""
+        return self._fingerprint
+
+    def close(self) -> None:
+        """Nothing to do: the laboratory owns the snapshots that sources share."""
+
+
+class VmLaboratory:
+    """Boots each kernel once per preparation; implements `machine.Laboratory`.
+
+    Parameters
+    ----------
+    kits
+        The kernels, oldest first.
+    progress
+        Called with a text and the fraction done.
+    """
+
+    def __init__(
+        self,
+        kits: Sequence[KernelKit],
+        *,
+        lane: Lane,
+        progress: Callable[[str, float], None] | None = None,
+    ) -> None:
+        self.lane = lane
+        self._kits = {kit.label: kit for kit in kits}
+        self._qemu = find_qemu()
+        self._report = progress or (lambda _text, _fraction: None)
+        self._root = root_image(progress)
+        self._project = project_image()
+        self._snapshots: dict[tuple[str, tuple[str, ...]], Snapshot] = {}
+        self._locks = {label: threading.Lock() for label in self._kits}
+
+    def labels(self) -> Sequence[str]:
+        """Labels of the kernels, oldest first."""
+        return tuple(self._kits)
+
+    def source(self, kernel: str, experiment: Experiment) -> VmSource:
+        """Boot the kernel or reuse its snapshot; run the experiment's preparation once."""
+        kit = self._kits[kernel]
+        hardware = hardware_for(kit, self.lane, self._root, self._project)
+        with self._locks[kernel]:
+            snapshot = self._snapshot(kit, hardware, experiment.prepare)
+        return VmSource(snapshot, self._fingerprint(kit, hardware))
+
+    def close(self) -> None:
+        """Remove every snapshot."""
+        while self._snapshots:
+            _, snapshot = self._snapshots.popitem()
+            snapshot.close()
+
+    def _snapshot(
+        self, kit: KernelKit, hardware: GuestHardware, prepare: tuple[str, ...]
+    ) -> Snapshot:
+        key = (kit.label, prepare)
+        if key not in self._snapshots:
+            if prepare:
+                base = self._snapshot(kit, hardware, ())
+                self._snapshots[key] = base.derive(lambda machine: _run_once(machine, prepare))
+            else:
+                self._report(f"booting {kit.label}", 0.0)
+                self._snapshots[key] = boot_snapshot(
+                    self._qemu,
+                    hardware,
+                    kernel_config=kit.config.read_text(errors="replace"),
+                    prepare=lambda machine: _run_once(machine, _WARM_UP),
+                )
+                self._report(f"booting {kit.label}", 1.0)
+        return self._snapshots[key]
+
+    def _fingerprint(self, kit: KernelKit, hardware: GuestHardware) -> Mapping[str, object]:
+        return {
+            "kernel": {
+                "label": kit.label,
+                "release": kit.release,
+                "package": kit.package,
+                "version": kit.version,
+                "sha256": kit.sha256,
+                "remarks": list(kit.remarks),
+            },
+            "qemu": {"version": self._qemu.version_text, "sha256": self._qemu.sha256},
+            "accelerator": "kvm" if self.lane is Lane.KVM else "tcg",
+            "kvm_probe": probe_kvm(self._qemu).reason,
+            "commandline": hardware.commandline,
+            "memory_bytes": hardware.memory,
+            "cpus": 1,
+            "images": {"root": self._root.sha256, "project": self._project.sha256},
+        }
+
+
+def _run_once(machine: VirtualMachine, argv: tuple[str, ...]) -> None:
+    done = machine.execute(argv, timeout=300)
+    if done.status != 0:
+        said = done.stderr.decode(errors="replace").strip().splitlines()
+        last = said[-1] if said else "no error output"
+        raise HarnessError(f"preparation {' '.join(argv[:3])} failed ({done.status}): {last}")

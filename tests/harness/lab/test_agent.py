@@ -1,0 +1,164 @@
+"""The real agent in a process of its own, spoken to over a socket pair."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import struct
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hyperbox.harness.lab.agent import find_port
+from hyperbox.harness.lab.protocol import Frame, FrameDecoder, FrameType
+from hyperbox.paths import project_directory
+from hyperbox.processes import spawn, stop
+
+SERVE = (
+    "import sys; from hyperbox.harness.lab.agent import Agent; "
+    "Agent(int(sys.argv[1])).serve(forever=False)"
+)
+
+
+class Client:
+    """Sends frames and waits for answers."""
+
+    def __init__(self, channel: socket.socket) -> None:
+        self.channel = channel
+        self.channel.settimeout(30)
+        self.decoder = FrameDecoder()
+        self.waiting: list[Frame] = []
+
+    def send(self, kind: FrameType, request: int, payload: bytes = b"") -> None:
+        self.channel.sendall(Frame(kind, request, payload).encode())
+
+    def receive(self) -> Frame:
+        while not self.waiting:
+            self.waiting += self.decoder.feed(self.channel.recv(65536))
+        return self.waiting.pop(0)
+
+    def execute(self, request: int, *argv: str, **order: object) -> None:
+        self.send(FrameType.EXECUTE, request, json.dumps({"argv": argv, **order}).encode())
+
+    def outcome(self, request: int) -> tuple[dict[str, object], bytes, bytes]:
+        streams = {FrameType.STDOUT: b"", FrameType.STDERR: b""}
+        while True:
+            frame = self.receive()
+            assert frame.id == request
+            if frame.type is FrameType.EXIT:
+                return frame.json(), streams[FrameType.STDOUT], streams[FrameType.STDERR]
+            streams[frame.type] += frame.payload
+
+
+@pytest.fixture
+def client() -> Iterator[Client]:
+    here, there = socket.socketpair()
+    with here, there:
+        process = spawn(
+            [sys.executable, "-c", SERVE, str(there.fileno())],
+            pass_fds=[there.fileno()],
+            environment={"PYTHONPATH": str(project_directory())},
+        )
+        there.close()
+        try:
+            talker = Client(here)
+            ready = talker.receive()
+            assert ready.type is FrameType.READY
+            assert ready.json()["release"] == os.uname().release
+            yield talker
+        finally:
+            stop(process)
+
+
+def test_streams_and_exit_status_arrive_apart(client: Client) -> None:
+    client.execute(7, "sh", "-c", "echo out; echo err >&2; exit 9")
+    assert client.outcome(7) == ({"status": 9, "late": False}, b"out\n", b"err\n")
+
+
+def test_death_by_signal_is_a_negative_status(client: Client) -> None:
+    client.execute(1, "sh", "-c", "kill -SEGV $$")
+    assert client.outcome(1)[0]["status"] == -signal.SIGSEGV
+
+
+def test_unknown_program_is_an_error_not_a_status(client: Client) -> None:
+    client.execute(1, "no-such-program")
+    end, _, _ = client.outcome(1)
+    assert "status" not in end
+    assert "no-such-program" in str(end["error"])
+
+
+def test_orphan_holding_the_pipe_does_not_hold_up_the_end(client: Client) -> None:
+    client.execute(1, "sh", "-c", "sleep 60 & echo done")
+    assert client.outcome(1) == ({"status": 0, "late": False}, b"done\n", b"")
+
+
+def test_output_larger_than_any_pipe_arrives_whole(client: Client) -> None:
+    client.execute(1, "head", "-c", "3000000", "/dev/zero")
+    assert client.outcome(1)[1] == bytes(3_000_000)
+
+
+def test_kill_ends_the_whole_group(client: Client) -> None:
+    client.execute(1, "sh", "-c", "sleep 60 | sleep 60")
+    time.sleep(0.2)
+    client.send(FrameType.KILL, 1)
+    assert client.outcome(1)[0]["status"] == -signal.SIGKILL
+
+
+def test_environment_reaches_the_command(client: Client) -> None:
+    client.execute(1, "sh", "-c", "echo $HYPERBOX_SEED", environment={"HYPERBOX_SEED": "12"})
+    assert client.outcome(1)[1] == b"12\n"
+
+
+def test_ping_answers_with_monotonic_time(client: Client) -> None:
+    before = time.monotonic_ns()
+    client.send(FrameType.PING, 3)
+    frame = client.receive()
+    (answer,) = struct.unpack("<Q", frame.payload)
+    assert frame.id == 3
+    assert before <= answer <= time.monotonic_ns()
+
+
+def test_files_go_there_and_back(client: Client, tmp_path: Path) -> None:
+    data = os.urandom(700_000)
+    target = tmp_path / "new" / "file"
+    client.send(FrameType.PUT, 4, str(target).encode())
+    for offset in range(0, len(data), 100_000):
+        client.send(FrameType.DATA, 4, data[offset : offset + 100_000])
+    client.send(FrameType.END, 4)
+    assert client.receive() == Frame(FrameType.END, 4)
+    assert target.read_bytes() == data
+    client.send(FrameType.GET, 5, str(target).encode())
+    received = b""
+    while (frame := client.receive()).type is FrameType.DATA:
+        received += frame.payload
+    assert received == data
+    assert frame == Frame(FrameType.END, 5)
+
+
+@pytest.mark.parametrize("kind", [FrameType.GET, FrameType.PUT])
+def test_impossible_paths_are_answered_with_the_reason(client: Client, kind: FrameType) -> None:
+    client.send(kind, 6, b"/proc/no/such/file")
+    if kind is FrameType.PUT:
+        client.send(FrameType.DATA, 6, b"x")
+        client.send(FrameType.END, 6)
+    frame = client.receive()
+    assert frame.type is FrameType.END
+    assert b"/proc/no" in frame.payload
+
+
+def test_start_in_the_past_is_reported(client: Client) -> None:
+    client.execute(1, "true", start_ns=1)
+    assert client.outcome(1)[0] == {"status": 0, "late": True}
+
+
+def test_port_is_found_by_its_name(tmp_path: Path) -> None:
+    (tmp_path / "vport0p1").mkdir()
+    (tmp_path / "vport0p1" / "name").write_text("hyperbox.agent\n")
+    assert find_port("hyperbox.agent", directory=tmp_path) == Path("/dev/vport0p1")
+    with pytest.raises(FileNotFoundError, match="other"):
+        find_port("other", directory=tmp_path)
