@@ -1,0 +1,415 @@
+"""Debian's archive through a private apt root: lists with checked signatures, files by hash.
+
+The machine's own apt lists, keys and packages are neither used nor changed; its proxy and
+other ``apt.conf.d`` settings apply. The mirror is the one that the machine itself uses,
+unless ``HYPERBOX_DEBIAN_MIRROR`` or an argument names another.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from hyperbox.errors import ConfigError, HarnessError, MissingDependency
+from hyperbox.files import locked, sha256_file, write_json, write_text
+from hyperbox.harness.lab.kernel_matrix import Package, packages_in
+from hyperbox.processes import require, run, spawn, stop
+
+__all__ = [
+    "DebianArchive",
+    "HashMismatch",
+    "MirrorSilent",
+    "PackageGone",
+    "Source",
+    "debian_mirror",
+    "machine_sources",
+    "main_mirror",
+    "security_mirror",
+]
+
+MIRROR_VARIABLE = "HYPERBOX_DEBIAN_MIRROR"
+_APT = Path("/etc/apt")
+_KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+_HELPER = "/usr/lib/apt/apt-helper"
+_DEBIAN_SUITE = re.compile(
+    r"(bullseye|bookworm|trixie|forky|duke|sid|unstable|testing|(old){0,2}stable)(-updates)?/?"
+)
+_SECURITY_SUITE = re.compile(r"(bullseye|bookworm|trixie|forky|(old){0,2}stable)-security/?")
+_LIST_LINE = re.compile(r"deb\s+(?:\[[^\]]*\]\s+)?(?P<uri>\S+)\s+(?P<suite>\S+)\s*(?P<parts>.*)")
+_FILE_LIMIT_S = 1800.0
+_UPDATE_LIMIT_S = 600.0
+
+# -c is read after apt.conf.d, so these win over the machine's settings.
+_CONFIGURATION = """\
+Dir::State "{root}/state";
+Dir::State::status "{root}/status";
+Dir::Cache "{root}/cache";
+Dir::Etc::sourcelist "{root}/sources.list";
+Dir::Etc::sourceparts "/dev/null";
+Dir::Etc::preferences "/dev/null";
+Dir::Etc::preferencesparts "/dev/null";
+APT::Architecture "amd64";
+#clear APT::Architectures;
+APT::Architectures {{ "amd64"; }};
+#clear APT::Update::Pre-Invoke;
+#clear APT::Update::Post-Invoke;
+#clear APT::Update::Post-Invoke-Success;
+APT::Update::Error-Mode "any";
+APT::Get::AllowUnauthenticated "false";
+Acquire::AllowInsecureRepositories "false";
+Acquire::AllowWeakRepositories "false";
+Acquire::AllowDowngradeToInsecureRepositories "false";
+Acquire::Languages "none";
+Acquire::Retries "2";
+Acquire::http::Timeout "20";
+Acquire::https::Timeout "20";
+"""
+
+Progress = Callable[[str, float], None]
+
+
+class MirrorSilent(HarnessError):
+    """The mirror does not answer, or answers nonsense."""
+
+
+class PackageGone(HarnessError):
+    """The mirror answers, but has no such file."""
+
+
+class HashMismatch(HarnessError):
+    """The mirror's file is not the one that the lock or the signed list names."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """One entry of the machine's apt sources: a URI with suites and components."""
+
+    uri: str
+    suites: tuple[str, ...]
+    components: tuple[str, ...]
+
+
+def machine_sources(directory: Path = _APT) -> tuple[Source, ...]:
+    """Read the binary sources of ``sources.list`` and ``sources.list.d`` (both formats)."""
+    found: list[Source] = []
+    for path in (directory / "sources.list", *sorted(directory.glob("sources.list.d/*"))):
+        try:
+            text = path.read_text(errors="replace")
+        except OSError:
+            continue
+        if path.suffix == ".list":
+            found += _one_line_sources(text)
+        elif path.suffix == ".sources":
+            found += _deb822_sources(text)
+    return tuple(found)
+
+
+def main_mirror(sources: Iterable[Source]) -> str | None:
+    """Pick the URI of Debian's main archive: a Debian suite with the component main.
+
+    Foreign repositories may use Debian's suite names; a path ending in ``/debian`` wins.
+    """
+    return _mirror_for(sources, _DEBIAN_SUITE, "/debian")
+
+
+def security_mirror(sources: Iterable[Source]) -> str | None:
+    """Pick the URI of Debian's security archive."""
+    return _mirror_for(sources, _SECURITY_SUITE, "/debian-security")
+
+
+def debian_mirror(mirror: str | None = None) -> str:
+    """Give the URL of the Debian mirror to use, without a final slash.
+
+    The argument wins, then ``HYPERBOX_DEBIAN_MIRROR``, then the machine's apt sources.
+
+    Raises
+    ------
+    ConfigError
+        If the chosen one is not a URL, or none is configured.
+    """
+    chosen = mirror or os.environ.get(MIRROR_VARIABLE)
+    if chosen:
+        if urlsplit(chosen).scheme not in ("http", "https", "file"):
+            raise ConfigError(
+                f"the Debian mirror {chosen!r} is not a URL", hint="use http://HOST/debian"
+            )
+        return chosen.rstrip("/")
+    found = main_mirror(machine_sources())
+    if found is None:
+        raise ConfigError(
+            "no Debian mirror in this machine's apt sources",
+            hint=f"set {MIRROR_VARIABLE} to the URL of one",
+        )
+    return _resolved(found)
+
+
+class DebianArchive:
+    """Debian's package lists and files, fetched into a directory of our own.
+
+    Parameters
+    ----------
+    root
+        Directory for apt's state; created when needed.
+    mirror
+        URL of the mirror; see `debian_mirror`.
+    keyring
+        OpenPGP keys that may sign the lists.
+    """
+
+    def __init__(self, root: Path, *, mirror: str | None = None, keyring: Path = _KEYRING) -> None:
+        self.root = root
+        self.mirror = debian_mirror(mirror)
+        self.keyring = keyring
+        configured = None if mirror or os.environ.get(MIRROR_VARIABLE) else machine_sources()
+        found = security_mirror(configured) if configured else None
+        # Mirrors carry the security archive beside the main one, by convention.
+        self.security = _resolved(found) if found else f"{self.mirror}-security"
+
+    def refresh(
+        self, suites: Iterable[str], flavour: str, progress: Progress | None = None
+    ) -> tuple[Package, ...]:
+        """Fetch the lists of `suites`, check their signatures, give the kernel packages.
+
+        Security suites are left out if the mirror has none.
+
+        Raises
+        ------
+        MirrorSilent
+            If the mirror does not answer or a signature is wrong.
+        MissingDependency
+            If apt or Debian's keys are missing.
+        """
+        if not self.keyring.exists():
+            raise MissingDependency(
+                f"no keys of Debian's archive at {self.keyring}",
+                hint="apt-get install --no-install-recommends debian-archive-keyring",
+            )
+        report = progress or (lambda _text, _fraction: None)
+        wanted = tuple(suites)
+        with locked(self.root / "lock"):
+            report("fetching package lists", 0.0)
+            reason = self._update(wanted)
+            if reason and any(_is_security(suite) for suite in wanted):
+                reason = self._update([suite for suite in wanted if not _is_security(suite)])
+            if reason:
+                raise MirrorSilent(
+                    f"the Debian mirror {self.mirror} does not answer: {reason}",
+                    hint=f"check the network, or set {MIRROR_VARIABLE} to another mirror",
+                )
+            report("reading package lists", 0.6)
+            packages = tuple(self._listed_packages(flavour))
+            document = {
+                "mirror": self.mirror,
+                "suites": wanted,
+                "packages": [asdict(one) for one in packages],
+            }
+            write_json(self.root / "packages.json", document)
+            report("reading package lists", 1.0)
+        return packages
+
+    def known(self) -> tuple[Package, ...] | None:
+        """Give the packages of the last `refresh` from this mirror; None if there was none."""
+        try:
+            document = json.loads((self.root / "packages.json").read_text())
+            if document["mirror"] != self.mirror:
+                return None
+            return tuple(Package(**entry) for entry in document["packages"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def age(self) -> float:
+        """Give the seconds since the last `refresh`; infinite if there was none."""
+        try:
+            return time.time() - (self.root / "packages.json").stat().st_mtime
+        except OSError:
+            return float("inf")
+
+    def url(self, package: Package) -> str:
+        """Give the URL of a package's file."""
+        base = self.security if _is_security(package.suite) else self.mirror
+        return f"{base}/{package.filename}"
+
+    def download(self, package: Package, target: Path, progress: Progress | None = None) -> None:
+        """Fetch a package's file to `target`; it is whole and has the right hash, or absent.
+
+        Raises
+        ------
+        PackageGone, HashMismatch, MirrorSilent
+            As their names say.
+        """
+        expected = (f"SHA256:{package.sha256}",)
+        self._fetch(package, expected, target, progress)
+        if sha256_file(target) != package.sha256:
+            target.unlink()
+            raise _mismatch(package, self.url(package))
+
+    def download_unlisted(self, package: Package, target: Path) -> None:
+        """Fetch a file that no signed list names any more, to take its hash for the lock.
+
+        Raises
+        ------
+        PackageGone, MirrorSilent
+            As their names say.
+        """
+        self._fetch(package, (), target, None)
+
+    def _fetch(
+        self,
+        package: Package,
+        hashes: tuple[str, ...],
+        target: Path,
+        progress: Progress | None,
+    ) -> None:
+        report = progress or (lambda _text, _fraction: None)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+            partial = Path(scratch) / "file"
+            errors = Path(scratch) / "errors"
+            command = self._apt(_HELPER, "download-file", self.url(package), partial, *hashes)
+            with errors.open("wb") as stream:
+                process = spawn(command, stderr=stream)
+                try:
+                    self._watch(process, partial, package, report)
+                finally:
+                    stop(process)
+            if process.returncode != 0:
+                raise self._explained(package, errors.read_text(errors="replace"))
+            partial.replace(target)
+        report(package.name, 1.0)
+
+    def _watch(
+        self,
+        process: subprocess.Popen[bytes],
+        partial: Path,
+        package: Package,
+        report: Progress,
+    ) -> None:
+        deadline = time.monotonic() + _FILE_LIMIT_S
+        while True:
+            try:
+                process.wait(timeout=0.2)
+            except subprocess.TimeoutExpired:
+                size = partial.stat().st_size if partial.exists() else 0
+                report(package.name, min(1.0, size / max(1, package.size)))
+                if time.monotonic() > deadline:
+                    raise MirrorSilent(
+                        f"{package.name} did not arrive within {_FILE_LIMIT_S:g} s"
+                    ) from None
+            else:
+                return
+
+    def _explained(self, package: Package, errors: str) -> HarnessError:
+        if "Hash Sum mismatch" in errors or "unexpected size" in errors:
+            return _mismatch(package, self.url(package))
+        reason = _first_error(errors)
+        if re.search(r"\b(404|410)\b|File not found|No such file", reason):
+            return PackageGone(f"{package.name} {package.version} is not on {self.mirror}")
+        if "No space left" in errors:
+            return HarnessError(f"cannot store {package.name}: no space left on device")
+        return MirrorSilent(
+            f"the Debian mirror {self.mirror} does not answer: {reason}",
+            hint=f"check the network, or set {MIRROR_VARIABLE} to another mirror",
+        )
+
+    def _update(self, suites: Iterable[str]) -> str:
+        """Run ``apt-get update``; give the reason of its failure, empty on success."""
+        lines = []
+        for suite in suites:
+            base = self.security if _is_security(suite) else self.mirror
+            lines.append(f"deb [arch=amd64 signed-by={self.keyring}] {base} {suite} main\n")
+        for part in ("state/lists/partial", "cache/archives/partial"):
+            (self.root / part).mkdir(parents=True, exist_ok=True)
+        write_text(self.root / "sources.list", "".join(lines))
+        command = self._apt(require("apt-get", "apt"), "-q", "update")
+        done = run(command, timeout=_UPDATE_LIMIT_S, check=False)
+        return "" if done.status == 0 else _first_error(done.stderr.decode(errors="replace"))
+
+    def _listed_packages(self, flavour: str) -> Iterator[Package]:
+        form = "$(CREATED_BY)|$(RELEASE)|$(FILENAME)"
+        targets = run(self._apt("apt-get", "indextargets", "--format", form), timeout=60).text()
+        for line in targets.splitlines():
+            kind, suite, filename = line.split("|", 2)
+            if kind == "Packages":
+                text = run(self._apt(_HELPER, "cat-file", filename), timeout=120).text()
+                yield from packages_in(text, suite, flavour)
+
+    def _apt(self, program: str, *words: str | os.PathLike[str]) -> list[str]:
+        configuration = self.root / "apt.conf"
+        write_text(self.root / "status", "")
+        write_text(configuration, _CONFIGURATION.format(root=self.root))
+        return [program, "-c", os.fspath(configuration), *(os.fspath(word) for word in words)]
+
+
+def _mirror_for(sources: Iterable[Source], suites: re.Pattern[str], ending: str) -> str | None:
+    fitting = [
+        source.uri.rstrip("/")
+        for source in sources
+        if "main" in source.components and any(suites.fullmatch(one) for one in source.suites)
+    ]
+    fitting.sort(key=lambda uri: not urlsplit(uri).path.endswith(ending))
+    return fitting[0] if fitting else None
+
+
+def _one_line_sources(text: str) -> Iterator[Source]:
+    for line in text.splitlines():
+        match = _LIST_LINE.match(line.partition("#")[0].strip())
+        if match:
+            yield Source(match["uri"], (match["suite"],), tuple(match["parts"].split()))
+
+
+def _deb822_sources(text: str) -> Iterator[Source]:
+    for stanza in re.split(r"\n[ \t]*\n", text):
+        fields: dict[str, list[str]] = {}
+        key = ""
+        for line in stanza.splitlines():
+            if line.startswith("#") or not line.strip():
+                continue
+            if line[0] in " \t":
+                fields.setdefault(key, []).extend(line.split())
+            else:
+                key, _, value = line.partition(":")
+                key = key.lower()
+                fields[key] = value.split()
+        if "deb" not in fields.get("types", []) or fields.get("enabled") in (["no"], ["false"]):
+            continue
+        for uri in fields.get("uris", []):
+            suites, components = fields.get("suites", []), fields.get("components", [])
+            yield Source(uri, tuple(suites), tuple(components))
+
+
+def _resolved(uri: str) -> str:
+    # Cloud images name their mirrors in a file: mirror+file:/etc/apt/mirrors/debian.list
+    if not uri.startswith("mirror+file:"):
+        return uri.rstrip("/")
+    path = Path(urlsplit(uri).path)
+    try:
+        lines = path.read_text().split()
+    except OSError as error:
+        raise ConfigError(f"cannot read the mirror list {path}: {error.strerror}") from error
+    if not lines:
+        raise ConfigError(f"the mirror list {path} is empty")
+    return lines[0].rstrip("/")
+
+
+def _is_security(suite: str) -> bool:
+    return suite.endswith("-security")
+
+
+def _first_error(errors: str) -> str:
+    lines = [line[2:].strip() for line in errors.splitlines() if line.startswith("E:")]
+    return lines[0] if lines else (errors.strip().splitlines() or ["no error message"])[-1]
+
+
+def _mismatch(package: Package, url: str) -> HashMismatch:
+    return HashMismatch(
+        f"{url} is not the expected file: its SHA-256 differs from {package.sha256}",
+        hint="the mirror is broken or was tampered with; try another mirror",
+    )

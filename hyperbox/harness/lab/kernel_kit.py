@@ -1,0 +1,370 @@
+"""Everything a guest needs of one kernel, built once and cached by content.
+
+The cache below ``kernels/`` of the cache directory: ``debs/`` (fetched packages by hash),
+``kits/`` (image, initramfs, modules image, configuration, and a manifest with the hash of
+each), ``apt/`` (the private apt root). A kit is built under a temporary name and renamed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from hyperbox.errors import ConfigError, HarnessError, MissingDependency
+from hyperbox.files import locked, sha256_file, write_bytes, write_json
+from hyperbox.harness.lab.custom_kernel import custom_kernel
+from hyperbox.harness.lab.debian_archive import DebianArchive, MirrorSilent, PackageGone
+from hyperbox.harness.lab.initramfs import initramfs, load_order
+from hyperbox.harness.lab.kernel_lock import read_lock, read_matrix
+from hyperbox.harness.lab.kernel_matrix import (
+    KernelRelease,
+    Matrix,
+    Package,
+    newest,
+    releases,
+)
+from hyperbox.harness.lab.kernel_tree import (
+    KernelTree,
+    pack_modules,
+    stage_modules,
+    unpack_debs,
+)
+from hyperbox.paths import cache_directory, project_directory
+
+__all__ = ["KernelKit", "cached_kits", "kernel_kit", "kernel_kits", "kernels_directory"]
+
+_FORMAT = 1  # raise it when the way of building changes
+_BUSYBOX = Path("/bin/busybox")
+_LISTS_FRESH_S = 3600.0
+_MANIFEST = "manifest.json"
+_FILES = ("vmlinuz", "initramfs.cpio", "config", "modules.erofs")
+
+Progress = Callable[[str, float], None]
+
+_hashed_in_this_process: set[Path] = set()
+
+
+@dataclass(frozen=True)
+class KernelKit:
+    """A kernel ready to boot.
+
+    `label` is the series ("6.12") or a custom kernel's release; `package` and `version`
+    are Debian's, empty for a custom kernel; `sha256` is that of the deb with the kernel
+    image, or of the bzImage. `modules_image` is an EROFS file of a multiple of 2 MiB whose
+    root is the content of ``/usr/lib/modules``; None if the kernel has no modules.
+    """
+
+    label: str
+    release: str
+    package: str
+    version: str
+    sha256: str
+    vmlinuz: Path
+    initramfs: Path
+    modules_image: Path | None
+    config: Path
+    remarks: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Recipe:
+    """What goes into every initramfs: the init script and busybox."""
+
+    init: bytes
+    busybox: bytes
+
+    def key(self, *inputs: str) -> str:
+        """Give the cache key of a kit made with this recipe from `inputs`."""
+        hashes = [hashlib.sha256(part).hexdigest() for part in (self.init, self.busybox)]
+        return hashlib.sha256(json.dumps([_FORMAT, *hashes, *inputs]).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class _Identity:
+    """What a kit is of."""
+
+    label: str
+    release: str
+    package: str
+    version: str
+    sha256: str
+
+
+def kernels_directory() -> Path:
+    """Give the directory of all cached kernels."""
+    return cache_directory() / "kernels"
+
+
+def kernel_kit(
+    label_or_path: str, *, modules: Path | None = None, progress: Progress | None = None
+) -> KernelKit:
+    """Give a kernel ready to boot, fetched and built if the cache has none.
+
+    Parameters
+    ----------
+    label_or_path
+        A series of the matrix ("6.12"), or the path of a bzImage.
+    modules
+        Modules of the bzImage; see `custom_kernel`.
+    progress
+        Called with a text and the fraction done (0 to 1).
+
+    Raises
+    ------
+    ConfigError
+        If there is no such series, or the file is no kernel.
+    MissingDependency
+        If a program is missing.
+    HarnessError
+        If the mirror does not answer and the cache has no kernel of the series, or the
+        mirror's file has another hash than the locked one.
+    """
+    report = progress or (lambda _text, _fraction: None)
+    try:
+        if os.sep in label_or_path or Path(label_or_path).is_file():
+            return _custom_kit(Path(label_or_path), modules, report)
+        if modules is not None:
+            raise ConfigError("a modules directory needs the path of a bzImage, not a series")
+        return _debian_kit(label_or_path, report)
+    except OSError as error:
+        raise HarnessError(
+            f"cannot prepare kernel {label_or_path}: {error.strerror or error}",
+            hint=f"check the space and the permissions of {kernels_directory()}",
+        ) from error
+
+
+def kernel_kits(
+    labels: Sequence[str], progress: Callable[[str, str, float], None] | None = None
+) -> tuple[KernelKit, ...]:
+    """Give the kits of several series, one after the other.
+
+    `progress` is called with the label, a text and the fraction of that kernel done.
+    """
+    report = progress or (lambda _label, _text, _fraction: None)
+    kits = []
+    for label in labels:
+
+        def one(text: str, fraction: float, label: str = label) -> None:
+            report(label, text, fraction)
+
+        kits.append(kernel_kit(label, progress=one))
+        report(label, "ready", 1.0)
+    return tuple(kits)
+
+
+def cached_kits(label: str) -> tuple[KernelKit, ...]:
+    """Give the whole kits of a label in the cache that today's recipe would make."""
+    recipe = _recipe()
+    found = []
+    for manifest in sorted((kernels_directory() / "kits").glob(f"{label}-*/{_MANIFEST}")):
+        kit, document = _load(manifest.parent)
+        if kit and kit.label == label and recipe.key(*document["inputs"]) == document["key"]:
+            found.append(kit)
+    return tuple(found)
+
+
+def _debian_kit(label: str, report: Progress) -> KernelKit:
+    matrix = read_matrix()
+    if label not in matrix.labels():
+        members = matrix.expand([label])
+        raise ConfigError(f"{label!r} is a set of kernels: {', '.join(members)}")
+    pinned = read_lock().get(label)
+    try:
+        if pinned is None:
+            return _newest_kit(label, matrix, f"series {label} is not locked", report)
+        try:
+            return _kit_of(pinned, report)
+        except PackageGone as gone:
+            return _newest_kit(label, matrix, f"locked: {gone.message}", report)
+    except MirrorSilent as silent:
+        kits = cached_kits(label)
+        if not kits:
+            raise
+        remark = f"{silent.message}; cached {kits[-1].version} used"
+        return replace(kits[-1], remarks=(*kits[-1].remarks, remark))
+
+
+def _newest_kit(label: str, matrix: Matrix, why: str, report: Progress) -> KernelKit:
+    archive = _archive()
+    packages = archive.known() if archive.age() < _LISTS_FRESH_S else None
+    if packages is None:
+        packages = archive.refresh(matrix.suites, matrix.flavour, report)
+    release = newest(label, releases(packages, matrix.flavour))
+    if release is None:
+        raise HarnessError(
+            f"no kernel of the series {label} on {archive.mirror}; {why}",
+            hint="choose another series, or set HYPERBOX_DEBIAN_MIRROR to another mirror",
+        )
+    kit = _kit_of(release, report)
+    return replace(kit, remarks=(*kit.remarks, f"{why}; newest {release.version} used"))
+
+
+def _kit_of(release: KernelRelease, report: Progress) -> KernelKit:
+    main = release.kernel_package
+    identity = _Identity(release.series, release.release, main.name, release.version, main.sha256)
+    inputs = [package.sha256 for package in release.packages]
+
+    def unpack(scratch: Path, remarks: list[str]) -> KernelTree:
+        debs = [_deb(package, remarks, report) for package in release.packages]
+        report(f"unpacking {release.release}", 0.7)
+        return unpack_debs(debs, release.release, scratch)
+
+    return _cached_or_built(identity, inputs, unpack, report)
+
+
+def _custom_kit(path: Path, modules: Path | None, report: Progress) -> KernelKit:
+    tree = custom_kernel(path, modules)
+    digest = sha256_file(path)
+    identity = _Identity(tree.release, tree.release, "", "", digest)
+    inputs = [digest, _tree_hash(tree.modules), sha256_file(tree.config) if tree.config else ""]
+    return _cached_or_built(identity, inputs, lambda _scratch, _remarks: tree, report)
+
+
+def _cached_or_built(
+    identity: _Identity,
+    inputs: Sequence[str],
+    unpack: Callable[[Path, list[str]], KernelTree],
+    report: Progress,
+) -> KernelKit:
+    recipe = _recipe()
+    key = recipe.key(*inputs)
+    directory = kernels_directory() / "kits" / f"{identity.label}-{key}"
+    remarks: list[str] = []
+    with locked(directory.with_name(f".{directory.name}.lock")):
+        if directory.exists():
+            kit, _ = _load(directory)
+            if kit is not None:
+                return kit
+            remarks.append("the cached kit was corrupted; built again")
+        with tempfile.TemporaryDirectory(dir=directory.parent, prefix=".building-") as name:
+            scratch = Path(name)
+            tree = unpack(scratch / "unpacked", remarks)
+            report(f"building the kit of {identity.release}", 0.8)
+            built = scratch / "kit"
+            missing = _build(tree, recipe, scratch, built)
+            _write_manifest(built, identity, key, inputs, missing)
+            if directory.exists():
+                directory.rename(scratch / "corrupted")
+            built.rename(directory)
+    report(f"kernel {identity.release} is ready", 1.0)
+    kit, _ = _load(directory)
+    if kit is None:
+        raise HarnessError(f"{directory} changed while it was read")
+    return replace(kit, remarks=(*remarks, *kit.remarks))
+
+
+def _build(tree: KernelTree, recipe: _Recipe, scratch: Path, kit: Path) -> tuple[str, ...]:
+    """Fill the directory `kit`; give the early drivers that the kernel lacks."""
+    kit.mkdir()
+    early: list[tuple[str, bytes]] = []
+    missing: tuple[str, ...] = ()
+    if tree.modules is not None:
+        top = stage_modules(tree.modules, tree.release, scratch / "staging")
+        own = top / tree.release
+        builtin = own / "modules.builtin"
+        order, missing = load_order(
+            (own / "modules.dep").read_text(), builtin.read_text() if builtin.exists() else ""
+        )
+        early = [(Path(path).name, (own / path).read_bytes()) for path in order]
+        pack_modules(top, kit / "modules.erofs")
+    shutil.copyfile(tree.vmlinuz, kit / "vmlinuz")
+    write_bytes(kit / "initramfs.cpio", initramfs(recipe.init, recipe.busybox, early))
+    unknown = b"# no configuration was found with this kernel\n"
+    write_bytes(kit / "config", tree.config.read_bytes() if tree.config else unknown)
+    return missing
+
+
+def _write_manifest(
+    kit: Path, identity: _Identity, key: str, inputs: Sequence[str], missing: Iterable[str]
+) -> None:
+    files = {}
+    for path in sorted(kit.iterdir()):
+        with path.open("rb+") as stream:
+            os.fsync(stream.fileno())
+        files[path.name] = {"size": path.stat().st_size, "sha256": sha256_file(path)}
+    document = {
+        **vars(identity),
+        "files": files,
+        "inputs": list(inputs),
+        "key": key,
+        "missing": list(missing),
+    }
+    write_json(kit / _MANIFEST, document)
+
+
+def _load(directory: Path) -> tuple[KernelKit | None, dict[str, list[str] | str]]:
+    """Read a kit and its manifest; no kit if a file is not what the manifest says."""
+    try:
+        document = json.loads((directory / _MANIFEST).read_text())
+        for name, facts in document["files"].items():
+            path = directory / name
+            if path.stat().st_size != facts["size"]:
+                return None, {}
+            if path not in _hashed_in_this_process:
+                if sha256_file(path) != facts["sha256"]:
+                    return None, {}
+                _hashed_in_this_process.add(path)
+        lacking = document["missing"]
+        kit = KernelKit(
+            label=document["label"],
+            release=document["release"],
+            package=document["package"],
+            version=document["version"],
+            sha256=document["sha256"],
+            vmlinuz=directory / "vmlinuz",
+            initramfs=directory / "initramfs.cpio",
+            modules_image=(
+                directory / "modules.erofs" if "modules.erofs" in document["files"] else None
+            ),
+            config=directory / "config",
+            remarks=(f"kernel lacks drivers: {', '.join(lacking)}",) if lacking else (),
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None, {}
+    return kit, document
+
+
+def _deb(package: Package, remarks: list[str], report: Progress) -> Path:
+    path = kernels_directory() / "debs" / f"{package.sha256}.deb"
+    with locked(path.with_suffix(".lock")):
+        if path.exists():
+            if sha256_file(path) == package.sha256:
+                return path
+            remarks.append(f"the cached {package.name} was corrupted; fetched again")
+            path.unlink()
+        _archive().download(
+            package, path, lambda text, done: report(f"fetching {text}", 0.7 * done)
+        )
+    return path
+
+
+def _recipe() -> _Recipe:
+    init = project_directory() / "vm-images" / "init.sh"
+    try:
+        busybox = _BUSYBOX.read_bytes()
+    except FileNotFoundError:
+        busybox = b""
+    # A dynamic busybox finds no libc in the initramfs.
+    if not busybox or b"ld-linux" in busybox[:4096]:
+        raise MissingDependency(
+            f"no static {_BUSYBOX}", hint="apt-get install --no-install-recommends busybox-static"
+        )
+    return _Recipe(init.read_bytes(), busybox)
+
+
+def _archive() -> DebianArchive:
+    return DebianArchive(kernels_directory() / "apt")
+
+
+def _tree_hash(directory: Path | None) -> str:
+    digest = hashlib.sha256()
+    for path in sorted(directory.rglob("*")) if directory else ():
+        if path.is_file() and not path.is_symlink():
+            digest.update(f"{path.relative_to(directory or path)}\0{sha256_file(path)}\n".encode())
+    return digest.hexdigest()

@@ -1,0 +1,109 @@
+"""The matrix and its lock file on disk: reading, filling, moving to newer versions."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from hyperbox.errors import ConfigError, HarnessError
+from hyperbox.files import sha256_file, write_json
+from hyperbox.harness.lab.debian_archive import DebianArchive, PackageGone
+from hyperbox.harness.lab.kernel_matrix import (
+    KernelRelease,
+    Matrix,
+    Package,
+    lock_document,
+    newest,
+    parse_lock,
+    parse_matrix,
+    releases,
+    unlisted_releases,
+)
+from hyperbox.paths import project_directory
+
+__all__ = ["lock_path", "lockable", "read_lock", "read_matrix", "write_lock"]
+
+Progress = Callable[[str, float], None]
+
+
+def lock_path() -> Path:
+    """Give the path of the lock file."""
+    return project_directory() / "vm-images" / "kernels.lock.json"
+
+
+def read_matrix() -> Matrix:
+    """Read the project's kernel matrix.
+
+    Raises
+    ------
+    ConfigError
+        If it is unreadable or wrong.
+    """
+    return parse_matrix(_text(project_directory() / "vm-images" / "matrix.toml"))
+
+
+def read_lock() -> dict[str, KernelRelease]:
+    """Read the lock file: the locked release of each series; empty if there is no file.
+
+    Raises
+    ------
+    ConfigError
+        If it is unreadable or wrong.
+    """
+    path = lock_path()
+    return parse_lock(_text(path)) if path.exists() else {}
+
+
+def write_lock(locked: Mapping[str, KernelRelease]) -> None:
+    """Replace the lock file."""
+    write_json(lock_path(), lock_document(locked))
+
+
+def lockable(
+    series: str,
+    archive: DebianArchive,
+    packages: Iterable[Package],
+    flavour: str,
+    scratch: Path,
+) -> KernelRelease:
+    """Give the newest release of a series that can be locked, with all hashes.
+
+    If the signed lists name no whole release of the series any more, parts that are still
+    in the pool beside the listed kernel image are fetched and hashed; they are marked as
+    not listed.
+
+    Raises
+    ------
+    HarnessError
+        If the mirror has no release of the series.
+    """
+    listed = tuple(packages)
+    found = newest(series, releases(listed, flavour))
+    if found is not None:
+        return found
+    for candidate in unlisted_releases(series, listed, flavour):
+        try:
+            parts = tuple(_hashed(part, archive, scratch) for part in candidate.packages)
+        except PackageGone:
+            continue
+        return replace(candidate, packages=parts)
+    raise HarnessError(f"the mirror {archive.mirror} has no kernel of the series {series}")
+
+
+def _hashed(package: Package, archive: DebianArchive, scratch: Path) -> Package:
+    if package.listed:
+        return package
+    scratch.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=scratch) as directory:
+        file = Path(directory) / "deb"
+        archive.download_unlisted(package, file)
+        return replace(package, sha256=sha256_file(file), size=file.stat().st_size)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read {path}: {error}") from error

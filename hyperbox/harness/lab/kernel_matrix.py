@@ -1,0 +1,373 @@
+"""Which kernels there are and which package versions they mean: pure data and choice.
+
+``vm-images/matrix.toml`` names the series, ``vm-images/kernels.lock.json`` the exact
+packages with their hashes. Nothing here touches the network or the disk. Versions are
+ordered as Debian Policy 5.6.12 says.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from functools import cmp_to_key
+from itertools import zip_longest
+
+from hyperbox.errors import ConfigError, HarnessError
+
+__all__ = [
+    "KernelRelease",
+    "Matrix",
+    "Package",
+    "Series",
+    "compare_versions",
+    "lock_document",
+    "newest",
+    "packages_in",
+    "parse_lock",
+    "parse_matrix",
+    "releases",
+    "unlisted_releases",
+]
+
+LOCK_FORMAT = 1
+_PARTS = ("base", "binary", "image", "modules")
+_EMPTY_PACKAGE = 1_000_000  # bytes; packages that only depend on others are below
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_TOKENS = re.compile(r"([^0-9]*)([0-9]*)")
+
+
+@dataclass(frozen=True)
+class Package:
+    """One deb file: name, Debian version, SHA-256, bytes, suite, path below the mirror.
+
+    `listed` says whether a signed package list vouches for the hash. Packages of a series
+    that Debian has moved on from stay in the mirror's pool after they left its lists; their
+    hash was taken when the lock was written, and the lock vouches for it since.
+    """
+
+    name: str
+    version: str
+    sha256: str
+    size: int
+    suite: str
+    filename: str
+    listed: bool = True
+
+
+@dataclass(frozen=True)
+class KernelRelease:
+    """A kernel as packaged: its series ("6.12"), ``uname -r``, version, packages."""
+
+    series: str
+    release: str
+    version: str
+    packages: tuple[Package, ...]
+
+    @property
+    def kernel_package(self) -> Package:
+        """The package with the kernel image."""
+        names = {package.name.split("-")[1]: package for package in self.packages}
+        return names.get("binary") or names["image"]
+
+
+@dataclass(frozen=True)
+class Series:
+    """A kernel series of the matrix, and why it is in it."""
+
+    label: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """The kernel matrix: Debian flavour, suites to look in, series, named sets."""
+
+    flavour: str
+    suites: tuple[str, ...]
+    series: tuple[Series, ...]
+    sets: Mapping[str, tuple[str, ...]]
+
+    def labels(self) -> tuple[str, ...]:
+        """Give all series, oldest first."""
+        return tuple(series.label for series in self.series)
+
+    def expand(self, names: Iterable[str]) -> tuple[str, ...]:
+        """Give the series that `names` (series, set names, or "all") stand for, oldest first.
+
+        Raises
+        ------
+        ConfigError
+            If a name is neither.
+        """
+        known = self.labels()
+        wanted: set[str] = set()
+        for name in names:
+            if name == "all":
+                wanted.update(known)
+            elif name in self.sets:
+                wanted.update(self.sets[name])
+            elif name in known:
+                wanted.add(name)
+            else:
+                close = difflib.get_close_matches(name, [*known, *self.sets], n=1, cutoff=0.5)
+                meant = f"did you mean {close[0]}? " if close else ""
+                raise ConfigError(
+                    f"unknown kernel {name!r}",
+                    hint=f"{meant}known: {', '.join([*known, *self.sets])}, or a path to a bzImage",
+                )
+        return tuple(label for label in known if label in wanted)
+
+
+def parse_matrix(text: str) -> Matrix:
+    """Read ``matrix.toml``.
+
+    Raises
+    ------
+    ConfigError
+        If it is not TOML, or a key is missing or of the wrong kind.
+    """
+    try:
+        table = tomllib.loads(text)
+        series = tuple(Series(str(one["series"]), str(one["why"])) for one in table["kernel"])
+        sets = {str(name): _strings(labels) for name, labels in table["sets"].items()}
+        matrix = Matrix(str(table["flavour"]), _strings(table["suites"]), series, sets)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"matrix.toml is not TOML: {error}") from error
+    except KeyError as error:
+        raise ConfigError(f"matrix.toml lacks the key {error.args[0]!r}") from error
+    except (TypeError, AttributeError) as error:
+        raise ConfigError(f"matrix.toml has a value of the wrong kind: {error}") from error
+    labels = matrix.labels()
+    if sorted(set(labels), key=_numbers) != list(labels):
+        raise ConfigError("matrix.toml: the series must be unique and go from old to new")
+    for name, members in sets.items():
+        for label in members:
+            if label not in labels:
+                raise ConfigError(f"matrix.toml: set {name!r} names the unknown series {label!r}")
+    return matrix
+
+
+def parse_lock(text: str) -> dict[str, KernelRelease]:
+    """Read ``kernels.lock.json``: the locked release of each series.
+
+    Raises
+    ------
+    ConfigError
+        If it is not JSON, of another format, or an entry is incomplete.
+    """
+    try:
+        document = json.loads(text)
+        if document["format"] != LOCK_FORMAT:
+            raise ConfigError(f"kernels.lock.json has the unknown format {document['format']!r}")
+        found = {
+            label: KernelRelease(
+                label,
+                entry["release"],
+                entry["version"],
+                tuple(_locked_package(package) for package in entry["packages"]),
+            )
+            for label, entry in document["kernels"].items()
+        }
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"kernels.lock.json is not JSON: {error}") from error
+    except KeyError as error:
+        raise ConfigError(f"kernels.lock.json lacks the key {error.args[0]!r}") from error
+    except (TypeError, AttributeError) as error:
+        raise ConfigError(f"kernels.lock.json has a value of the wrong kind: {error}") from error
+    for release in found.values():
+        if not {"image", "binary"} & {part.name.split("-")[1] for part in release.packages}:
+            raise ConfigError(f"kernels.lock.json: {release.series} has no kernel package")
+    return found
+
+
+def lock_document(locked: Mapping[str, KernelRelease]) -> dict[str, object]:
+    """Give the JSON document that `parse_lock` reads."""
+    kernels = {
+        label: {
+            "release": release.release,
+            "version": release.version,
+            "packages": [asdict(package) for package in release.packages],
+        }
+        for label, release in locked.items()
+    }
+    return {"format": LOCK_FORMAT, "kernels": kernels}
+
+
+def packages_in(text: str, suite: str, flavour: str) -> Iterator[Package]:
+    """Give the kernel packages of one ``Packages`` list (Debian's repository format)."""
+    wanted = _kernel_name(flavour)
+    for stanza in text.split("\n\n"):
+        head = stanza.lstrip("\n")
+        if not head.startswith("Package: linux-"):
+            continue
+        if not wanted.fullmatch(head.partition("\n")[0].removeprefix("Package: ").strip()):
+            continue
+        fields = dict(
+            line.split(": ", 1) for line in head.splitlines() if ": " in line and line[0] != " "
+        )
+        try:
+            yield Package(
+                name=fields["Package"],
+                version=fields["Version"],
+                sha256=fields["SHA256"],
+                size=int(fields["Size"]),
+                suite=suite,
+                filename=fields["Filename"],
+            )
+        except (KeyError, ValueError) as error:
+            raise HarnessError(
+                f"broken package list of {suite}: {fields.get('Package')}: {error}"
+            ) from error
+
+
+def releases(packages: Iterable[Package], flavour: str) -> tuple[KernelRelease, ...]:
+    """Group packages into kernels, newest version first within a series, series in order.
+
+    A kernel split over packages is given only if it has its image and its modules: up to
+    6.18 ``linux-image`` holds both; later ``linux-binary`` has the image (then
+    ``linux-image`` is an empty package that only depends on the others).
+    """
+    wanted = _kernel_name(flavour)
+    groups: dict[tuple[str, str], dict[str, Package]] = {}
+    for package in packages:
+        match = wanted.fullmatch(package.name)
+        if match:
+            group = groups.setdefault((match["release"], package.version), {})
+            group.setdefault(match["part"], package)
+    found = []
+    for (release, version), parts in groups.items():
+        chosen = _parts_of(parts)
+        if chosen:
+            series = ".".join(release.split(".")[:2])
+            found.append(KernelRelease(series, f"{release}-{flavour}", version, chosen))
+    ordered = sorted(sorted(found, key=lambda one: one.release), key=_NEWEST_FIRST)
+    return tuple(sorted(ordered, key=lambda one: _numbers(one.series)))
+
+
+def unlisted_releases(
+    series: str, packages: Iterable[Package], flavour: str
+) -> tuple[KernelRelease, ...]:
+    """Give the kernels whose image is listed but whose modules are not, newest first.
+
+    Debian drops the modules and base files of a series from its lists when the source
+    package moves on, before the signed images, and before the files leave the pool. Their
+    place there follows from name and version; hash ("") and size (0) are not known.
+    """
+    wanted = _kernel_name(flavour)
+    found: dict[tuple[str, str], KernelRelease] = {}
+    for package in packages:
+        match = wanted.fullmatch(package.name)
+        if match is None or match["part"] != "binary":
+            continue
+        if ".".join(match["release"].split(".")[:2]) != series:
+            continue
+        release, version = f"{match['release']}-{flavour}", package.version
+        base = _pool_package(f"linux-base-{release}", package)
+        modules = _pool_package(f"linux-modules-{release}", package)
+        parts = (base, package, modules)
+        found[release, version] = KernelRelease(series, release, version, parts)
+    return tuple(sorted(found.values(), key=_NEWEST_FIRST))
+
+
+def newest(series: str, available: Iterable[KernelRelease]) -> KernelRelease | None:
+    """Give the newest release of a series, None if there is none."""
+    return next((release for release in available if release.series == series), None)
+
+
+def compare_versions(left: str, right: str) -> int:
+    """Compare two Debian versions: negative, 0 or positive, as ``dpkg --compare-versions``."""
+    left_epoch, left_upstream, left_revision = _version_parts(left)
+    right_epoch, right_upstream, right_revision = _version_parts(right)
+    return (
+        (left_epoch > right_epoch) - (left_epoch < right_epoch)
+        or _compare_part(left_upstream, right_upstream)
+        or _compare_part(left_revision, right_revision)
+    )
+
+
+def _newest_first(left: KernelRelease, right: KernelRelease) -> int:
+    return compare_versions(right.version, left.version)
+
+
+_NEWEST_FIRST = cmp_to_key(_newest_first)
+
+
+def _kernel_name(flavour: str) -> re.Pattern[str]:
+    # Three numbers at least: linux-image-6.12-cloud-amd64 is a meta-package.
+    return re.compile(
+        rf"linux-(?P<part>{'|'.join(_PARTS)})-(?P<release>\d+\.\d+\.\d+[^-]*(-[0-9][^-]*)?)"
+        rf"-{re.escape(flavour)}"
+    )
+
+
+def _parts_of(parts: Mapping[str, Package]) -> tuple[Package, ...]:
+    names: tuple[str, ...] = ()
+    if "binary" in parts and "modules" in parts:
+        names = ("base", "binary", "modules")
+    elif "binary" not in parts and "image" in parts and parts["image"].size > _EMPTY_PACKAGE:
+        names = ("base", "image")
+    return tuple(parts[name] for name in names if name in parts)
+
+
+def _pool_package(name: str, beside: Package) -> Package:
+    version = beside.version.rpartition(":")[2]
+    filename = f"pool/main/l/linux/{name}_{version}_amd64.deb"
+    return Package(name, beside.version, "", 0, beside.suite, filename, listed=False)
+
+
+def _locked_package(entry: Mapping[str, object]) -> Package:
+    package = Package(**entry)  # type: ignore[arg-type]
+    texts = (package.name, package.version, package.sha256, package.suite, package.filename)
+    if not all(isinstance(text, str) for text in texts) or not isinstance(package.size, int):
+        raise TypeError(f"package {package.name!r}")
+    if not _SHA256.fullmatch(package.sha256):
+        raise ConfigError(f"kernels.lock.json: {package.name} has no proper sha256")
+    if package.filename.startswith("/") or ".." in package.filename.split("/"):
+        raise ConfigError(f"kernels.lock.json: {package.name} has a path outside the mirror")
+    return package
+
+
+def _strings(values: object) -> tuple[str, ...]:
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise TypeError(f"expected a list of strings, found {values!r}")
+    return tuple(values)
+
+
+def _numbers(series: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(number) for number in series.split("."))
+    except ValueError as error:
+        raise ConfigError(f"{series!r} is not a kernel series such as 6.12") from error
+
+
+def _version_parts(version: str) -> tuple[int, str, str]:
+    epoch, colon, rest = version.partition(":")
+    if not colon:
+        epoch, rest = "0", version
+    upstream, _, revision = rest.rpartition("-") if "-" in rest else (rest, "", "")
+    return int(epoch) if epoch.isdigit() else 0, upstream, revision
+
+
+def _compare_part(left: str, right: str) -> int:
+    pairs = zip_longest(_TOKENS.findall(left), _TOKENS.findall(right), fillvalue=("", ""))
+    for (left_text, left_number), (right_text, right_number) in pairs:
+        for one, other in zip_longest(left_text, right_text, fillvalue=""):
+            if one != other:
+                return _order(one) - _order(other)
+        difference = int(left_number or 0) - int(right_number or 0)
+        if difference:
+            return difference
+    return 0
+
+
+def _order(character: str) -> int:
+    # Tilde sorts before the end of the part, letters before everything else.
+    if character == "~":
+        return -1
+    if character == "":
+        return 0
+    return ord(character) if character.isalpha() else ord(character) + 256

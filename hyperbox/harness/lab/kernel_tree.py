@@ -1,0 +1,102 @@
+"""A kernel unpacked on disk: image, configuration, modules; and its modules as an image."""
+
+from __future__ import annotations
+
+import gzip
+import lzma
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hyperbox.errors import HarnessError
+from hyperbox.processes import require, run
+
+__all__ = ["KernelTree", "pack_modules", "stage_modules", "unpack_debs"]
+
+_IMAGE_ALIGNMENT = 2 << 20  # nvdimm wants multiples of 2 MiB
+_UUID = "68797065-7262-6f78-6d6f-64756c657300"  # any fixed one: same tree, same bytes
+_INDEX_INPUTS = ("modules.order", "modules.builtin", "modules.builtin.modinfo")
+
+
+@dataclass(frozen=True)
+class KernelTree:
+    """A kernel's parts: ``uname -r``, image, configuration, ``lib/modules/<release>``."""
+
+    release: str
+    vmlinuz: Path
+    config: Path | None
+    modules: Path | None
+
+
+def unpack_debs(debs: Sequence[Path], release: str, directory: Path) -> KernelTree:
+    """Unpack the debs of a kernel (not install them) into `directory`.
+
+    Raises
+    ------
+    HarnessError
+        If a deb is broken or the image or the modules are not in them.
+    """
+    tool = require("dpkg-deb", "dpkg")
+    for deb in debs:
+        run([tool, "-x", deb, directory], timeout=300)
+    # Split packages (7.1 and later) have all beside the modules; before, it was /boot.
+    modules = _first(directory, f"usr/lib/modules/{release}", f"lib/modules/{release}")
+    vmlinuz = _first(directory, f"usr/lib/modules/{release}/vmlinuz", f"boot/vmlinuz-{release}")
+    config = _first(directory, f"usr/lib/modules/{release}/config", f"boot/config-{release}")
+    if vmlinuz is None or modules is None:
+        lacking = "image" if vmlinuz is None else "modules"
+        raise HarnessError(f"the packages of {release} hold no kernel {lacking}")
+    return KernelTree(release, vmlinuz, config, modules)
+
+
+def stage_modules(source: Path, release: str, staging: Path) -> Path:
+    """Copy modules to `staging`, uncompressed, and index them with depmod(8).
+
+    Returns
+    -------
+    Path
+        The directory that guests see as ``/usr/lib/modules``; its only entry is `release`.
+    """
+    top = staging / "usr/lib/modules"
+    target = top / release
+    target.mkdir(parents=True)
+    (staging / "lib").symlink_to("usr/lib")  # depmod -b looks in lib/modules
+    for directory, names, files in os.walk(source):
+        names[:] = sorted(name for name in names if not Path(directory, name).is_symlink())
+        for name in sorted(files):
+            path = Path(directory, name)
+            relative = path.relative_to(source)
+            if (".ko" in path.suffixes or relative.as_posix() in _INDEX_INPUTS) and path.is_file():
+                (target / relative).parent.mkdir(parents=True, exist_ok=True)
+                _copy_uncompressed(path, target / relative)
+    if any(target.rglob("*.ko.zst")):
+        run([require("zstd", "zstd"), "-d", "-q", "--rm", "-r", target], timeout=300)
+    run([require("depmod", "kmod"), "-b", staging, release], timeout=300)
+    # The umask of the day must not get into the image.
+    for path in (top, *top.rglob("*")):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    return top
+
+
+def pack_modules(top: Path, image: Path) -> None:
+    """Make an EROFS image of a directory: same tree, same bytes, padded for nvdimm."""
+    mkfs = require("mkfs.erofs", "erofs-utils")
+    options = ["-zlz4", "-T0", "--all-root", "-x-1", f"-U{_UUID}", "--quiet"]
+    run([mkfs, *options, image, top], timeout=600)
+    size = image.stat().st_size
+    os.truncate(image, -(-size // _IMAGE_ALIGNMENT) * _IMAGE_ALIGNMENT)
+
+
+def _copy_uncompressed(path: Path, target: Path) -> None:
+    if path.suffix == ".xz":
+        target.with_suffix("").write_bytes(lzma.decompress(path.read_bytes()))
+    elif path.suffix == ".gz":
+        target.with_suffix("").write_bytes(gzip.decompress(path.read_bytes()))
+    else:
+        shutil.copyfile(path, target)
+
+
+def _first(directory: Path, *names: str) -> Path | None:
+    return next((directory / name for name in names if (directory / name).exists()), None)
