@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import tempfile
 import time
@@ -282,6 +283,9 @@ class DebianArchive:
                     stop(process)
             if process.returncode != 0:
                 raise self._explained(package, errors.read_text(errors="replace"))
+            if partial.is_symlink():  # how apt "fetches" from a file: mirror
+                original, partial = partial.resolve(), partial.with_name("copy")
+                shutil.copyfile(original, partial)
             partial.replace(target)
         report(package.name, 1.0)
 

@@ -7,11 +7,13 @@ each), ``apt/`` (the private apt root). A kit is built under a temporary name an
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -43,7 +45,9 @@ _FORMAT = 1  # raise it when the way of building changes
 _BUSYBOX = Path("/bin/busybox")
 _LISTS_FRESH_S = 3600.0
 _MANIFEST = "manifest.json"
-_FILES = ("vmlinuz", "initramfs.cpio", "config", "modules.erofs")
+_BUILDING = ".building-"
+_FILES = frozenset(("vmlinuz", "initramfs.cpio", "config"))
+_KIT_LIFETIME_S = 7 * 24 * 3600.0
 
 Progress = Callable[[str, float], None]
 
@@ -102,7 +106,11 @@ def kernels_directory() -> Path:
 
 
 def kernel_kit(
-    label_or_path: str, *, modules: Path | None = None, progress: Progress | None = None
+    label_or_path: str,
+    *,
+    modules: Path | None = None,
+    mirror: str | None = None,
+    progress: Progress | None = None,
 ) -> KernelKit:
     """Give a kernel ready to boot, fetched and built if the cache has none.
 
@@ -112,6 +120,8 @@ def kernel_kit(
         A series of the matrix ("6.12"), or the path of a bzImage.
     modules
         Modules of the bzImage; see `custom_kernel`.
+    mirror
+        URL of a Debian mirror; see `debian_mirror`.
     progress
         Called with a text and the fraction done (0 to 1).
 
@@ -131,7 +141,7 @@ def kernel_kit(
             return _custom_kit(Path(label_or_path), modules, report)
         if modules is not None:
             raise ConfigError("a modules directory needs the path of a bzImage, not a series")
-        return _debian_kit(label_or_path, report)
+        return _debian_kit(label_or_path, mirror, report)
     except OSError as error:
         raise HarnessError(
             f"cannot prepare kernel {label_or_path}: {error.strerror or error}",
@@ -140,7 +150,10 @@ def kernel_kit(
 
 
 def kernel_kits(
-    labels: Sequence[str], progress: Callable[[str, str, float], None] | None = None
+    labels: Sequence[str],
+    *,
+    mirror: str | None = None,
+    progress: Callable[[str, str, float], None] | None = None,
 ) -> tuple[KernelKit, ...]:
     """Give the kits of several series, one after the other.
 
@@ -153,7 +166,7 @@ def kernel_kits(
         def one(text: str, fraction: float, label: str = label) -> None:
             report(label, text, fraction)
 
-        kits.append(kernel_kit(label, progress=one))
+        kits.append(kernel_kit(label, mirror=mirror, progress=one))
         report(label, "ready", 1.0)
     return tuple(kits)
 
@@ -169,7 +182,7 @@ def cached_kits(label: str) -> tuple[KernelKit, ...]:
     return tuple(found)
 
 
-def _debian_kit(label: str, report: Progress) -> KernelKit:
+def _debian_kit(label: str, mirror: str | None, report: Progress) -> KernelKit:
     matrix = read_matrix()
     if label not in matrix.labels():
         members = matrix.expand([label])
@@ -177,11 +190,11 @@ def _debian_kit(label: str, report: Progress) -> KernelKit:
     pinned = read_lock().get(label)
     try:
         if pinned is None:
-            return _newest_kit(label, matrix, f"series {label} is not locked", report)
+            return _newest_kit(label, matrix, "the series is not locked", mirror, report)
         try:
-            return _kit_of(pinned, report)
+            return _kit_of(pinned, mirror, report)
         except PackageGone as gone:
-            return _newest_kit(label, matrix, f"locked: {gone.message}", report)
+            return _newest_kit(label, matrix, gone.message, mirror, report)
     except MirrorSilent as silent:
         kits = cached_kits(label)
         if not kits:
@@ -190,8 +203,10 @@ def _debian_kit(label: str, report: Progress) -> KernelKit:
         return replace(kits[-1], remarks=(*kits[-1].remarks, remark))
 
 
-def _newest_kit(label: str, matrix: Matrix, why: str, report: Progress) -> KernelKit:
-    archive = _archive()
+def _newest_kit(
+    label: str, matrix: Matrix, why: str, mirror: str | None, report: Progress
+) -> KernelKit:
+    archive = _archive(mirror)
     packages = archive.known() if archive.age() < _LISTS_FRESH_S else None
     if packages is None:
         packages = archive.refresh(matrix.suites, matrix.flavour, report)
@@ -201,17 +216,17 @@ def _newest_kit(label: str, matrix: Matrix, why: str, report: Progress) -> Kerne
             f"no kernel of the series {label} on {archive.mirror}; {why}",
             hint="choose another series, or set HYPERBOX_DEBIAN_MIRROR to another mirror",
         )
-    kit = _kit_of(release, report)
+    kit = _kit_of(release, mirror, report)
     return replace(kit, remarks=(*kit.remarks, f"{why}; newest {release.version} used"))
 
 
-def _kit_of(release: KernelRelease, report: Progress) -> KernelKit:
+def _kit_of(release: KernelRelease, mirror: str | None, report: Progress) -> KernelKit:
     main = release.kernel_package
     identity = _Identity(release.series, release.release, main.name, release.version, main.sha256)
     inputs = [package.sha256 for package in release.packages]
 
     def unpack(scratch: Path, remarks: list[str]) -> KernelTree:
-        debs = [_deb(package, remarks, report) for package in release.packages]
+        debs = [_deb(package, mirror, remarks, report) for package in release.packages]
         report(f"unpacking {release.release}", 0.7)
         return unpack_debs(debs, release.release, scratch)
 
@@ -242,7 +257,8 @@ def _cached_or_built(
             if kit is not None:
                 return kit
             remarks.append("the cached kit was corrupted; built again")
-        with tempfile.TemporaryDirectory(dir=directory.parent, prefix=".building-") as name:
+        _forget_old_kits(identity.label, directory.parent)
+        with tempfile.TemporaryDirectory(dir=directory.parent, prefix=_BUILDING) as name:
             scratch = Path(name)
             tree = unpack(scratch / "unpacked", remarks)
             report(f"building the kit of {identity.release}", 0.8)
@@ -257,6 +273,17 @@ def _cached_or_built(
     if kit is None:
         raise HarnessError(f"{directory} changed while it was read")
     return replace(kit, remarks=(*remarks, *kit.remarks))
+
+
+def _forget_old_kits(label: str, directory: Path) -> None:
+    """Remove kits of a label that nothing used for a week, and what killed builds left."""
+    old = time.time() - _KIT_LIFETIME_S
+    for kit in (*directory.glob(f"{label}-*"), *directory.glob(f"{_BUILDING}*")):
+        manifest = kit / _MANIFEST
+        used = manifest if manifest.exists() else kit
+        with contextlib.suppress(FileNotFoundError):
+            if used.stat().st_mtime < old:
+                shutil.rmtree(kit)
 
 
 def _build(tree: KernelTree, recipe: _Recipe, scratch: Path, kit: Path) -> tuple[str, ...]:
@@ -302,6 +329,8 @@ def _load(directory: Path) -> tuple[KernelKit | None, dict[str, list[str] | str]
     """Read a kit and its manifest; no kit if a file is not what the manifest says."""
     try:
         document = json.loads((directory / _MANIFEST).read_text())
+        if not _FILES <= document["files"].keys():
+            return None, {}
         for name, facts in document["files"].items():
             path = directory / name
             if path.stat().st_size != facts["size"]:
@@ -325,12 +354,13 @@ def _load(directory: Path) -> tuple[KernelKit | None, dict[str, list[str] | str]
             config=directory / "config",
             remarks=(f"kernel lacks drivers: {', '.join(lacking)}",) if lacking else (),
         )
+        os.utime(directory / _MANIFEST)  # the time of last use, see _forget_old_kits
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None, {}
     return kit, document
 
 
-def _deb(package: Package, remarks: list[str], report: Progress) -> Path:
+def _deb(package: Package, mirror: str | None, remarks: list[str], report: Progress) -> Path:
     path = kernels_directory() / "debs" / f"{package.sha256}.deb"
     with locked(path.with_suffix(".lock")):
         if path.exists():
@@ -338,7 +368,7 @@ def _deb(package: Package, remarks: list[str], report: Progress) -> Path:
                 return path
             remarks.append(f"the cached {package.name} was corrupted; fetched again")
             path.unlink()
-        _archive().download(
+        _archive(mirror).download(
             package, path, lambda text, done: report(f"fetching {text}", 0.7 * done)
         )
     return path
@@ -358,8 +388,8 @@ def _recipe() -> _Recipe:
     return _Recipe(init.read_bytes(), busybox)
 
 
-def _archive() -> DebianArchive:
-    return DebianArchive(kernels_directory() / "apt")
+def _archive(mirror: str | None) -> DebianArchive:
+    return DebianArchive(kernels_directory() / "apt", mirror=mirror)
 
 
 def _tree_hash(directory: Path | None) -> str:

@@ -67,12 +67,14 @@ def lockable(
     packages: Iterable[Package],
     flavour: str,
     scratch: Path,
+    locked: KernelRelease | None = None,
 ) -> KernelRelease:
     """Give the newest release of a series that can be locked, with all hashes.
 
     If the signed lists name no whole release of the series any more, parts that are still
     in the pool beside the listed kernel image are fetched and hashed; they are marked as
-    not listed.
+    not listed. The hashes that `locked` has of such parts are kept: they are never taken
+    from the mirror twice.
 
     Raises
     ------
@@ -84,6 +86,8 @@ def lockable(
     if found is not None:
         return found
     for candidate in unlisted_releases(series, listed, flavour):
+        if locked is not None and locked.release == candidate.release:
+            return locked
         try:
             parts = tuple(_hashed(part, archive, scratch) for part in candidate.packages)
         except PackageGone:

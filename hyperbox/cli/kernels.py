@@ -1,0 +1,224 @@
+"""``hyperbox kernels``: list, fetch, lock and update the kernels of the matrix."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from hyperbox.errors import ConfigError, ExitCode, HarnessError
+from hyperbox.harness.lab.debian_archive import DebianArchive
+from hyperbox.harness.lab.kernel_kit import KernelKit, cached_kits, kernel_kits, kernels_directory
+from hyperbox.harness.lab.kernel_lock import lock_path, lockable, read_lock, read_matrix, write_lock
+from hyperbox.harness.lab.kernel_matrix import KernelRelease, Package, newest, releases
+
+__all__ = ["add_parser"]
+
+
+def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the verb with its four actions."""
+    parser = verbs.add_parser("kernels", help="list, fetch, lock and update kernels")
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    one = _action(actions, "list", "show the matrix: locked, available and cached versions", _list)
+    one.add_argument("--refresh", action="store_true", help="fetch the mirror's lists first")
+    one.add_argument("--json", action="store_true", help="print JSON")
+    one = _action(actions, "fetch", "fetch kernels and build what guests boot", _fetch)
+    one.add_argument("series", nargs="*", metavar="SERIES", help=_SERIES_HELP)
+    one.add_argument("--json", action="store_true", help="print JSON")
+    _action(actions, "lock", "lock the series that have no locked version yet", _lock)
+    one = _action(actions, "update", "lock the newest version of each series", _update)
+    one.add_argument("series", nargs="*", metavar="SERIES", help=_SERIES_HELP)
+
+
+_SERIES_HELP = "a series such as 6.12, a set (default, full), or all"
+
+
+def _action(
+    actions: argparse._SubParsersAction[argparse.ArgumentParser],
+    name: str,
+    text: str,
+    function: Callable[[argparse.Namespace], int],
+) -> argparse.ArgumentParser:
+    parser = actions.add_parser(name, help=text, description=text)
+    parser.add_argument(
+        "--mirror", metavar="URL", help="Debian mirror instead of the one this machine uses"
+    )
+    parser.set_defaults(run=function)
+    return parser
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    matrix, locked = read_matrix(), read_lock()
+    available: Sequence[KernelRelease] | None = None
+    if arguments.refresh:
+        packages = _archive(arguments).refresh(matrix.suites, matrix.flavour)
+        available = releases(packages, matrix.flavour)
+    else:
+        known = _known(arguments)
+        available = None if known is None else releases(known, matrix.flavour)
+    rows: list[dict[str, object]] = []
+    for series in matrix.series:
+        pinned = locked.get(series.label)
+        found = newest(series.label, available or ())
+        kits = cached_kits(series.label)
+        rows.append(
+            {
+                "series": series.label,
+                "why": series.why,
+                "sets": [name for name, members in matrix.sets.items() if series.label in members],
+                "locked": pinned.version if pinned else None,
+                "suite": pinned.kernel_package.suite if pinned else None,
+                "signed": all(part.listed for part in pinned.packages) if pinned else None,
+                "available": found.version if found else None,
+                "cached": [kit.version for kit in kits],
+                "where": [str(kit.vmlinuz.parent) for kit in kits],
+            }
+        )
+    if arguments.json:
+        print(json.dumps({"lists_known": available is not None, "kernels": rows}, indent=2))
+    else:
+        _print_matrix(rows, lists_known=available is not None)
+    return ExitCode.PASS
+
+
+def _fetch(arguments: argparse.Namespace) -> int:
+    labels = read_matrix().expand(arguments.series or ["default"])
+    with _bars() as bars:
+        tasks = {label: bars.add_task(label, total=1.0, step="waiting") for label in labels}
+
+        def report(label: str, text: str, fraction: float) -> None:
+            bars.update(tasks[label], completed=fraction, step=text)
+
+        kits = kernel_kits(labels, mirror=arguments.mirror, progress=report)
+    if arguments.json:
+        print(json.dumps([_facts(kit) for kit in kits], indent=2))
+    else:
+        _print_kits(kits)
+    return ExitCode.PASS
+
+
+def _lock(arguments: argparse.Namespace) -> int:
+    labels, locked = read_matrix().labels(), read_lock()
+    absent = [label for label in labels if label not in locked]
+    if not absent:
+        print(f"{lock_path()}: all {len(labels)} series are locked")
+        return ExitCode.PASS
+    return _lock_newest(arguments, absent)
+
+
+def _update(arguments: argparse.Namespace) -> int:
+    return _lock_newest(arguments, read_matrix().expand(arguments.series or ["all"]))
+
+
+def _lock_newest(arguments: argparse.Namespace, labels: Sequence[str]) -> int:
+    matrix, locked = read_matrix(), read_lock()
+    archive = _archive(arguments)
+    failed = []
+    with _bars() as bars:
+        task = bars.add_task("kernels", total=1.0, step="")
+        packages = archive.refresh(
+            matrix.suites,
+            matrix.flavour,
+            lambda text, done: bars.update(task, completed=done / 2, step=text),
+        )
+        scratch = kernels_directory() / "debs"
+        for number, label in enumerate(labels):
+            done = 0.5 + number / len(labels) / 2
+            bars.update(task, completed=done, step=f"locking {label}")
+            try:
+                new = lockable(label, archive, packages, matrix.flavour, scratch, locked.get(label))
+            except HarnessError as error:
+                failed.append(error.message)
+                continue
+            text = _change(label, locked.get(label), new)
+            bars.console.print(text, highlight=False, soft_wrap=True)
+            locked[label] = new
+        bars.update(task, completed=1.0, step="done")
+    write_lock({label: locked[label] for label in matrix.labels() if label in locked})
+    print(f"wrote {lock_path()}")
+    for message in failed:
+        print(f"not locked: {message}", file=sys.stderr)
+    return ExitCode.HARNESS_ERROR if failed else ExitCode.PASS
+
+
+def _change(label: str, old: KernelRelease | None, new: KernelRelease) -> str:
+    unlisted = [part.name for part in new.packages if not part.listed]
+    text = f"{label}: {new.version}"
+    if old == new:
+        text += " (unchanged)"
+    elif old is not None:
+        text += f" (was {old.version})"
+    if unlisted:
+        text += f"; no signed list names {', '.join(unlisted)} any more: hash taken from the mirror"
+    return text
+
+
+def _print_matrix(rows: Sequence[dict[str, object]], *, lists_known: bool) -> None:
+    table = Table(box=None, pad_edge=False)
+    for title in ("series", "sets", "locked", "available", "cached", "from"):
+        table.add_column(title, no_wrap=True)
+    for row in rows:
+        cached, sets = row["cached"], row["sets"]
+        assert isinstance(cached, list)
+        assert isinstance(sets, list)
+        unknown = "-" if lists_known else "?"
+        table.add_row(
+            str(row["series"]),
+            ", ".join(sets),
+            str(row["locked"] or "-"),
+            str(row["available"] or unknown),
+            "yes" if cached == [row["locked"]] else ", ".join(cached) or "-",
+            str(row["suite"] or "-"),
+        )
+    console = Console()
+    console.print(table)
+    console.print(f"kits lie in {kernels_directory() / 'kits'}", highlight=False, soft_wrap=True)
+    if not lists_known:
+        console.print("? : no lists of the mirror yet; use --refresh", highlight=False)
+
+
+def _print_kits(kits: Sequence[KernelKit]) -> None:
+    console = Console()
+    for kit in kits:
+        line = f"{kit.label}: {kit.release} ({kit.version}) in {kit.vmlinuz.parent}"
+        console.print(line, highlight=False, soft_wrap=True)
+        for remark in kit.remarks:
+            console.print(f"  note: {remark}", highlight=False, soft_wrap=True, style="yellow")
+
+
+def _facts(kit: KernelKit) -> dict[str, object]:
+    paths = {
+        "vmlinuz": kit.vmlinuz,
+        "initramfs": kit.initramfs,
+        "modules_image": kit.modules_image,
+        "config": kit.config,
+    }
+    files = {name: None if path is None else str(path) for name, path in paths.items()}
+    return {**vars(kit), **files, "remarks": list(kit.remarks)}
+
+
+def _known(arguments: argparse.Namespace) -> tuple[Package, ...] | None:
+    try:
+        return _archive(arguments).known()
+    except ConfigError:
+        return None
+
+
+def _archive(arguments: argparse.Namespace) -> DebianArchive:
+    return DebianArchive(kernels_directory() / "apt", mirror=arguments.mirror)
+
+
+def _bars() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[step]}"),
+        console=Console(stderr=True),
+    )
