@@ -3,6 +3,7 @@
 # their content (the order of pmem devices is not fixed), hand over to the agent.
 B=/bin/busybox
 
+# Say why and power off; the harness reads the console.
 fail() {
     echo "hyperbox-init: $1" > /dev/console
     $B poweroff -f
@@ -11,13 +12,14 @@ fail() {
 $B mount -t proc proc /proc
 $B mount -t sysfs sysfs /sys
 $B mount -t devtmpfs dev /dev
+read -r commandline < /proc/cmdline
+case "$commandline" in *hyperbox.probe*) fail "probe booted" ;; esac
 while read -r module; do
     $B insmod "/modules/$module" 2> /dev/null
 done < /modules.order-to-load
 
 $B mkdir -p /lower /rw /newroot /images/root /images/modules /images/project
 expected=3
-read -r commandline < /proc/cmdline
 case "$commandline" in *hyperbox.modules=none*) expected=2 ;; esac
 
 # What an image holds says what it is.

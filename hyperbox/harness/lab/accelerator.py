@@ -1,8 +1,9 @@
 """Which accelerator works, found by booting a probe.
 
-``/dev/kvm`` may exist and not work (a paravirtual-only KVM dies at the first emulated
-instruction), so a 512-byte boot sector is run: it writes a value to QEMU's debug exit
-port, which becomes the exit status.
+``/dev/kvm`` may exist and not work: a paravirtual-only KVM dies at the first emulated
+instruction or hangs when the kernel leaves real mode. So two probes are run, the cheap
+one first: a 512-byte boot sector that writes to QEMU's debug exit port, which becomes the
+exit status; then a real kernel with its initramfs, which says so and powers off.
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hyperbox.errors import HarnessError
-from hyperbox.harness.lab.qemu import Qemu
-from hyperbox.processes import run
+from hyperbox.harness.lab.qemu import KVM_CPU, Qemu
+from hyperbox.processes import Completed, run
 
-__all__ = ["Accelerator", "probe_kvm"]
+__all__ = ["Accelerator", "boot_kernel", "boot_probe", "probe_kvm"]
 
 # mov al, 0x2a; out 0xf4, al; hlt - then zeros up to the boot signature.
 _BOOT_SECTOR = b"\xb0\x2a\xe6\xf4\xf4".ljust(510, b"\0") + b"\x55\xaa"
@@ -26,33 +27,73 @@ _EXPECTED_STATUS = (0x2A << 1) | 1
 
 @dataclass(frozen=True)
 class Accelerator:
-    """Whether KVM works here, and why (not)."""
+    """Whether an accelerator works here, and why (not)."""
 
-    kvm: bool
+    works: bool
     reason: str
 
 
 @functools.cache
-def probe_kvm(qemu: Qemu) -> Accelerator:
-    """Boot the probe under KVM once per process."""
+def probe_kvm(
+    qemu: Qemu, vmlinuz: Path | None = None, initramfs: Path | None = None
+) -> Accelerator:
+    """Boot the probes under KVM, once per process and kernel.
+
+    Without a kernel only the boot sector is tried: a "no" is then certain, a "yes" not.
+    """
     device = Path("/dev/kvm")
     if not device.exists():
-        return Accelerator(kvm=False, reason="/dev/kvm does not exist")
+        return Accelerator(works=False, reason="/dev/kvm does not exist")
     if not os.access(device, os.R_OK | os.W_OK):
-        return Accelerator(kvm=False, reason="/dev/kvm may not be opened by this user")
+        return Accelerator(works=False, reason="/dev/kvm may not be opened by this user")
+    sector = boot_probe(qemu, "kvm")
+    if not sector.works or vmlinuz is None or initramfs is None:
+        return sector
+    return boot_kernel(qemu, "kvm", vmlinuz, initramfs)
+
+
+def boot_kernel(
+    qemu: Qemu, accelerator: str, vmlinuz: Path, initramfs: Path, *, timeout: float = 10.0
+) -> Accelerator:
+    """Boot a kernel under ``kvm`` or ``tcg`` up to its initramfs; `timeout` in seconds."""
+    cpu = KVM_CPU if accelerator == "kvm" else qemu.cpu
+    command = [qemu.program, "-accel", accelerator, "-cpu", cpu, "-M", "pc", "-m", "256M"]
+    command += ["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"]
+    command += ["-kernel", vmlinuz, "-initrd", initramfs, "-serial", "stdio"]
+    command += ["-append", "console=ttyS0 quiet panic=-1 hyperbox.probe"]
+    try:
+        done = run(command, timeout=timeout, check=False)
+    except HarnessError:
+        return Accelerator(
+            works=False, reason=f"a kernel does not boot under {accelerator} in {timeout:g} s"
+        )
+    if b"probe booted" in done.stdout:
+        return Accelerator(works=True, reason=f"a kernel booted under {accelerator}")
+    return _failure(accelerator, done)
+
+
+def boot_probe(qemu: Qemu, accelerator: str) -> Accelerator:
+    """Boot the probe under ``kvm`` or ``tcg`` and say what happened."""
     with tempfile.NamedTemporaryFile(prefix="hyperbox-probe-") as disk:
         disk.write(_BOOT_SECTOR)
         disk.flush()
-        command = [qemu.program, "-accel", "kvm", "-M", "pc", "-m", "16M", "-display", "none"]
-        command += ["-nodefaults", "-no-user-config", "-no-reboot"]
+        command = [qemu.program, "-accel", accelerator, "-M", "pc", "-m", "16M"]
+        command += ["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"]
         command += ["-device", "isa-debug-exit,iobase=0xf4,iosize=1"]
-        command += ["-drive", f"file={disk.name},format=raw,if=ide,readonly=on,snapshot=on"]
+        command += ["-drive", f"file={disk.name},format=raw,if=ide,snapshot=on"]
         try:
             done = run(command, timeout=20, check=False)
         except HarnessError:
-            return Accelerator(kvm=False, reason="the probe did not end within 20 s under KVM")
+            return Accelerator(
+                works=False, reason=f"the probe did not end within 20 s under {accelerator}"
+            )
     if done.status == _EXPECTED_STATUS:
-        return Accelerator(kvm=True, reason="the probe booted under KVM")
+        return Accelerator(works=True, reason=f"the probe booted under {accelerator}")
+    return _failure(accelerator, done)
+
+
+def _failure(accelerator: str, done: Completed) -> Accelerator:
     said = done.stderr.decode(errors="replace").strip().splitlines()
-    detail = said[0] if said else f"exit status {done.status}"
-    return Accelerator(kvm=False, reason=f"the probe failed under KVM: {detail}")
+    errors = [line for line in said if "warning:" not in line]
+    detail = errors[0] if errors else f"exit status {done.status}"
+    return Accelerator(works=False, reason=f"the probe failed under {accelerator}: {detail}")

@@ -7,6 +7,7 @@ code travels in a small image of its own, so that a code change never rebuilds t
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -28,6 +29,7 @@ __all__ = ["GuestImage", "make_erofs", "package_list", "project_image", "root_im
 ALIGNMENT = 2 << 20
 _FORMAT = 2  # raise it when the way of building changes
 _SUITE = "trixie"
+_PROJECT_LIFETIME = 24 * 3600.0
 _PROJECT_PARTS = ("hyperbox", "suites", "workloads")
 _EXCLUDED = ("/usr/share/man/*", "/usr/share/doc/*", "/usr/share/locale/*", "/usr/share/info/*")
 _UUID = "68797065-7262-6f78-0000-00000000000"  # "hyperbox", and a digit that says which
@@ -91,6 +93,7 @@ def project_image() -> GuestImage:
         cached = _cached(directory / f"{name}.erofs")
         if cached is not None:
             return cached
+        _forget_old_projects(directory)
         with tempfile.TemporaryDirectory(dir=directory) as scratch:
             tree = Path(scratch) / "tree"
             for relative, path in files:
@@ -167,6 +170,14 @@ def _store(tree: Path, image: Path, *, digit: int, facts: dict[str, object]) -> 
     digest = sha256_file(image)
     write_json(image.with_suffix(".json"), {**facts, "sha256": digest})
     return GuestImage(image, digest)
+
+
+def _forget_old_projects(directory: Path) -> None:
+    """Remove project images of earlier days; a run that uses one today keeps it."""
+    for path in directory.glob("project-*"):
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - path.stat().st_mtime > _PROJECT_LIFETIME:
+                path.unlink()
 
 
 def _cached(image: Path) -> GuestImage | None:

@@ -19,9 +19,10 @@ from hyperbox.harness.lab.protocol import PORT_NAME
 from hyperbox.harness.model import Lane
 from hyperbox.processes import require, run
 
-__all__ = ["GuestHardware", "Qemu", "command_line", "find_qemu"]
+__all__ = ["KVM_CPU", "GuestHardware", "Qemu", "command_line", "find_qemu"]
 
 MEBIBYTE = 1 << 20
+KVM_CPU = "host,-arch-capabilities"  # some hosts offer the feature and refuse its MSR
 KERNEL_COMMAND_LINE = (
     "console=ttyS0 quiet panic=-1 oops=panic psi=1 tsc=reliable random.trust_cpu=on mitigations=off"
 )
@@ -138,7 +139,7 @@ def _accelerator(qemu: Qemu, lane: Lane) -> Sequence[str]:
     if lane is Lane.FAST:
         return ("-accel", "tcg,thread=multi,tb-size=512", "-cpu", qemu.cpu)
     if lane is Lane.KVM:
-        return ("-accel", "kvm", "-cpu", "host")
+        return ("-accel", "kvm", "-cpu", KVM_CPU)
     raise HarnessError(f"lane {lane} is not a virtual machine's")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from hyperbox.errors import ConfigError, HarnessError
 from hyperbox.harness.lab.accelerator import probe_kvm
@@ -15,7 +16,7 @@ from hyperbox.harness.lab.snapshot import Snapshot, boot_snapshot
 from hyperbox.harness.lab.vm import VirtualMachine
 from hyperbox.harness.model import Experiment, Lane
 
-__all__ = ["VmLaboratory", "VmSource", "choose_lane", "hardware_for"]
+__all__ = ["LaneChoice", "VmLaboratory", "VmSource", "choose_lane", "hardware_for"]
 
 # What every measured program loads: read once before the snapshot, so that no arm pays.
 _WARM_UP = (
@@ -25,22 +26,30 @@ _WARM_UP = (
 )
 
 
-def choose_lane(wanted: str) -> Lane:
-    """Turn ``auto`` into KVM where the probe boots, else the exact lane.
+@dataclass(frozen=True)
+class LaneChoice:
+    """The lane and why it was taken, for the record."""
+
+    lane: Lane
+    reason: str
+
+
+def choose_lane(wanted: str, kits: Sequence[KernelKit]) -> LaneChoice:
+    """Turn ``auto`` into KVM where it boots a kernel of the matrix, else the exact lane.
 
     Raises
     ------
     ConfigError
         If KVM is asked for and does not work, with the probe's reason.
     """
+    if wanted not in ("auto", Lane.KVM):
+        return LaneChoice(Lane(wanted), "asked for")
+    probe = probe_kvm(find_qemu(), kits[-1].vmlinuz, kits[-1].initramfs)
+    if probe.works:
+        return LaneChoice(Lane.KVM, probe.reason)
     if wanted == "auto":
-        return Lane.KVM if probe_kvm(find_qemu()).kvm else Lane.EXACT
-    lane = Lane(wanted)
-    if lane is Lane.KVM:
-        probe = probe_kvm(find_qemu())
-        if not probe.kvm:
-            raise ConfigError(f"KVM does not work here: {probe.reason}", hint="use --lane exact")
-    return lane
+        return LaneChoice(Lane.EXACT, f"no KVM: {probe.reason}")
+    raise ConfigError(f"KVM does not work here: {probe.reason}", hint="use --lane exact")
 
 
 def hardware_for(
@@ -90,10 +99,11 @@ class VmLaboratory:
         self,
         kits: Sequence[KernelKit],
         *,
-        lane: Lane,
+        lane: LaneChoice,
         progress: Callable[[str, float], None] | None = None,
     ) -> None:
-        self.lane = lane
+        self.lane = lane.lane
+        self._lane_reason = lane.reason
         self._kits = {kit.label: kit for kit in kits}
         self._qemu = find_qemu()
         self._report = progress or (lambda _text, _fraction: None)
@@ -151,7 +161,7 @@ class VmLaboratory:
             },
             "qemu": {"version": self._qemu.version_text, "sha256": self._qemu.sha256},
             "accelerator": "kvm" if self.lane is Lane.KVM else "tcg",
-            "kvm_probe": probe_kvm(self._qemu).reason,
+            "lane_reason": self._lane_reason,
             "commandline": hardware.commandline,
             "memory_bytes": hardware.memory,
             "cpus": 1,
