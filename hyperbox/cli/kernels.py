@@ -154,12 +154,13 @@ def _change(label: str, old: KernelRelease | None, new: KernelRelease) -> str:
     elif old is not None:
         text += f" (was {old.version})"
     if unlisted:
-        text += f"; no signed list names {', '.join(unlisted)} any more: hash taken from the mirror"
+        source = "kept" if old == new else "taken from the mirror"
+        text += f"; no signed list names {', '.join(unlisted)} any more: hash {source}"
     return text
 
 
 def _print_matrix(rows: Sequence[dict[str, object]], *, lists_known: bool) -> None:
-    table = Table(box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for title in ("series", "sets", "locked", "available", "cached", "from"):
         table.add_column(title, no_wrap=True)
     for row in rows:
@@ -171,7 +172,7 @@ def _print_matrix(rows: Sequence[dict[str, object]], *, lists_known: bool) -> No
             str(row["series"]),
             ", ".join(sets),
             str(row["locked"] or "-"),
-            str(row["available"] or unknown),
+            "same" if row["available"] == row["locked"] else str(row["available"] or unknown),
             "yes" if cached == [row["locked"]] else ", ".join(cached) or "-",
             str(row["suite"] or "-"),
         )

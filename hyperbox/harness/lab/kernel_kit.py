@@ -329,7 +329,7 @@ def _load(directory: Path) -> tuple[KernelKit | None, dict[str, list[str] | str]
     """Read a kit and its manifest; no kit if a file is not what the manifest says."""
     try:
         document = json.loads((directory / _MANIFEST).read_text())
-        if not _FILES <= document["files"].keys():
+        if not document["files"].keys() >= _FILES:
             return None, {}
         for name, facts in document["files"].items():
             path = directory / name
