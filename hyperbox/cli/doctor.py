@@ -1,0 +1,180 @@
+"""``hyperbox doctor``: what this machine can do, what is missing, and the mend."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from hyperbox.errors import ExitCode, HyperboxError
+from hyperbox.harness.lab.accelerator import probe_kvm
+from hyperbox.harness.lab.kernel_kit import cached_kits
+from hyperbox.harness.lab.kernel_lock import read_matrix
+from hyperbox.harness.lab.qemu import find_qemu
+from hyperbox.harness.lab.vm import SHARED_MEMORY
+from hyperbox.harness.runs.leftovers import clear_leftovers, leftovers
+from hyperbox.paths import cache_directory, project_directory
+from hyperbox.processes import require
+
+__all__ = ["Check", "add_parser", "checks"]
+
+_PROGRAMS = (
+    ("setpriv", "util-linux", "starts every process"),
+    ("mmdebstrap", "mmdebstrap", "builds the guest's root"),
+    ("mkfs.erofs", "erofs-utils", "packs the guest's file systems"),
+    ("depmod", "kmod", "indexes a kernel's modules"),
+    ("apt-get", "apt", "fetches kernels"),
+    ("xz", "xz-utils", "unpacks kernel modules"),
+)
+_OPTIONAL_PROGRAMS = (("stress-ng", "stress-ng", "loads the host in host-target runs"),)
+_GIB = 1 << 30
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing looked at: whether it is fine, what was seen, and how to mend it.
+
+    `required` things are needed by `hyperbox validate` with its default settings.
+    """
+
+    name: str
+    fine: bool
+    required: bool
+    detail: str
+    mend: str = ""
+
+
+def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the verb."""
+    parser = verbs.add_parser(
+        "doctor",
+        help="say what this machine can do and what is missing",
+        description="Looks at everything that a validation needs. Exit code 3 if something "
+        "required is missing.",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument(
+        "--repair",
+        action="store_true",
+        help="remove what killed runs left in shared memory, the temporary directory and runs/",
+    )
+    parser.set_defaults(run=_run)
+
+
+def checks() -> Iterator[Check]:
+    """Look at everything; changes nothing."""
+    yield _python()
+    yield _attempted("project data", lambda: str(project_directory()))
+    yield _attempted("qemu", lambda: find_qemu().version_text)
+    for program, package, purpose in _PROGRAMS:
+        yield _program(program, package, purpose)
+    yield _busybox()
+    for program, package, purpose in _OPTIONAL_PROGRAMS:
+        yield _program(program, package, purpose, required=False)
+    yield _kvm()
+    yield _space("shared memory", SHARED_MEMORY, _GIB, "hyperbox doctor --repair, or remount it")
+    yield _space("cache", cache_directory(), 2 * _GIB, "set HYPERBOX_CACHE to another disk")
+    yield _pressure()
+    yield Check("root", os.geteuid() == 0, False, f"user id {os.geteuid()}", "run as root")
+    yield _leftovers()
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    removed = clear_leftovers(_runs()) if arguments.repair else ()
+    found = tuple(checks())
+    if arguments.json:
+        document = {"checks": [asdict(c) for c in found], "removed": [str(p) for p in removed]}
+        print(json.dumps(document, indent=2))
+    else:
+        for path in removed:
+            print(f"removed {path}")
+        _show(found)
+    missing = any(check.required and not check.fine for check in found)
+    return ExitCode.HARNESS_ERROR if missing else ExitCode.PASS
+
+
+def _show(found: tuple[Check, ...]) -> None:
+    table = Table(box=None, pad_edge=False)
+    for title in ("", "what", "seen", "mend"):
+        table.add_column(title, overflow="fold")
+    for check in found:
+        mark = "ok" if check.fine else "MISSING" if check.required else "no"
+        mend = "" if check.fine else check.mend
+        table.add_row(*(Text(cell) for cell in (mark, check.name, check.detail, mend)))
+    Console().print(table)
+
+
+def _python() -> Check:
+    version = ".".join(str(part) for part in sys.version_info[:3])
+    return Check("python", sys.version_info >= (3, 11), True, version, "install python 3.11")
+
+
+def _attempted(name: str, look: Callable[[], str], *, required: bool = True) -> Check:
+    try:
+        return Check(name, True, required, look())
+    except HyperboxError as error:
+        return Check(name, False, required, error.message, error.hint)
+
+
+def _program(name: str, package: str, purpose: str, *, required: bool = True) -> Check:
+    check = _attempted(name, lambda: require(name, package), required=required)
+    return check if check.fine else replace(check, detail=f"{check.detail}: {purpose}")
+
+
+def _busybox() -> Check:
+    path = Path("/bin/busybox")
+    static = False
+    with contextlib.suppress(OSError), path.open("rb") as stream:
+        static = b"ld-linux" not in stream.read(4096)
+    mend = "apt-get install --no-install-recommends busybox-static"
+    return Check("busybox", static, True, f"static {path}" if static else f"no static {path}", mend)
+
+
+def _kvm() -> Check:
+    mend = "not needed: the exact lane emulates; enable virtualisation for --lane kvm"
+    try:
+        labels = read_matrix().expand(["default"])
+        kits = [kit for label in labels for kit in cached_kits(label)]
+        if not kits:
+            detail = "not probed: no kernel is in the cache yet"
+            return Check("kvm", False, False, detail, "hyperbox kernels fetch")
+        probe = probe_kvm(find_qemu(), kits[-1].vmlinuz, kits[-1].initramfs)
+    except HyperboxError as error:
+        return Check("kvm", False, False, error.message, error.hint)
+    return Check("kvm", probe.works, False, probe.reason, mend)
+
+
+def _space(name: str, directory: Path, wanted: int, mend: str) -> Check:
+    place = next(p for p in (directory, *directory.parents) if p.exists())
+    free = shutil.disk_usage(place).free
+    detail = f"{directory}: {free >> 20} MiB free, {wanted >> 20} MiB wanted"
+    return Check(name, free >= wanted, True, detail, mend)
+
+
+def _pressure() -> Check:
+    mend = "boot with psi=1; needed for `hyperbox psi` and host-target runs only"
+    try:
+        Path("/proc/pressure/memory").read_text()
+    except OSError as error:
+        return Check("pressure", False, False, f"/proc/pressure: {error.strerror}", mend)
+    return Check("pressure", True, False, "/proc/pressure is readable")
+
+
+def _leftovers() -> Check:
+    found = [str(path) for path in leftovers(_runs())]
+    detail = f"{len(found)} left by killed runs" if found else "nothing left by killed runs"
+    return Check("leftovers", not found, False, detail, "hyperbox doctor --repair")
+
+
+def _runs() -> list[Path]:
+    return sorted(Path("runs").glob("*"))

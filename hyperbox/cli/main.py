@@ -1,0 +1,120 @@
+"""The ``hyperbox`` command: finds the verb, prints expected errors as one line each."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from types import FrameType
+from typing import NoReturn
+
+import hyperbox
+from hyperbox.errors import ConfigError, ExitCode, HyperboxError
+from hyperbox.harness.declarations import near
+
+__all__ = ["main"]
+
+_VERBS = {
+    "validate": "boot kernels, measure, and give a verdict on every gate",
+    "report": "make the report of a run again",
+    "kernels": "list, fetch, lock and update kernels",
+    "doctor": "say what this machine can do and what is missing",
+    "psi": "watch this machine's pressure",
+}
+_STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_PATIENCE = 5
+_BROKEN_PIPE = 128 + signal.SIGPIPE
+
+
+class _Parser(argparse.ArgumentParser):
+    """Bad usage is a `ConfigError` like any other wrong input."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(message, hint=f"see {self.prog} --help")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and give its exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        with _stoppable():
+            return _run(words)
+    except HyperboxError as error:
+        _complain(f"hyperbox: error: {error.message}")
+        if error.hint:
+            _complain(f"hint: {error.hint}")
+        return error.exit_code
+    except KeyboardInterrupt:
+        _complain("hyperbox: interrupted")
+        return ExitCode.INTERRUPTED
+    except BrokenPipeError:
+        _abandon_output()
+        return _BROKEN_PIPE
+
+
+def _run(words: list[str]) -> int:
+    parser = _Parser(
+        prog="hyperbox",
+        description=hyperbox.__doc__,
+        epilog="exit codes: 0 pass, 1 a gate failed, 2 inconclusive (--strict), "
+        "3 harness error, 64 bad usage, 130 interrupted",
+    )
+    parser.add_argument("--version", action="version", version=f"hyperbox {hyperbox.__version__}")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    chosen = words[0] if words else ""
+    if chosen not in _VERBS and not chosen.startswith("-"):
+        wrong = f"no verb {chosen!r}" if chosen else "no verb given"
+        raise ConfigError(wrong, hint=near(chosen, _VERBS))
+    for name, summary in _VERBS.items():
+        if name == chosen:  # the others are not imported: they may be slow
+            importlib.import_module(f"hyperbox.cli.{name}").add_parser(verbs)
+        else:
+            verbs.add_parser(name, help=summary)
+    arguments = parser.parse_args(words)
+    status = int(arguments.run(arguments))
+    sys.stdout.flush()
+    return status
+
+
+@contextlib.contextmanager
+def _stoppable() -> Iterator[None]:
+    """Turn the first SIGINT, SIGTERM or SIGHUP into KeyboardInterrupt.
+
+    Later ones are held back while things are tidied; the fifth ends the process at once.
+    """
+    received = 0
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        nonlocal received
+        received += 1
+        if received == 1:
+            raise KeyboardInterrupt
+        if received >= _PATIENCE:
+            os._exit(ExitCode.INTERRUPTED)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may set handlers
+        return
+    heard = [number for number in _STOPPING if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, stop) for number in heard}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _complain(line: str) -> None:
+    with contextlib.suppress(OSError):
+        print(" ".join(line.split()), file=sys.stderr, flush=True)
+
+
+def _abandon_output() -> None:
+    """Let the interpreter's last flush go nowhere."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

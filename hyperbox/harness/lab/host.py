@@ -1,0 +1,225 @@
+"""The machine itself behind the laboratory's protocols: no VM, no snapshot.
+
+Experiments that change the machine are refused unless allowed; the refusal is a reason on
+record (SKIP), not an error. What a machine was given (files) is removed when it is left.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from hyperbox import files
+from hyperbox.errors import HarnessError, KernelFeatureMissing, MissingDependency, WorkloadError
+from hyperbox.harness.lab.machine import Artifacts, CommandResult
+from hyperbox.harness.model import Experiment, Lane, Start
+from hyperbox.paths import project_directory
+from hyperbox.processes import run, spawn, stop
+
+__all__ = ["HOST", "ChangesRefused", "HostLaboratory", "HostMachine", "HostSource", "host_facts"]
+
+HOST = "host"
+"""Label of the only kernel of this laboratory: the one that runs."""
+
+_PACKAGE_PARENT = Path(__file__).resolve().parents[3]
+
+
+class ChangesRefused(KernelFeatureMissing):
+    """The experiment changes settings and the user did not allow that on this machine."""
+
+
+class HostMachine:
+    """The running machine; implements `machine.Machine`."""
+
+    def __init__(self, project: Path) -> None:
+        self._project = project
+        self._written: list[Path] = []
+        self._seen_kernel_lines = _kernel_messages()
+
+    def execute(
+        self,
+        argv: Sequence[str],
+        *,
+        timeout: float,
+        start: Start | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> CommandResult:
+        """Run a command in the project directory; see `machine.Machine`.
+
+        Output goes through files, so a descendant that keeps it open holds nothing up; the
+        command's whole process group is killed at the end.
+        """
+        variables = {"PYTHONPATH": os.fspath(_PACKAGE_PARENT), "PYTHONDONTWRITEBYTECODE": "1"}
+        variables |= {"PYTHONHASHSEED": "0"} | dict(environment or {})
+        if start is not None:
+            variables |= start.environment()
+            time.sleep(start.delay_ns / 1e9)
+        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+            try:
+                process = spawn(
+                    argv, environment=variables, stdout=out, stderr=err, cwd=self._project
+                )
+            except MissingDependency as error:
+                raise WorkloadError(error.message) from error
+            status = _wait(process, argv, timeout)
+            out.seek(0)
+            err.seek(0)
+            return CommandResult(status, out.read(), err.read())
+
+    def put(self, path: str, data: bytes) -> None:
+        """Write a new file, removed again when the machine is left; never an existing one."""
+        target = Path(path)
+        if target.exists() and target not in self._written:
+            raise HarnessError(f"{path} exists on the host: it is not overwritten")
+        files.write_bytes(target, data)
+        self._written.append(target)
+
+    def get(self, path: str) -> bytes:
+        """Read a file; FileNotFoundError if it is absent."""
+        return Path(path).read_bytes()
+
+    def artifacts(self) -> Artifacts:
+        """Give the kernel's messages since the machine was taken, and its configuration."""
+        now = _kernel_messages()
+        seen = self._seen_kernel_lines
+        new = now
+        if seen and seen[-1] in now:
+            new = now[now.index(seen[-1]) + 1 :]
+        return Artifacts(
+            serial="", dmesg="".join(f"{line}\n" for line in new), kernel_config=_config()
+        )
+
+    def tidy(self) -> None:
+        """Remove what `put` wrote."""
+        while self._written:
+            self._written.pop().unlink(missing_ok=True)
+
+
+class HostSource:
+    """The host with an experiment's preparation done; implements `machine.MachineSource`."""
+
+    def __init__(self, project: Path) -> None:
+        self._project = project
+
+    @contextlib.contextmanager
+    def fresh(self) -> Iterator[HostMachine]:
+        """Give the host; files put there are removed afterwards."""
+        machine = HostMachine(self._project)
+        try:
+            yield machine
+        finally:
+            machine.tidy()
+
+    def environment(self) -> Mapping[str, object]:
+        """Give the fingerprint of the host."""
+        return {"kernel": {"label": HOST, "release": os.uname().release}, "host": host_facts()}
+
+    def close(self) -> None:
+        """Nothing to free."""
+
+
+class HostLaboratory:
+    """A laboratory with one machine, this one; implements `machine.Laboratory`.
+
+    Parameters
+    ----------
+    allow_changes
+        Whether experiments may change settings of the machine.
+    project
+        Directory in which programs run; default: the project's.
+    """
+
+    lane = Lane.HOST
+
+    def __init__(self, *, allow_changes: bool = False, project: Path | None = None) -> None:
+        self._allow_changes = allow_changes
+        self._project = project_directory() if project is None else project
+
+    def source(self, kernel: str, experiment: Experiment) -> HostSource:
+        """Run the preparation on the host and give the source.
+
+        Raises
+        ------
+        ChangesRefused
+            If the experiment changes the machine and that is not allowed.
+        HarnessError
+            If the preparation fails.
+        """
+        if kernel != HOST:
+            raise HarnessError(f"the host runs its own kernel, not {kernel}")
+        if experiment.changes_machine and not self._allow_changes:
+            raise ChangesRefused(
+                "changes settings of this machine, which was not allowed",
+                hint="add --allow-host-changes",
+            )
+        source = HostSource(self._project)
+        if experiment.prepare:
+            with source.fresh() as machine:
+                done = machine.execute(experiment.prepare, timeout=experiment.timeout_s)
+            if done.status != 0:
+                said = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
+                reason = said[0] if said else f"exit status {done.status}"
+                raise HarnessError(f"preparation {' '.join(experiment.prepare[:3])}: {reason}")
+        return source
+
+    def labels(self) -> Sequence[str]:
+        """Give the only label."""
+        return (HOST,)
+
+    def close(self) -> None:
+        """Nothing runs on after its command."""
+
+
+def host_facts() -> dict[str, object]:
+    """Give processor, number of CPUs, kernel, load averages and memory of this machine."""
+    cpuinfo = _lines("/proc/cpuinfo")
+    model = next((line.partition(":")[2].strip() for line in cpuinfo if "model name" in line), "")
+    memory = next((line for line in _lines("/proc/meminfo") if line.startswith("MemTotal")), "")
+    system = os.uname()
+    return {
+        "cpu": model or system.machine,
+        "cpus": len(os.sched_getaffinity(0)),
+        "kernel": system.release,
+        "load": list(os.getloadavg()),
+        "memory_kib": int(memory.split()[1]) if memory else 0,
+    }
+
+
+def _wait(process: subprocess.Popen[bytes], argv: Sequence[str], timeout: float) -> int:
+    try:
+        return process.wait(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        name = " ".join(argv[:3])
+        raise WorkloadError(f"no end after {timeout:g} s: {name}") from None
+    finally:
+        stop(process)
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)  # descendants that outlived it
+
+
+def _kernel_messages() -> list[str]:
+    """Give the kernel's messages; empty where the user may not read them."""
+    try:
+        return run(["dmesg"], timeout=30, check=False).text().splitlines()
+    except HarnessError:
+        return []
+
+
+def _config() -> str:
+    with contextlib.suppress(OSError):
+        return Path(f"/boot/config-{os.uname().release}").read_text(errors="replace")
+    with contextlib.suppress(HarnessError):
+        return run(["zcat", "/proc/config.gz"], timeout=30).text()
+    return ""
+
+
+def _lines(path: str) -> list[str]:
+    with contextlib.suppress(OSError):
+        return Path(path).read_text(errors="replace").splitlines()
+    return []

@@ -1,0 +1,273 @@
+"""One attempt at a cell: fresh machines in seeded blocks, looks, and what came of it.
+
+Whatever happens to the machine or the program becomes a value (`Attempt`), so that no cell
+can take another one down.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from hyperbox.errors import (
+    GuestCrash,
+    HarnessError,
+    HyperboxError,
+    KernelFeatureMissing,
+    MissingDependency,
+    WorkloadError,
+)
+from hyperbox.harness.lab.crash import find_warnings
+from hyperbox.harness.lab.machine import Artifacts, CommandResult, Laboratory, Machine
+from hyperbox.harness.model import Cell, Experiment, Gate, Sample, Start
+from hyperbox.harness.runs.plan import Block, blocks_of
+from hyperbox.harness.verdicts import gates as rules
+
+__all__ = ["SKIP_STATUS", "Attempt", "BlockRecord", "State", "measure", "parse_output"]
+
+SKIP_STATUS = 77
+"""Exit status of a program that says "this kernel cannot do it" (automake's convention)."""
+
+
+class State(StrEnum):
+    """How an attempt ended."""
+
+    MEASURED = "measured"
+    SKIPPED = "skipped"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class BlockRecord:
+    """One complete block: what was run, how long each arm took (host s), its notes."""
+
+    number: int
+    order: tuple[str, ...]
+    start: Start
+    seconds: Mapping[str, float]
+    notes: Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """What came of one attempt at a cell.
+
+    `samples` of a failed attempt are evidence only: no gate sees them. `error` names the
+    kind of failure, `fingerprint` groups kernel crashes, `trace` is there for bugs.
+    `retry` says that the machine is to blame, so that another attempt makes sense.
+    """
+
+    state: State
+    started: float
+    ended: float
+    samples: tuple[Sample, ...] = ()
+    blocks: tuple[BlockRecord, ...] = ()
+    environment: Mapping[str, object] = field(default_factory=dict)
+    artifacts: Artifacts | None = None
+    warnings: tuple[str, ...] = ()
+    reason: str = ""
+    error: str = ""
+    fingerprint: str = ""
+    trace: str = ""
+    retry: bool = False
+
+
+def measure(
+    laboratory: Laboratory,
+    cell: Cell,
+    experiment: Experiment,
+    gates: Sequence[Gate],
+    *,
+    seed: int,
+    on_block: Callable[[int], None] = lambda _done: None,
+) -> Attempt:
+    """Try a cell once. Blocks are added until every gate is settled or none is left.
+
+    `on_block` is called with the number of blocks done.
+    """
+    work = _Work(cell, experiment, gates)
+    try:
+        work.run(laboratory, seed, on_block)
+    except KernelFeatureMissing as error:
+        return work.end(State.SKIPPED, error.message)
+    except WorkloadError as error:
+        return work.end(State.FAILED, error.message, error=error)
+    except HarnessError as error:
+        retry = not isinstance(error, MissingDependency)
+        return work.end(State.FAILED, error.message, error=error, retry=retry)
+    except Exception as error:  # a bug must not lose the other cells
+        reason = f"{type(error).__name__}: {error}"
+        return work.end(State.FAILED, reason, error=error, trace=traceback.format_exc())
+    return work.end(State.MEASURED)
+
+
+def parse_output(
+    result: CommandResult, experiment: Experiment
+) -> tuple[dict[str, float], dict[str, Any]]:
+    """Give metrics and notes from a program's last line of output.
+
+    Raises
+    ------
+    KernelFeatureMissing
+        On exit status 77, with the program's reason.
+    WorkloadError
+        On any other failure, or if the line is not what the experiment declares.
+    """
+    said = result.stdout.decode(errors="replace").strip().splitlines()
+    last = said[-1] if said else ""
+    if result.status not in (0, SKIP_STATUS):
+        raise WorkloadError(f"{_ending(result.status)}: {_complaint(result)}")
+    try:
+        data = json.loads(last, parse_constant=_refuse_constant)
+    except ValueError as error:
+        raise WorkloadError(f"last line of output is not JSON ({error}): {last[:80]!r}") from None
+    if not isinstance(data, dict):
+        raise WorkloadError(f"last line of output is not a JSON object: {last[:80]!r}")
+    if result.status == SKIP_STATUS:
+        raise KernelFeatureMissing(str(data.get("skip") or "the program gave no reason"))
+    notes = data.get("notes", {})
+    if not isinstance(notes, dict):
+        raise WorkloadError(f"notes must be an object, not {notes!r}")
+    return _metrics(data.get("metrics"), experiment), notes
+
+
+class _Work:
+    """The state of an attempt while it runs; what is gathered survives a failure."""
+
+    def __init__(self, cell: Cell, experiment: Experiment, gates: Sequence[Gate]) -> None:
+        self._cell = cell
+        self._experiment = experiment
+        self._gates = gates
+        self._started = time.time()
+        self._samples: list[Sample] = []
+        self._blocks: list[BlockRecord] = []
+        self._environment: Mapping[str, object] = {}
+        self._artifacts: Artifacts | None = None
+        self._warnings: dict[str, None] = {}
+
+    def run(self, laboratory: Laboratory, seed: int, on_block: Callable[[int], None]) -> None:
+        source = laboratory.source(self._cell.kernel, self._experiment)
+        with contextlib.closing(source):
+            self._environment = source.environment()
+            for block in blocks_of(self._cell, self._experiment, seed):
+                self._block(source.fresh, block)
+                on_block(len(self._blocks))
+                if self._settled():
+                    return
+
+    def end(
+        self,
+        state: State,
+        reason: str = "",
+        *,
+        error: Exception | None = None,
+        trace: str = "",
+        retry: bool = False,
+    ) -> Attempt:
+        return Attempt(
+            state=state,
+            started=self._started,
+            ended=time.time(),
+            samples=tuple(self._samples),
+            blocks=tuple(self._blocks),
+            environment=self._environment,
+            artifacts=self._artifacts,
+            warnings=tuple(self._warnings),
+            reason=reason,
+            error=type(error).__name__ if error else "",
+            fingerprint=error.fingerprint if isinstance(error, GuestCrash) else "",
+            trace=trace,
+            retry=retry,
+        )
+
+    def _block(
+        self, fresh: Callable[[], contextlib.AbstractContextManager[Machine]], block: Block
+    ) -> None:
+        seconds: dict[str, float] = {}
+        notes: dict[str, Mapping[str, Any]] = {}
+        samples: list[Sample] = []
+        for position, arm in enumerate(block.order):
+            began = time.monotonic()
+            with fresh() as machine:
+                try:
+                    metrics, notes[arm] = self._arm(machine, arm, block)
+                finally:
+                    self._keep_evidence(machine)
+            seconds[arm] = time.monotonic() - began
+            samples += [
+                Sample(block.number, position, arm, metric, value)
+                for metric, value in metrics.items()
+            ]
+        self._samples += samples
+        self._blocks.append(BlockRecord(block.number, block.order, block.start, seconds, notes))
+
+    def _arm(
+        self, machine: Machine, arm: str, block: Block
+    ) -> tuple[dict[str, float], dict[str, Any]]:
+        argv = [word.replace("{arm}", arm) for word in self._experiment.program]
+        where = f"{arm} of block {block.number}"
+        try:
+            result = machine.execute(argv, timeout=self._experiment.timeout_s, start=block.start)
+            return parse_output(result, self._experiment)
+        except KernelFeatureMissing as error:
+            if not self._blocks and not block.number:
+                raise
+            raise WorkloadError(f"{where}: skips after it had measured: {error}") from error
+        except WorkloadError as error:
+            raise WorkloadError(f"{where}: {error.message}") from error
+
+    def _keep_evidence(self, machine: Machine) -> None:
+        """Keep the artifacts of the last machine and the kernel warnings of all."""
+        with contextlib.suppress(HyperboxError):
+            self._artifacts = machine.artifacts()
+            found = find_warnings(self._artifacts.dmesg or self._artifacts.serial)
+            self._warnings.update(dict.fromkeys(found))
+
+    def _settled(self) -> bool:
+        """Whether no gate can change any more; an experiment without gates runs in full."""
+        verdicts = [
+            rules.decide(gate, self._experiment, self._cell.kernel, self._cell.lane, self._samples)
+            for gate in self._gates
+        ]
+        count = len(self._blocks)
+        return bool(verdicts) and all(rules.settled(verdict, count) for verdict in verdicts)
+
+
+def _metrics(data: object, experiment: Experiment) -> dict[str, float]:
+    if not isinstance(data, dict):
+        raise WorkloadError('the last line of output has no "metrics" object')
+    declared = [metric.id for metric in experiment.metrics]
+    missing = [name for name in declared if name not in data]
+    unknown = [name for name in data if name not in declared]
+    if missing or unknown:
+        what = f"lack {', '.join(missing)}" if missing else f"have unknown {', '.join(unknown)}"
+        raise WorkloadError(f"the metrics {what}")
+    for name, value in data.items():
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise WorkloadError(f"metric {name} is {value!r}, not a number")
+        if not math.isfinite(value):
+            raise WorkloadError(f"metric {name} is not finite")
+    return {name: float(data[name]) for name in declared}
+
+
+def _ending(status: int) -> str:
+    return f"killed by signal {-status}" if status < 0 else f"exit status {status}"
+
+
+def _complaint(result: CommandResult) -> str:
+    for stream in (result.stderr, result.stdout):
+        lines = stream.decode(errors="replace").strip().splitlines()
+        if lines:
+            return lines[-1].strip()[:300]
+    return "no output"
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is not a JSON number")

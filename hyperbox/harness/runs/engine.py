@@ -1,0 +1,153 @@
+"""Runs a plan's cells on any `concurrent.futures.Executor`, and records each attempt.
+
+Workers write the records themselves: what is on disk is done, whoever asks again. With a
+thread pool events are reported and an interruption ends the machines at once; other
+executors (processes, Dask) need a laboratory that can be pickled.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hyperbox.harness.lab.machine import Laboratory
+from hyperbox.harness.model import Cell, Experiment, Gate
+from hyperbox.harness.runs.attempt import measure
+from hyperbox.harness.runs.events import (
+    AttemptRecorded,
+    BlockMeasured,
+    CellResumed,
+    CellStarted,
+    Listener,
+)
+from hyperbox.harness.runs.plan import Plan
+from hyperbox.harness.runs.store import RunStore
+
+__all__ = ["ATTEMPTS", "run_plan", "unfinished"]
+
+ATTEMPTS = 2
+"""How often a cell is tried when its machine fails."""
+
+
+def unfinished(plan: Plan, store: RunStore) -> tuple[Cell, ...]:
+    """Give the cells that have no measured or skipped attempt on record."""
+    latest = [(cell, store.latest(cell)) for cell in plan.cells()]
+    return tuple(cell for cell, record in latest if record is None or not record.finished)
+
+
+def run_plan(
+    plan: Plan,
+    laboratory: Laboratory,
+    store: RunStore,
+    executor: concurrent.futures.Executor,
+    *,
+    listen: Listener | None = None,
+) -> None:
+    """Measure every unfinished cell of a plan.
+
+    A cell that fails is a record, not an error.
+
+    Raises
+    ------
+    HarnessError
+        If a record cannot be written (disk full): the other cells are stopped, what is on
+        record stays, and the run can be resumed.
+    KeyboardInterrupt
+        After the running machines were ended.
+    """
+    tell = listen or (lambda _event: None)
+    todo = unfinished(plan, store)
+    for cell in plan.cells():
+        if cell not in todo:
+            tell(CellResumed(cell))
+    local = isinstance(executor, concurrent.futures.ThreadPoolExecutor)
+    cancelled = threading.Event() if local else None
+    futures: list[concurrent.futures.Future[None]] = []
+    try:
+        for cell in todo:
+            experiment = plan.experiment(cell.experiment)
+            order = _Order(cell, experiment, plan.gates_of(experiment.id), plan.seed)
+            arguments = (tell, cancelled) if local else (None, None)
+            futures.append(executor.submit(_work, order, laboratory, store.directory, *arguments))
+        for future in concurrent.futures.as_completed(futures):
+            future.result()
+    except BaseException:
+        if cancelled is not None:
+            cancelled.set()
+        _drain(futures, end_machines=local)
+        raise
+
+
+@dataclass(frozen=True)
+class _Order:
+    """What a worker needs to know of a cell."""
+
+    cell: Cell
+    experiment: Experiment
+    gates: Sequence[Gate]
+    seed: int
+
+
+def _work(
+    order: _Order,
+    laboratory: Laboratory,
+    directory: Path,
+    listen: Listener | None,
+    cancelled: threading.Event | None,
+) -> None:
+    """Try a cell until it is measured or skipped, or its machine has failed too often."""
+    store = RunStore(directory)
+    tell = listen or (lambda _event: None)
+    cell, blocks = order.cell, order.experiment.blocks
+    for number in range(1, ATTEMPTS + 1):
+        if cancelled is not None and cancelled.is_set():
+            return
+        tell(CellStarted(cell, number, blocks))
+        attempt = measure(
+            laboratory,
+            cell,
+            order.experiment,
+            order.gates,
+            seed=order.seed,
+            on_block=lambda done: tell(BlockMeasured(cell, done, blocks)),
+        )
+        if cancelled is not None and cancelled.is_set():
+            return  # its machine was killed under it: not evidence of anything
+        record = store.record(cell, attempt, order.experiment)
+        final = not attempt.retry or number == ATTEMPTS
+        tell(AttemptRecorded(cell, record.state, attempt.reason, final))
+        if final:
+            return
+
+
+def _drain(futures: Sequence[concurrent.futures.Future[None]], *, end_machines: bool) -> None:
+    """Cancel what waits, end what runs, and wait until every worker has tidied up."""
+    for future in futures:
+        future.cancel()
+    waiting = {future for future in futures if not future.done()}
+    while waiting:
+        if end_machines:
+            _end_children()
+        _, waiting = concurrent.futures.wait(waiting, timeout=0.2)
+
+
+def _end_children() -> None:
+    """Kill the children that lead a session: those started by `hyperbox.processes`.
+
+    Their workers then meet a lost machine and leave their context managers.
+    """
+    me = os.getpid()
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        with contextlib.suppress(OSError):
+            fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            parent, session = int(fields[1]), int(fields[3])
+            if parent == me and session == int(entry.name):
+                os.killpg(session, signal.SIGKILL)

@@ -1,0 +1,124 @@
+"""What a run will do, decided before it starts and from the seed alone; pure.
+
+Order of arms and perturbation of starts come from SHA-256 of seed, kernel, experiment and
+block, so a resumed run repeats exactly what the interrupted one would have done.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from hyperbox.errors import ConfigError
+from hyperbox.harness.declarations import near
+from hyperbox.harness.model import Cell, Experiment, Gate, Lane, Start, Suite
+
+__all__ = ["Block", "Plan", "blocks_of", "make_plan", "select"]
+
+_MAX_DELAY_NS = 20_000_000  # five scheduler ticks at 250 Hz: any phase can occur
+_MAX_PADDING = 2048  # moves the stack by up to half a page
+
+
+@dataclass(frozen=True)
+class Block:
+    """One paired repetition: its number, the arms' order, the start that they share."""
+
+    number: int
+    order: tuple[str, ...]
+    start: Start
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that decides what a run measures.
+
+    `kernels` are labels, oldest first. `experiments` carry the number of blocks in force.
+    """
+
+    kernels: tuple[str, ...]
+    lane: Lane
+    experiments: tuple[Experiment, ...]
+    gates: tuple[Gate, ...]
+    seed: int
+
+    def cells(self) -> tuple[Cell, ...]:
+        """Give the cells, kernels innermost: neighbours can run side by side."""
+        return tuple(
+            Cell(kernel, experiment.id, self.lane)
+            for experiment in self.experiments
+            for kernel in self.kernels
+        )
+
+    def experiment(self, experiment_id: str) -> Experiment:
+        """Give the experiment with this id; KeyError if there is none."""
+        for experiment in self.experiments:
+            if experiment.id == experiment_id:
+                return experiment
+        raise KeyError(experiment_id)
+
+    def gates_of(self, experiment_id: str) -> tuple[Gate, ...]:
+        """Give the gates that an experiment decides."""
+        return tuple(gate for gate in self.gates if gate.experiment == experiment_id)
+
+
+def blocks_of(cell: Cell, experiment: Experiment, seed: int) -> Iterator[Block]:
+    """Give the cell's blocks in order; same arguments, same blocks."""
+    for number in range(experiment.blocks):
+        key = f"{seed}/{cell.kernel}/{experiment.id}/{number}"
+        digest = hashlib.sha256(key.encode()).digest()
+        dice = random.Random(int.from_bytes(digest[:16], "big"))  # noqa: S311 - not a secret
+        order = [arm.id for arm in experiment.arms]
+        dice.shuffle(order)
+        start = Start(
+            seed=dice.randrange(1 << 31),
+            delay_ns=dice.randrange(_MAX_DELAY_NS),
+            padding=dice.randrange(_MAX_PADDING),
+        )
+        yield Block(number, tuple(order), start)
+
+
+def select(
+    suites: Sequence[Suite], names: Collection[str]
+) -> tuple[tuple[Experiment, ...], tuple[Gate, ...]]:
+    """Give the experiments and gates that the names of suites or gates ask for; none: all.
+
+    Raises
+    ------
+    ConfigError
+        If a name is neither a suite nor a gate, with near matches.
+    """
+    gates = [gate for suite in suites for gate in suite.gates]
+    wanted: set[str] = set()
+    for name in names:
+        suite = next((suite for suite in suites if suite.id == name), None)
+        if suite is not None:
+            wanted.update(gate.id for gate in suite.gates)
+        elif any(gate.id == name for gate in gates):
+            wanted.add(name)
+        else:
+            known = [suite.id for suite in suites] + [gate.id for gate in gates]
+            raise ConfigError(f"no gate or suite is called {name!r}", hint=near(name, known))
+    chosen = tuple(gate for gate in gates if not names or gate.id in wanted)
+    if not chosen:
+        raise ConfigError("nothing to decide: these suites declare no gate")
+    used = {gate.experiment for gate in chosen}
+    experiments = tuple(e for suite in suites for e in suite.experiments if e.id in used)
+    return experiments, chosen
+
+
+def make_plan(
+    suites: Sequence[Suite],
+    *,
+    names: Collection[str] = (),
+    kernels: Sequence[str],
+    lane: Lane,
+    seed: int,
+    blocks: int | None = None,
+) -> Plan:
+    """Plan a run; `blocks` overrides the experiments' own number."""
+    experiments, gates = select(suites, names)
+    if blocks is not None:
+        experiments = tuple(replace(experiment, blocks=blocks) for experiment in experiments)
+    return Plan(tuple(dict.fromkeys(kernels)), lane, experiments, gates, seed)

@@ -1,0 +1,140 @@
+"""Shows a run's events on standard error: progress bars on a terminal, lines elsewhere."""
+
+from __future__ import annotations
+
+import threading
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskID,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from hyperbox.harness.model import Cell
+from hyperbox.harness.runs.events import (
+    AttemptRecorded,
+    BlockMeasured,
+    CellResumed,
+    CellStarted,
+    Event,
+    Step,
+)
+from hyperbox.harness.runs.plan import Plan
+
+__all__ = ["ProgressDisplay"]
+
+
+class ProgressDisplay:
+    """Listens to a run; use as a context manager. Safe to call from any thread."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(stderr=True)
+        self._bars = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            TaskProgressColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=self.console,
+            disable=not self.console.is_terminal,
+            speed_estimate_period=600,
+        )
+        self._lock = threading.Lock()
+        self._steps: dict[int, tuple[str, TaskID]] = {}
+        self._cells: dict[Cell, TaskID] = {}
+        self._blocks: dict[Cell, int] = {}
+        self._done: dict[Cell, int] = {}
+        self._overall: TaskID | None = None
+
+    def __enter__(self) -> ProgressDisplay:
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for _, task in self._steps.values():
+            self._bars.remove_task(task)
+        self._bars.stop()
+
+    def expect(self, plan: Plan) -> None:
+        """Set the whole amount of work: blocks of all cells."""
+        with self._lock:
+            self._blocks = {cell: plan.experiment(cell.experiment).blocks for cell in plan.cells()}
+            self._overall = self._bars.add_task("all blocks", total=sum(self._blocks.values()))
+
+    def step(self, text: str, fraction: float) -> None:
+        """Report a step of fetching, building or booting; a laboratory's `progress`."""
+        self(Step(text, fraction))
+
+    def __call__(self, event: Event) -> None:
+        """Show one event."""
+        with self._lock:
+            if isinstance(event, Step):
+                self._step(event)
+            elif isinstance(event, CellStarted):
+                self._started(event)
+            elif isinstance(event, BlockMeasured):
+                self._progress(event.cell, event.done)
+            elif isinstance(event, AttemptRecorded):
+                self._recorded(event)
+            elif isinstance(event, CellResumed):
+                self._say(f"{_name(event.cell)}: on record already")
+                self._progress(event.cell, self._blocks.get(event.cell, 0))
+
+    def _step(self, event: Step) -> None:
+        """Show one bar a thread: its present step."""
+        worker = threading.get_ident()
+        text, task = self._steps.get(worker, ("", None))
+        if text != event.text:
+            if not self.console.is_terminal:
+                self._say(event.text)
+            if task is not None:
+                self._bars.remove_task(task)
+            task = self._bars.add_task(event.text, total=1.0)
+            self._steps[worker] = (event.text, task)
+        assert task is not None
+        self._bars.update(task, completed=event.fraction, visible=event.fraction < 1)
+
+    def _started(self, event: CellStarted) -> None:
+        again = f", attempt {event.attempt}" if event.attempt > 1 else ""
+        description = f"{_name(event.cell)}{again}"
+        if not self.console.is_terminal:
+            self._say(f"measuring {description}")
+        old = self._cells.pop(event.cell, None)
+        if old is not None:
+            self._bars.remove_task(old)
+        self._cells[event.cell] = self._bars.add_task(description, total=event.blocks)
+        self._progress(event.cell, 0)
+
+    def _recorded(self, event: AttemptRecorded) -> None:
+        reason = f": {event.reason}" if event.reason else ""
+        again = "" if event.final else "; trying again"
+        self._say(f"{_name(event.cell)}: {event.state}{reason}{again}")
+        if event.final:
+            self._bars.remove_task(self._cells.pop(event.cell))
+            self._progress(event.cell, self._blocks.get(event.cell, 0))
+
+    def _progress(self, cell: Cell, done: int) -> None:
+        self._done[cell] = done
+        if cell in self._cells:
+            self._bars.update(self._cells[cell], completed=done)
+        if self._overall is not None:
+            self._bars.update(self._overall, completed=sum(self._done.values()))
+
+    def _say(self, text: str) -> None:
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _name(cell: Cell) -> str:
+    return f"{cell.experiment} on {cell.kernel}"

@@ -1,0 +1,47 @@
+"""The published JSON Schema of a run directory, and the check against it."""
+
+from __future__ import annotations
+
+import functools
+import json
+from importlib import resources
+from typing import Any
+
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import best_match
+
+from hyperbox.errors import HarnessError
+
+__all__ = ["SCHEMA_VERSION", "check", "schema"]
+
+SCHEMA_VERSION = 1
+"""Raised when a reader of older run directories would misread a new one."""
+
+
+@functools.cache
+def schema(kind: str) -> dict[str, Any]:
+    """Give the schema of ``run`` or ``record``."""
+    text = resources.files(__name__).joinpath(f"{kind}.json").read_text(encoding="utf-8")
+    parsed: dict[str, Any] = json.loads(text)
+    return parsed
+
+
+def check(kind: str, value: object, where: str) -> None:
+    """Check a value against the schema of its kind.
+
+    Raises
+    ------
+    HarnessError
+        With the place and the first fault; a newer `schema_version` is named as such.
+    """
+    if isinstance(value, dict):
+        version = value.get("schema_version")
+        if isinstance(version, int) and version > SCHEMA_VERSION:
+            raise HarnessError(
+                f"{where} has schema version {version}, this hyperbox knows {SCHEMA_VERSION}",
+                hint="use a newer hyperbox",
+            )
+    fault = best_match(Draft202012Validator(schema(kind)).iter_errors(value))
+    if fault is not None:
+        path = "/".join(str(part) for part in fault.absolute_path) or "top"
+        raise HarnessError(f"{where} is not a valid {kind}.json: {path}: {fault.message[:200]}")

@@ -1,0 +1,274 @@
+"""One validation from settings to a complete run directory.
+
+Everything that can be refused is refused before anything is fetched or written.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import os
+import platform
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Protocol
+
+import hyperbox
+from hyperbox.config import Settings
+from hyperbox.errors import ConfigError, HarnessError
+from hyperbox.harness.declarations import load_suites
+from hyperbox.harness.lab.host import HOST, HostLaboratory, host_facts
+from hyperbox.harness.lab.kernel_kit import KernelKit, kernel_kit
+from hyperbox.harness.lab.kernel_lock import read_matrix
+from hyperbox.harness.lab.machine import Laboratory
+from hyperbox.harness.lab.qemu import find_qemu
+from hyperbox.harness.lab.vm import SHARED_MEMORY
+from hyperbox.harness.lab.vm_laboratory import LaneChoice, VmLaboratory, choose_lane
+from hyperbox.harness.model import Lane
+from hyperbox.harness.runs.engine import run_plan, unfinished
+from hyperbox.harness.runs.events import Event
+from hyperbox.harness.runs.leftovers import clear_leftovers
+from hyperbox.harness.runs.plan import Plan, make_plan, select
+from hyperbox.harness.runs.store import RunStore, utc
+from hyperbox.paths import cache_directory, project_directory
+from hyperbox.processes import run
+
+__all__ = ["Listening", "validate"]
+
+_CACHE_NEED = 2 << 30
+_MEMORY_NEED_PER_JOB = 1 << 30
+_COMPONENTS = ("numpy", "scipy", "pandas", "pyarrow")
+
+
+class Listening(Protocol):
+    """Who is told what happens; `hyperbox.harness.runs.progress.ProgressDisplay` is one."""
+
+    def expect(self, plan: Plan) -> None:
+        """Hear the whole amount of work."""
+        ...
+
+    def step(self, text: str, fraction: float) -> None:
+        """Hear of a step of fetching, building or booting."""
+        ...
+
+    def __call__(self, event: Event) -> None:
+        """Hear an event of a cell."""
+        ...
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A plan, and how its kernels were asked for."""
+
+    plan: Plan
+    target: str
+    selectors: tuple[str, ...]
+    modules: Path | None
+    allow_host_changes: bool
+    suites: Path | None
+    lane: LaneChoice
+    kits: tuple[KernelKit, ...] = ()
+
+
+def validate(settings: Settings, names: Sequence[str], listening: Listening) -> RunStore:
+    """Run a validation, or go on with one, and give its run directory.
+
+    Raises
+    ------
+    ConfigError
+        For unknown names and settings that contradict each other.
+    HarnessError
+        If kernels cannot be had, space is missing, or records cannot be written. The run
+        directory, if there is one by then, can be resumed.
+    KeyboardInterrupt
+        After everything was stopped and tidied.
+    """
+    clear_leftovers()
+    if settings.resume is not None:
+        store = RunStore.open(settings.resume)
+        job = _resumed(store, names)
+    else:
+        job = _planned(settings, names, listening)
+        store = _created(settings, job)
+    with store.exclusive(), _status(store):
+        listening.expect(job.plan)
+        if unfinished(job.plan, store):
+            _measure(job, store, settings, listening)
+    return store
+
+
+def _planned(settings: Settings, names: Sequence[str], listening: Listening) -> _Job:
+    if settings.suites is not None and settings.target != "host":
+        raise ConfigError(
+            "--suites works with --target host only: guests see the project's suites",
+            hint="put the suite into the project's suites/ directory",
+        )
+    suites = load_suites(settings.suites)
+    select(suites, names)
+    selectors: tuple[str, ...] = (HOST,)
+    kits: tuple[KernelKit, ...] = ()
+    lane = LaneChoice(Lane.HOST, "asked for")
+    if settings.target == "vm":
+        selectors = _selectors(settings)
+        find_qemu()
+        _check_space(settings)
+        kits = _fetched(selectors, settings.modules, listening)
+        lane = choose_lane(settings.lane, kits)
+    plan = make_plan(
+        suites,
+        names=names,
+        kernels=[kit.label for kit in kits] or [HOST],
+        lane=lane.lane,
+        seed=settings.seed,
+        blocks=settings.blocks,
+    )
+    return _Job(
+        plan,
+        settings.target,
+        selectors,
+        settings.modules,
+        settings.allow_host_changes,
+        settings.suites,
+        lane,
+        kits,
+    )
+
+
+def _resumed(store: RunStore, names: Sequence[str]) -> _Job:
+    if names:
+        raise ConfigError(
+            "a resumed run decides the gates that it was planned with",
+            hint="leave the names away, or start a new run",
+        )
+    info = store.info()
+    asked = info.document["selectors"]
+    return _Job(
+        info.plan,
+        info.document["target"],
+        tuple(asked["kernels"]),
+        Path(asked["modules"]) if asked["modules"] else None,
+        asked["allow_host_changes"],
+        Path(asked["suites"]) if asked["suites"] else None,
+        LaneChoice(info.plan.lane, "the interrupted run's"),
+    )
+
+
+def _selectors(settings: Settings) -> tuple[str, ...]:
+    """Give series and paths, sets expanded, in the order given."""
+    matrix = read_matrix()
+    found: list[str] = []
+    for name in settings.kernel:
+        is_path = os.sep in name or Path(name).is_file()
+        found += [os.path.abspath(name)] if is_path else matrix.expand([name])  # noqa: PTH100
+    return tuple(dict.fromkeys(found))
+
+
+def _fetched(
+    selectors: Sequence[str], modules: Path | None, listening: Listening
+) -> tuple[KernelKit, ...]:
+    kits = []
+    for selector in selectors:
+        own = modules if os.sep in selector else None
+        kits.append(kernel_kit(selector, modules=own, progress=listening.step))
+    return tuple(kits)
+
+
+def _created(settings: Settings, job: _Job) -> RunStore:
+    directory = settings.run_directory or Path("runs") / utc().replace(":", "").replace("-", "")
+    return RunStore.create(
+        directory,
+        job.plan,
+        target=job.target,
+        selectors={
+            "kernels": list(job.selectors),
+            "modules": os.fspath(job.modules) if job.modules else None,
+            "allow_host_changes": job.allow_host_changes,
+            "suites": os.fspath(job.suites.resolve()) if job.suites else None,
+        },
+        versions=_versions(),
+        environment={"host": host_facts()},
+    )
+
+
+def _measure(job: _Job, store: RunStore, settings: Settings, listening: Listening) -> None:
+    jobs = settings.jobs or len(os.sched_getaffinity(0))
+    with (
+        contextlib.closing(_laboratory(job, listening)) as laboratory,
+        concurrent.futures.ThreadPoolExecutor(jobs, thread_name_prefix="cell") as executor,
+    ):
+        run_plan(job.plan, laboratory, store, executor, listen=listening)
+
+
+def _laboratory(job: _Job, listening: Listening) -> Laboratory:
+    if job.target == "host":
+        project = job.suites.resolve().parent if job.suites else None
+        return HostLaboratory(allow_changes=job.allow_host_changes, project=project)
+    kits = job.kits or _fetched(job.selectors, job.modules, listening)
+    found = [kit.label for kit in kits]
+    if found != list(job.plan.kernels):
+        raise HarnessError(
+            f"the run was planned for kernels {', '.join(job.plan.kernels)}, "
+            f"now found: {', '.join(found)}",
+            hint="start a new run",
+        )
+    return VmLaboratory(kits, lane=job.lane, progress=listening.step)
+
+
+@contextlib.contextmanager
+def _status(store: RunStore) -> Iterator[None]:
+    """Keep ``run.json``'s status true, however the block ends."""
+    if store.info().status != "running":
+        store.set_status("running")
+    try:
+        yield
+    except BaseException as error:
+        ending = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+        with contextlib.suppress(HarnessError):  # the disk may be full: the error says so
+            store.set_status(ending)
+        raise
+    store.set_status("complete")
+
+
+def _check_space(settings: Settings) -> None:
+    jobs = settings.jobs or len(os.sched_getaffinity(0))
+    cache = cache_directory()
+    _need(_existing(cache), _CACHE_NEED, f"the cache {cache}", "set HYPERBOX_CACHE elsewhere")
+    _need(
+        SHARED_MEMORY,
+        jobs * _MEMORY_NEED_PER_JOB,
+        f"{SHARED_MEMORY}, with {jobs} jobs,",
+        "use fewer --jobs, or `hyperbox doctor --repair` to clear leftovers",
+    )
+
+
+def _need(directory: Path, wanted: int, name: str, hint: str) -> None:
+    try:
+        free = shutil.disk_usage(directory).free
+    except OSError as error:
+        raise HarnessError(f"cannot use {directory}: {error.strerror or error}") from error
+    if free < wanted:
+        raise HarnessError(
+            f"{name} needs {wanted >> 20} MiB free and has {free >> 20} MiB", hint=hint
+        )
+
+
+def _existing(path: Path) -> Path:
+    """Give the path or its nearest ancestor that exists."""
+    return next(place for place in (path, *path.parents) if place.exists())
+
+
+def _versions() -> dict[str, str]:
+    found = {"hyperbox": hyperbox.__version__, "python": platform.python_version()}
+    for name in _COMPONENTS:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    with contextlib.suppress(HarnessError, ConfigError):
+        top = project_directory()
+        if (top / ".git").exists():
+            found["commit"] = run(
+                ["git", "-C", top, "describe", "--always", "--dirty"], timeout=30
+            ).text()
+    return found
