@@ -1,0 +1,54 @@
+"""What a report is made of: one run, as plain values.
+
+The store builds a `RunData` from a run directory; everything in this package derives
+from it and can be made again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from hyperbox.harness.model import Cell, Experiment, Gate, Lane, Sample, Verdict
+
+__all__ = ["CellData", "RunData"]
+
+
+@dataclass(frozen=True)
+class CellData:
+    """One cell: what was measured and how it came about.
+
+    An attempt is a record with ``number``, ``status`` ("measured", "skipped", "failed"),
+    ``reason``, ``started`` (ISO 8601), ``seconds`` (host time) and ``retries``; absent
+    keys are shown as unknown.
+    """
+
+    cell: Cell
+    experiment: Experiment
+    samples: tuple[Sample, ...]
+    attempts: tuple[Mapping[str, object], ...]
+
+
+@dataclass(frozen=True)
+class RunData:
+    """One run of ``hyperbox validate``.
+
+    `created` is ISO 8601. `kernels` are records with ``label``, ``release``, ``version``,
+    ``sha256`` and ``remarks`` (a list), in the order of the matrix. `environment` is the
+    fingerprint of the measuring machine. `reproduce` is the command line that repeats
+    the run. `directory` is the run directory.
+    """
+
+    run_id: str
+    created: str
+    hyperbox_version: str
+    lane: Lane
+    seed: int
+    environment: Mapping[str, object]
+    kernels: tuple[Mapping[str, object], ...]
+    cells: tuple[CellData, ...]
+    gates: tuple[Gate, ...]
+    verdicts: tuple[Verdict, ...]
+    reproduce: str
+    directory: Path

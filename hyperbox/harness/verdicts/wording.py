@@ -1,0 +1,54 @@
+"""How numbers read: few digits, a true minus sign only where type is set, units apart."""
+
+from __future__ import annotations
+
+import math
+
+__all__ = ["EXCEEDS_BAND", "number", "relative", "relative_interval", "with_unit"]
+
+EXCEEDS_BAND = "exceeds band"
+"""Remark of a PASS beyond the upper edge of its target band."""
+
+
+def number(value: float, digits: int = 3) -> str:
+    """Give `value` with about `digits` significant digits: 0.0123, 1.23, 123, 61 608.
+
+    Digits before the decimal point are never rounded away: counts stay exact.
+    """
+    if not math.isfinite(value):
+        return str(value)
+    if value == 0:
+        return "0"
+    magnitude = math.floor(math.log10(abs(value)))
+    if magnitude < -4:
+        return f"{value:.{digits - 1}e}"
+    decimals = max(0, digits - 1 - magnitude)
+    text = f"{value:,.{decimals}f}".replace(",", "\N{NO-BREAK SPACE}")
+    if float(value).is_integer() and "." in text:
+        text = text.split(".", maxsplit=1)[0]
+    return text
+
+
+def with_unit(value: float, unit: str) -> str:
+    """Give `value` with its unit; the unit "1" (a plain number) is not written."""
+    return number(value) if unit in ("", "1") else f"{number(value)} {unit}"
+
+
+def relative(change: float) -> str:
+    """Give a relative change as signed percentage: -0.831 is "-83.1 %"."""
+    return f"{_percentage(change)} %"
+
+
+def relative_interval(estimate: float, low: float, high: float) -> str:
+    """Give an estimated change with its interval: "-83.1 % (-84.0 … -82.2)"."""
+    return f"{_percentage(estimate)} % ({_percentage(low)} … {_percentage(high)})"
+
+
+def _percentage(change: float) -> str:
+    percent = 100 * change
+    if not math.isfinite(percent):
+        return str(percent)
+    # Near nothing, one decimal would say +0.0 of a real 0.03 % shift.
+    decimals = 1 if abs(percent) >= 0.95 or percent == 0 else 2
+    text = f"{percent:+.{decimals}f}"
+    return text[1:] if float(text) == 0 else text
