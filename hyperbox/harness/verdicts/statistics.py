@@ -105,7 +105,7 @@ def locate(values: Sequence[float], alpha: float = LOOK_ALPHA) -> Location:
     n = len(values)
     cut = critical_value(n, alpha) or 0
     return Location(
-        estimate=float(np.median(averages)),
+        estimate=_median(averages),
         low=float(averages[cut]),
         high=float(averages[-1 - cut]),
         level=1 - 2 * signed_rank_tail(cut, n),
@@ -132,6 +132,12 @@ def p_above(values: Sequence[float], limit: float, *, limit_counts: bool = True)
     See `p_below` for the parameters.
     """
     return p_below([-value for value in values], -limit, limit_counts=limit_counts)
+
+
+def _median(ordered: npt.NDArray[np.float64]) -> float:
+    """Give the median of sorted values without overflow (numpy's adds the middle two)."""
+    low, high = ordered[(ordered.size - 1) // 2], ordered[ordered.size // 2]
+    return float(low if low == high else low / 2 + high / 2)
 
 
 @lru_cache(maxsize=256)
