@@ -141,6 +141,8 @@ def _lock_newest(arguments: argparse.Namespace, labels: Sequence[str]) -> int:
         bars.update(task, completed=1.0, step="done")
     write_lock({label: locked[label] for label in matrix.labels() if label in locked})
     print(f"wrote {lock_path()}")
+    if archive.left_out:
+        print(f"not on this mirror: {', '.join(archive.left_out)}", file=sys.stderr)
     for message in failed:
         print(f"not locked: {message}", file=sys.stderr)
     return ExitCode.HARNESS_ERROR if failed else ExitCode.PASS

@@ -30,6 +30,7 @@ __all__ = [
     "MirrorSilent",
     "PackageGone",
     "Source",
+    "UntrustedLists",
     "debian_mirror",
     "machine_sources",
     "main_mirror",
@@ -45,6 +46,7 @@ _DEBIAN_SUITE = re.compile(
 )
 _SECURITY_SUITE = re.compile(r"(bullseye|bookworm|trixie|forky|(old){0,2}stable)-security/?")
 _LIST_LINE = re.compile(r"deb\s+(?:\[[^\]]*\]\s+)?(?P<uri>\S+)\s+(?P<suite>\S+)\s*(?P<parts>.*)")
+_BROKEN_TRUST = re.compile(r"not signed|no longer signed|GPG error|NO_PUBKEY|BADSIG|[Hh]ash")
 _FILE_LIMIT_S = 1800.0
 _UPDATE_LIMIT_S = 600.0
 
@@ -78,7 +80,11 @@ Progress = Callable[[str, float], None]
 
 
 class MirrorSilent(HarnessError):
-    """The mirror does not answer, or answers nonsense."""
+    """The mirror does not answer."""
+
+
+class UntrustedLists(HarnessError):
+    """The mirror's package lists are not signed by Debian, or changed after that."""
 
 
 class PackageGone(HarnessError):
@@ -172,6 +178,7 @@ class DebianArchive:
         configured = None if mirror or os.environ.get(MIRROR_VARIABLE) else machine_sources()
         found = security_mirror(configured) if configured else None
         # Mirrors carry the security archive beside the main one, by convention.
+        self.left_out: tuple[str, ...] = ()
         self.security = _resolved(found) if found else f"{self.mirror}-security"
 
     def refresh(
@@ -179,12 +186,14 @@ class DebianArchive:
     ) -> tuple[Package, ...]:
         """Fetch the lists of `suites`, check their signatures, give the kernel packages.
 
-        Security suites are left out if the mirror has none.
+        Security suites are left out if the mirror has none; `left_out` then names them.
 
         Raises
         ------
         MirrorSilent
-            If the mirror does not answer or a signature is wrong.
+            If the mirror does not answer.
+        UntrustedLists
+            If a signature or a hash is wrong or absent.
         MissingDependency
             If apt or Debian's keys are missing.
         """
@@ -198,13 +207,11 @@ class DebianArchive:
         with locked(self.root / "lock"):
             report("fetching package lists", 0.0)
             reason = self._update(wanted)
-            if reason and any(_is_security(suite) for suite in wanted):
-                reason = self._update([suite for suite in wanted if not _is_security(suite)])
+            self.left_out = tuple(suite for suite in wanted if _is_security(suite) and reason)
+            if self.left_out and not _BROKEN_TRUST.search(reason):
+                reason = self._update([suite for suite in wanted if suite not in self.left_out])
             if reason:
-                raise MirrorSilent(
-                    f"the Debian mirror {self.mirror} does not answer: {reason}",
-                    hint=f"check the network, or set {MIRROR_VARIABLE} to another mirror",
-                )
+                raise self._refused(reason)
             report("reading package lists", 0.6)
             packages = tuple(self._listed_packages(flavour))
             document = {
@@ -262,6 +269,17 @@ class DebianArchive:
         """
         self._fetch(package, (), target, None)
 
+    def _refused(self, reason: str) -> HarnessError:
+        if _BROKEN_TRUST.search(reason):
+            return UntrustedLists(
+                f"the package lists of {self.mirror} cannot be trusted: {reason}",
+                hint="the mirror may be in the middle of an update: try again, or another one",
+            )
+        return MirrorSilent(
+            f"the Debian mirror {self.mirror} does not answer: {reason}",
+            hint=f"check the network, or set {MIRROR_VARIABLE} to another mirror",
+        )
+
     def _fetch(
         self,
         package: Package,
@@ -271,7 +289,7 @@ class DebianArchive:
     ) -> None:
         report = progress or (lambda _text, _fraction: None)
         target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".fetching-") as scratch:
             partial = Path(scratch) / "file"
             errors = Path(scratch) / "errors"
             command = self._apt(_HELPER, "download-file", self.url(package), partial, *hashes)
@@ -318,10 +336,7 @@ class DebianArchive:
             return PackageGone(f"{package.name} {package.version} is not on {self.mirror}")
         if "No space left" in errors:
             return HarnessError(f"cannot store {package.name}: no space left on device")
-        return MirrorSilent(
-            f"the Debian mirror {self.mirror} does not answer: {reason}",
-            hint=f"check the network, or set {MIRROR_VARIABLE} to another mirror",
-        )
+        return self._refused(reason)
 
     def _update(self, suites: Iterable[str]) -> str:
         """Run ``apt-get update``; give the reason of its failure, empty on success."""

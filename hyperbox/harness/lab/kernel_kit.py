@@ -46,6 +46,7 @@ _BUSYBOX = Path("/bin/busybox")
 _LISTS_FRESH_S = 3600.0
 _MANIFEST = "manifest.json"
 _BUILDING = ".building-"
+_SPACE = 512 << 20  # bytes free to build a kit: unpacked, uncompressed, and the image
 _FILES = frozenset(("vmlinuz", "initramfs.cpio", "config"))
 _KIT_LIFETIME_S = 7 * 24 * 3600.0
 
@@ -257,7 +258,8 @@ def _cached_or_built(
             if kit is not None:
                 return kit
             remarks.append("the cached kit was corrupted; built again")
-        _forget_old_kits(identity.label, directory.parent)
+        _forget_old_kits(identity.label)
+        _need_space(directory.parent)
         with tempfile.TemporaryDirectory(dir=directory.parent, prefix=_BUILDING) as name:
             scratch = Path(name)
             tree = unpack(scratch / "unpacked", remarks)
@@ -275,15 +277,26 @@ def _cached_or_built(
     return replace(kit, remarks=(*remarks, *kit.remarks))
 
 
-def _forget_old_kits(label: str, directory: Path) -> None:
+def _forget_old_kits(label: str) -> None:
     """Remove kits of a label that nothing used for a week, and what killed builds left."""
+    root = kernels_directory()
     old = time.time() - _KIT_LIFETIME_S
-    for kit in (*directory.glob(f"{label}-*"), *directory.glob(f"{_BUILDING}*")):
-        manifest = kit / _MANIFEST
-        used = manifest if manifest.exists() else kit
+    patterns = (f"kits/{label}-*", f"kits/{_BUILDING}*", "debs/.fetching-*")
+    for path in (path for pattern in patterns for path in root.glob(pattern)):
+        manifest = path / _MANIFEST
+        used = manifest if manifest.exists() else path
         with contextlib.suppress(FileNotFoundError):
             if used.stat().st_mtime < old:
-                shutil.rmtree(kit)
+                shutil.rmtree(path)
+
+
+def _need_space(directory: Path) -> None:
+    free = shutil.disk_usage(directory).free
+    if free < _SPACE:
+        raise HarnessError(
+            f"no space to build a kernel's kit: {free >> 20} MiB free, {_SPACE >> 20} needed",
+            hint=f"free some space below {directory}, or set HYPERBOX_CACHE to another directory",
+        )
 
 
 def _build(tree: KernelTree, recipe: _Recipe, scratch: Path, kit: Path) -> tuple[str, ...]:
