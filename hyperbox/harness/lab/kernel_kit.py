@@ -14,7 +14,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -41,7 +41,7 @@ from hyperbox.paths import cache_directory, project_directory
 
 __all__ = ["KernelKit", "cached_kits", "kernel_kit", "kernel_kits", "kernels_directory"]
 
-_FORMAT = 1  # raise it when the way of building changes
+_FORMAT = 2  # raise it when the way of building changes
 _BUSYBOX = Path("/bin/busybox")
 _LISTS_FRESH_S = 3600.0
 _MANIFEST = "manifest.json"
@@ -335,14 +335,19 @@ def _write_manifest(
         "key": key,
         "missing": list(missing),
     }
-    write_json(kit / _MANIFEST, document)
+    write_json(kit / _MANIFEST, {**document, "seal": _seal(document)})
+
+
+def _seal(document: Mapping[str, object]) -> str:
+    rest = {name: value for name, value in document.items() if name != "seal"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def _load(directory: Path) -> tuple[KernelKit | None, dict[str, list[str] | str]]:
     """Read a kit and its manifest; no kit if a file is not what the manifest says."""
     try:
         document = json.loads((directory / _MANIFEST).read_text())
-        if not document["files"].keys() >= _FILES:
+        if document["seal"] != _seal(document) or not document["files"].keys() >= _FILES:
             return None, {}
         for name, facts in document["files"].items():
             path = directory / name
