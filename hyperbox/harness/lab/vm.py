@@ -149,9 +149,10 @@ class VirtualMachine:
             raise BootTimeout(f"no agent after {timeout:g} s; console ends: {tail}") from None
         return frame.json()
 
-    def ping(self, timeout: float = _PING_TIMEOUT) -> int:
+    def ping(self, timeout: float | None = None) -> int:
         """Give the guest's CLOCK_MONOTONIC in ns; MachineLost when nothing answers."""
         request = self._send(FrameType.PING)
+        timeout = _PING_TIMEOUT if timeout is None else timeout
         try:
             payload = self._await(request, FrameType.PING, timeout).payload
         except TimeoutError:
@@ -182,11 +183,11 @@ class VirtualMachine:
 
     def put(self, path: str, data: bytes) -> None:
         """Write a file in the guest; OSError with the guest's reason if it cannot."""
+        self.resume()  # a stopped guest would not empty the channel
         request = self._send(FrameType.PUT, path.encode())
         for offset in range(0, len(data), CHUNK):
             self._send(FrameType.DATA, data[offset : offset + CHUNK], request)
         self._send(FrameType.END, b"", request)
-        self.resume()
         self._end_of_transfer(self._await(request, FrameType.END, _PING_TIMEOUT), path)
 
     def get(self, path: str) -> bytes:
@@ -258,6 +259,7 @@ class VirtualMachine:
         self._exits.callback(self._remove_logs)
         self._exits.callback(agent.close)
         self._agent = agent
+        self._agent.settimeout(_PING_TIMEOUT)
         self._paused = False
         words = command_line(
             self._qemu,
@@ -323,7 +325,10 @@ class VirtualMachine:
             readable, _, _ = select.select([self._agent], [], [], min(remaining, 5.0))
             if not readable:
                 continue
-            data = self._agent.recv(1 << 20)
+            try:
+                data = self._agent.recv(1 << 20)
+            except ConnectionResetError:
+                data = b""
             if not data:
                 raise self._lost("the machine went away")
             try:

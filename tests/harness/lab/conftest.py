@@ -1,0 +1,46 @@
+"""One booted kernel, shared by the tests that need a guest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hyperbox.harness.lab.guest_image import project_image, root_image
+from hyperbox.harness.lab.kernel_kit import KernelKit, kernel_kit
+from hyperbox.harness.lab.qemu import GuestHardware, find_qemu
+from hyperbox.harness.lab.snapshot import Snapshot, boot_snapshot
+from hyperbox.harness.lab.vm_laboratory import hardware_for
+from hyperbox.harness.model import Lane
+
+SHARED_MEMORY = Path("/dev/shm")
+
+
+@pytest.fixture(scope="session")
+def kit() -> KernelKit:
+    return kernel_kit("6.12")
+
+
+@pytest.fixture(scope="session")
+def hardware(kit: KernelKit) -> GuestHardware:
+    return hardware_for(kit, Lane.EXACT, root_image(), project_image())
+
+
+@pytest.fixture(scope="session")
+def snapshot(kit: KernelKit, hardware: GuestHardware) -> Iterator[Snapshot]:
+    made = boot_snapshot(
+        find_qemu(),
+        hardware,
+        kernel_config=kit.config.read_text(),
+        prepare=lambda machine: None,
+    )
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def no_leftovers() -> Iterator[None]:
+    before = set(SHARED_MEMORY.iterdir())
+    yield
+    assert set(SHARED_MEMORY.iterdir()) <= before
