@@ -11,7 +11,7 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import hyperbox
 from hyperbox.errors import ConfigError, ExitCode, HyperboxError
@@ -32,7 +32,10 @@ _BROKEN_PIPE = 128 + signal.SIGPIPE
 
 
 class _Parser(argparse.ArgumentParser):
-    """Bad usage is a `ConfigError` like any other wrong input."""
+    """Bad usage is a `ConfigError` like any other wrong input; options are written out."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**{**settings, "allow_abbrev": False})
 
     def error(self, message: str) -> NoReturn:
         raise ConfigError(message, hint=f"see {self.prog} --help")

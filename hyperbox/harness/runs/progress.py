@@ -30,11 +30,18 @@ from hyperbox.harness.runs.plan import Plan
 __all__ = ["ProgressDisplay"]
 
 
+class _Console(Console):
+    """Standard error whose reader may go away: the run goes on in silence."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+
+
 class ProgressDisplay:
     """Listens to a run; use as a context manager. Safe to call from any thread."""
 
     def __init__(self, console: Console | None = None) -> None:
-        self.console = console or Console(stderr=True)
+        self.console = console or _Console(stderr=True)
         self._bars = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(),

@@ -101,7 +101,7 @@ class RunStore:
         plan: Plan,
         *,
         target: str,
-        selectors: Mapping[str, object],
+        asked: Mapping[str, object],
         versions: Mapping[str, str],
         environment: Mapping[str, object],
     ) -> RunStore:
@@ -117,7 +117,7 @@ class RunStore:
             "created": utc(),
             "ended": None,
             "target": target,
-            "selectors": dict(selectors),
+            "asked": dict(asked),
             "plan": plan_document(plan),
             "versions": dict(versions),
             "environment": dict(environment),

@@ -92,7 +92,7 @@ def validate(settings: Settings, names: Sequence[str], listening: Listening) -> 
         job = _resumed(store, names)
     else:
         job = _planned(settings, names, listening)
-        store = _created(settings, job)
+        store = _created(settings, job, names)
     with store.exclusive(), _status(store):
         listening.expect(job.plan)
         if unfinished(job.plan, store):
@@ -144,7 +144,7 @@ def _resumed(store: RunStore, names: Sequence[str]) -> _Job:
             hint="leave the names away, or start a new run",
         )
     info = store.info()
-    asked = info.document["selectors"]
+    asked = info.document["asked"]
     return _Job(
         info.plan,
         info.document["target"],
@@ -176,13 +176,15 @@ def _fetched(
     return tuple(kits)
 
 
-def _created(settings: Settings, job: _Job) -> RunStore:
+def _created(settings: Settings, job: _Job, names: Sequence[str]) -> RunStore:
     directory = settings.run_directory or Path("runs") / utc().replace(":", "").replace("-", "")
     return RunStore.create(
         directory,
         job.plan,
         target=job.target,
-        selectors={
+        asked={
+            "names": list(names),
+            "blocks": settings.blocks,
             "kernels": list(job.selectors),
             "modules": os.fspath(job.modules) if job.modules else None,
             "allow_host_changes": job.allow_host_changes,

@@ -1,0 +1,129 @@
+"""The host as a machine: same contract as a VM, and nothing is left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from hyperbox.errors import HarnessError, KernelFeatureMissing, WorkloadError
+from hyperbox.harness.lab.host import HOST, ChangesRefused, HostLaboratory, HostMachine
+from hyperbox.harness.lab.machine import Laboratory
+from hyperbox.harness.model import Arm, Experiment, Lane, Metric, Start
+
+
+def _experiment(*, changes: bool = False, prepare: tuple[str, ...] = ()) -> Experiment:
+    return Experiment(
+        id="demo.load",
+        suite="demo",
+        title="Demo",
+        arms=(Arm("on", "on"),),
+        metrics=(Metric("time", "Time", "us"),),
+        program=("true",),
+        prepare=prepare,
+        changes_machine=changes,
+    )
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> HostMachine:
+    return HostMachine(tmp_path)
+
+
+def test_it_is_a_laboratory_of_one_kernel() -> None:
+    laboratory: Laboratory = HostLaboratory()
+    assert laboratory.labels() == (HOST,)
+    assert laboratory.lane is Lane.HOST
+    laboratory.close()
+
+
+def test_changes_are_refused_unless_allowed(tmp_path: Path) -> None:
+    with pytest.raises(ChangesRefused, match="not allowed") as caught:
+        HostLaboratory(project=tmp_path).source(HOST, _experiment(changes=True))
+    assert isinstance(caught.value, KernelFeatureMissing)
+    assert caught.value.hint == "add --allow-host-changes"
+    HostLaboratory(project=tmp_path, allow_changes=True).source(HOST, _experiment(changes=True))
+
+
+def test_preparation_runs_in_the_project_and_its_failure_is_told(tmp_path: Path) -> None:
+    laboratory = HostLaboratory(project=tmp_path)
+    laboratory.source(HOST, _experiment(prepare=("touch", "prepared")))
+    assert (tmp_path / "prepared").exists()
+    with pytest.raises(HarnessError, match=r"preparation .*no luck"):
+        laboratory.source(HOST, _experiment(prepare=("sh", "-c", "echo no luck >&2; exit 1")))
+    with pytest.raises(HarnessError, match=r"runs its own kernel, not 6\.12"):
+        laboratory.source("6.12", _experiment())
+
+
+def test_commands_get_start_and_environment(machine: HostMachine, tmp_path: Path) -> None:
+    start = Start(seed=7, delay_ns=1, padding=3)
+    done = machine.execute(
+        ["sh", "-c", "pwd; echo $HYPERBOX_SEED $HYPERBOX_PADDING $MORE; echo e >&2; exit 5"],
+        timeout=20,
+        start=start,
+        environment={"MORE": "more"},
+    )
+    assert done.status == 5
+    assert done.stdout.decode().split() == [str(tmp_path), "7", "xxx", "more"]
+    assert done.stderr == b"e\n"
+
+
+def test_the_projects_package_can_be_imported(machine: HostMachine) -> None:
+    done = machine.execute(["python3", "-c", "import hyperbox; print('ok')"], timeout=60)
+    assert done.stdout == b"ok\n", done.stderr
+
+
+def test_signals_are_negative_statuses(machine: HostMachine) -> None:
+    assert machine.execute(["sh", "-c", "kill -9 $$"], timeout=20).status == -signal.SIGKILL
+
+
+def test_a_command_that_outlives_its_time_is_killed(machine: HostMachine) -> None:
+    with pytest.raises(WorkloadError, match=r"no end after 0\.3 s: sleep 600"):
+        machine.execute(["sleep", "600"], timeout=0.3)
+    with pytest.raises(WorkloadError, match="no such program"):
+        machine.execute(["no-such-tool"], timeout=5)
+
+
+def test_descendants_hold_nothing_up_and_die(machine: HostMachine, tmp_path: Path) -> None:
+    machine.execute(["sh", "-c", "sleep 600 & echo $! > pid"], timeout=20)
+    child = Path(f"/proc/{(tmp_path / 'pid').read_text().strip()}/status")
+    deadline = time.monotonic() + 20
+    while child.exists() and "\nState:\tZ" not in child.read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_files_are_put_read_and_removed_again(tmp_path: Path) -> None:
+    source = HostLaboratory(project=tmp_path).source(HOST, _experiment())
+    mine = tmp_path / "mine"
+    mine.write_text("precious")
+    with source.fresh() as machine:
+        machine.put(os.fspath(tmp_path / "new"), b"data")
+        assert machine.get(os.fspath(tmp_path / "new")) == b"data"
+        with pytest.raises(HarnessError, match="not overwritten"):
+            machine.put(os.fspath(mine), b"data")
+        with pytest.raises(FileNotFoundError):
+            machine.get(os.fspath(tmp_path / "absent"))
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+    assert mine.read_text() == "precious"
+
+
+@pytest.mark.root
+def test_dmesg_holds_only_what_came_while_it_was_measured(machine: HostMachine) -> None:
+    before = machine.artifacts().dmesg
+    Path("/dev/kmsg").write_text("hyperbox test message\n")
+    fresh = machine.artifacts().dmesg
+    assert "hyperbox test message" not in before
+    assert "hyperbox test message" in fresh
+    assert len(fresh.splitlines()) < 50
+
+
+def test_the_fingerprint_names_kernel_and_load(tmp_path: Path) -> None:
+    environment = HostLaboratory(project=tmp_path).source(HOST, _experiment()).environment()
+    assert environment["kernel"] == {"label": HOST, "release": os.uname().release}
+    host = environment["host"]
+    assert isinstance(host, dict)
+    assert {"cpu", "cpus", "kernel", "load", "memory_kib"} <= host.keys()

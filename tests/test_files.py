@@ -1,0 +1,131 @@
+"""Writes are whole or absent, whatever interrupts them."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hyperbox import files
+from hyperbox.errors import HarnessError
+
+
+@given(data=st.binary(max_size=4096))
+def test_round_trip_of_bytes(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
+    path = tmp_path_factory.mktemp("write") / "file"
+    files.write_bytes(path, data)
+    assert path.read_bytes() == data
+
+
+def test_an_error_in_the_block_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    files.write_text(path, "old")
+    with pytest.raises(TypeError), files.atomic_writer(path) as stream:
+        stream.write("text is not bytes")  # type: ignore[call-overload]
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_missing_directories_are_made_and_the_mode_is_set(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "b" / "file"
+    files.write_text(path, "x", mode=0o600)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_json_is_sorted_ends_with_a_newline_and_refuses_nan(tmp_path: Path) -> None:
+    path = tmp_path / "value.json"
+    files.write_json(path, {"b": "ä", "a": [1, None]})
+    text = path.read_text()
+    assert text.endswith("\n")
+    assert text.index('"a"') < text.index('"b"')
+    assert json.loads(text) == {"b": "ä", "a": [1, None]}
+    with pytest.raises(ValueError):
+        files.write_json(path, {"a": float("nan")})
+    assert json.loads(path.read_text()) == {"b": "ä", "a": [1, None]}
+
+
+def test_sha256_is_that_of_the_standard_tool(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(os.urandom(100_000))
+    said = subprocess.run(["sha256sum", path], capture_output=True, text=True, check=True).stdout
+    assert files.sha256_file(path) == said.split()[0]
+
+
+def test_a_directory_that_cannot_be_written_is_named_with_a_hint(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(HarnessError, match=r"cannot write .*file/below"):
+        files.write_text(tmp_path / "file" / "below", "x")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """Give a tmpfs of 64 KiB."""
+    mount = tmp_path / "small"
+    mount.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", mount], check=True)
+    yield mount
+    subprocess.run(["umount", mount], check=True)
+
+
+@pytest.mark.root
+def test_a_full_disk_is_one_clear_error_and_leaves_the_old_file(small_disk: Path) -> None:
+    path = small_disk / "file"
+    files.write_text(path, "old")
+    with pytest.raises(HarnessError, match="No space left on device") as caught:
+        files.write_bytes(path, bytes(1 << 20))
+    assert "free some space" in caught.value.hint
+    assert path.read_text() == "old"
+    assert list(small_disk.iterdir()) == [path]
+
+
+_WRITER = """
+import itertools, sys
+from pathlib import Path
+from hyperbox import files
+for number in itertools.count():
+    files.write_bytes(Path(sys.argv[1]), bytes([number % 256]) * 200_000)
+"""
+
+
+def test_kill_at_random_points_never_leaves_a_half_written_file(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    for delay in (0.0, 0.003, 0.01, 0.02, 0.031):
+        process = subprocess.Popen([sys.executable, "-c", _WRITER, path], cwd=Path.cwd())
+        while not path.exists() and process.poll() is None:
+            time.sleep(0.001)
+        time.sleep(delay)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        content = path.read_bytes()
+        assert len(content) == 200_000
+        assert len(set(content)) == 1
+
+
+def _count_up(directory: Path) -> None:
+    for _ in range(50):
+        with files.locked(directory / "lock"):
+            counter = directory / "counter"
+            files.write_text(counter, str(int(counter.read_text()) + 1))
+
+
+def test_the_lock_excludes_other_processes(tmp_path: Path) -> None:
+    (tmp_path / "counter").write_text("0")
+    context = multiprocessing.get_context("spawn")
+    workers = [context.Process(target=_count_up, args=(tmp_path,)) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert [worker.exitcode for worker in workers] == [0, 0]
+    assert (tmp_path / "counter").read_text() == "100"
