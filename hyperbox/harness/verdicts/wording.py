@@ -36,19 +36,22 @@ def with_unit(value: float, unit: str) -> str:
 
 def relative(change: float) -> str:
     """Give a relative change as signed percentage: -0.831 is "-83.1 %"."""
-    return f"{_percentage(change)} %"
+    return f"{_percentage(change, _decimals(change))} %"
 
 
 def relative_interval(estimate: float, low: float, high: float) -> str:
     """Give an estimated change with its interval: "-83.1 % (-84.0 … -82.2)"."""
-    return f"{_percentage(estimate)} % ({_percentage(low)} … {_percentage(high)})"
+    decimals = _decimals(estimate, low, high)
+    found, bottom, top = (_percentage(change, decimals) for change in (estimate, low, high))
+    return f"{found} % ({bottom} … {top})"
 
 
-def _percentage(change: float) -> str:
-    percent = 100 * change
-    if not math.isfinite(percent):
-        return str(percent)
-    # Near nothing, one decimal would say +0.0 of a real 0.03 % shift.
-    decimals = 1 if abs(percent) >= 0.95 or percent == 0 else 2
-    text = f"{percent:+.{decimals}f}"
-    return text[1:] if float(text) == 0 else text
+def _decimals(*changes: float) -> int:
+    """Give one decimal, or two where one would say 0.0 of a real shift below one percent."""
+    largest = max(abs(change) for change in changes)
+    return 2 if 0 < largest < 0.0095 else 1
+
+
+def _percentage(change: float, decimals: int) -> str:
+    text = f"{100 * change:+.{decimals}f}"
+    return text[1:] if math.isfinite(change) and float(text) == 0 else text

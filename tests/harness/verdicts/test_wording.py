@@ -47,6 +47,8 @@ def test_relative(change: float, text: str) -> None:
 
 def test_interval() -> None:
     assert relative_interval(-0.831, -0.84, -0.822) == "-83.1 % (-84.0 … -82.2)"
+    assert relative_interval(-0.01, -0.018, 0.0006) == "-1.0 % (-1.8 … +0.1)"
+    assert relative_interval(0.0004, -0.0001, 0.001) == "+0.04 % (-0.01 … +0.10)"
 
 
 def test_units() -> None:

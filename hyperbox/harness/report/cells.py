@@ -1,0 +1,131 @@
+"""Per cell: every metric of every arm, so that no figure hides another. Pure."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from hyperbox.harness.model import Metric
+from hyperbox.harness.report.data import CellData, RunData
+from hyperbox.harness.verdicts.statistics import locate
+from hyperbox.harness.verdicts.wording import number, relative
+
+__all__ = ["Attempt", "MetricRow", "attempts", "flat", "metric_rows"]
+
+_KNOWN = ("number", "status", "reason", "started", "seconds", "retries")
+
+
+@dataclass(frozen=True)
+class MetricRow:
+    """One metric of a cell: "median (smallest … largest)" for each arm, in arm order.
+
+    `change` is the Hodges-Lehmann relative change of each later arm against the first
+    over complete blocks; "" where a ratio has no meaning.
+    """
+
+    metric: Metric
+    arms: tuple[str, ...]
+    changes: tuple[str, ...]
+    gates: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One attempt at a cell, as text; `other` holds what the record says beyond that."""
+
+    cell: str
+    number: str
+    status: str
+    reason: str
+    started: str
+    seconds: str
+    retries: str
+    other: str
+
+
+def metric_rows(run: RunData, cell: CellData) -> tuple[MetricRow, ...]:
+    """Give all metrics of a cell's experiment, and those it measured undeclared."""
+    experiment = cell.experiment
+    declared = {metric.id for metric in experiment.metrics}
+    strays = dict.fromkeys(s.metric for s in cell.samples if s.metric not in declared)
+    metrics = [
+        *experiment.metrics,
+        *(Metric(m, f"{m} (undeclared)", "", "neither") for m in strays),
+    ]
+    return tuple(_metric_row(run, cell, metric) for metric in metrics)
+
+
+def attempts(run: RunData) -> tuple[Attempt, ...]:
+    """Give all attempts of all cells, in the order of the cells."""
+    return tuple(
+        Attempt(
+            cell=cell.cell.key,
+            number=str(record.get("number", "?")),
+            status=str(record.get("status", "unknown")),
+            reason=str(record.get("reason") or ""),
+            started=str(record.get("started") or ""),
+            seconds=_seconds(record.get("seconds")),
+            retries=str(record.get("retries", "")),
+            other=", ".join(f"{key}={value}" for key, value in record.items() if key not in _KNOWN),
+        )
+        for cell in run.cells
+        for record in cell.attempts
+    )
+
+
+def flat(values: Mapping[str, object], prefix: str = "") -> dict[str, str]:
+    """Give nested records as "outer.inner" -> text; lists are joined by commas."""
+    found: dict[str, str] = {}
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            found.update(flat(value, f"{name}."))
+        elif isinstance(value, (list, tuple)):
+            found[name] = ", ".join(str(item) for item in value)
+        else:
+            found[name] = "" if value is None else str(value)
+    return found
+
+
+def _metric_row(run: RunData, cell: CellData, metric: Metric) -> MetricRow:
+    by_arm: dict[str, dict[int, float]] = {arm.id: {} for arm in cell.experiment.arms}
+    for sample in cell.samples:
+        if sample.metric == metric.id and sample.arm in by_arm:
+            by_arm[sample.arm][sample.block] = sample.value
+    first, *later = by_arm.values()
+    gates = tuple(
+        gate.id
+        for gate in run.gates
+        if gate.experiment == cell.experiment.id and gate.metric == metric.id
+    )
+    return MetricRow(
+        metric,
+        tuple(_spread(list(values.values())) for values in by_arm.values()),
+        tuple(_change(first, values) for values in later),
+        gates,
+    )
+
+
+def _spread(values: list[float]) -> str:
+    if not values:
+        return "not measured"
+    middle = number(statistics.median(values))
+    if min(values) == max(values):
+        return f"{middle} (all {len(values)} alike)" if len(values) > 1 else middle
+    return f"{middle} ({number(min(values))} … {number(max(values))})"
+
+
+def _change(first: Mapping[int, float], later: Mapping[int, float]) -> str:
+    changes = [
+        later[block] / value - 1
+        for block, value in first.items()
+        if block in later and value > 0 and later[block] > 0
+    ]
+    if not changes or len(changes) < len(first):
+        return ""
+    return relative(locate(changes).estimate)
+
+
+def _seconds(value: object) -> str:
+    return f"{value:.1f}" if isinstance(value, (int, float)) else ""

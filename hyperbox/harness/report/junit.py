@@ -1,0 +1,94 @@
+"""JUnit XML: one test suite per kernel, one test case per gate.
+
+INCONCLUSIVE, SKIP and untested gates are "skipped" with their word first: a CI system
+must never count them as passed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from xml.etree import ElementTree as ET
+
+from hyperbox.harness.model import Outcome
+from hyperbox.harness.report.data import RunData
+from hyperbox.harness.report.matrix import Entry, entries, kernel_labels
+
+__all__ = ["junit_xml"]
+
+_ILLEGAL = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_TAGS = {Outcome.FAIL: "failure", Outcome.ERROR: "error"}
+
+
+def junit_xml(run: RunData) -> str:
+    """Give the run as a JUnit XML document."""
+    root = ET.Element("testsuites", {"name": "hyperbox validate"})
+    matrix = entries(run)
+    for kernel in kernel_labels(run):
+        _add_suite(root, run, kernel, [entry for entry in matrix if entry.kernel == kernel])
+    ET.indent(root)
+    body = ET.tostring(root, encoding="unicode")
+    return f'<?xml version="1.0" encoding="UTF-8"?>\n{body}\n'
+
+
+def _add_suite(root: ET.Element, run: RunData, kernel: str, matrix: Sequence[Entry]) -> None:
+    tags = [_tag(entry) for entry in matrix]
+    suite = ET.SubElement(
+        root,
+        "testsuite",
+        {
+            "name": _legal(f"hyperbox.{kernel}"),
+            "tests": str(len(matrix)),
+            "failures": str(tags.count("failure")),
+            "errors": str(tags.count("error")),
+            "skipped": str(tags.count("skipped")),
+            "time": f"{_seconds(run, kernel):.3f}",
+            "timestamp": _legal(run.created),
+        },
+    )
+    properties = ET.SubElement(suite, "properties")
+    facts = {"run": run.run_id, "lane": run.lane, "hyperbox": run.hyperbox_version}
+    for name, value in facts.items():
+        ET.SubElement(properties, "property", {"name": name, "value": _legal(value)})
+    for entry, tag in zip(matrix, tags, strict=True):
+        case = ET.SubElement(
+            suite,
+            "testcase",
+            {"classname": _legal(f"hyperbox.{kernel}"), "name": _legal(entry.gate.id)},
+        )
+        if tag:
+            message = _legal(f"{entry.mark.word}: {entry.reason}")
+            child = ET.SubElement(case, tag, {"message": message})
+            if tag != "skipped":
+                child.set("type", entry.mark.word)
+                child.text = _legal(_evidence(entry))
+        ET.SubElement(case, "system-out").text = _legal(_evidence(entry))
+
+
+def _tag(entry: Entry) -> str:
+    if entry.verdict is None:
+        return "skipped"
+    if entry.verdict.outcome is Outcome.PASS:
+        return ""
+    return _TAGS.get(entry.verdict.outcome, "skipped")
+
+
+def _evidence(entry: Entry) -> str:
+    lines = [f"target: {entry.gate.target} (limit {entry.limit_text})", entry.reason]
+    return "\n".join([*lines, *entry.remarks])
+
+
+def _seconds(run: RunData, kernel: str) -> float:
+    """Sum the host time of all attempts on a kernel."""
+    total = 0.0
+    for cell in run.cells:
+        if cell.cell.kernel == kernel:
+            for attempt in cell.attempts:
+                seconds = attempt.get("seconds")
+                total += seconds if isinstance(seconds, (int, float)) else 0.0
+    return total
+
+
+def _legal(text: str) -> str:
+    """Replace what XML 1.0 cannot hold (kernel logs may carry escape codes)."""
+    return _ILLEGAL.sub("\N{REPLACEMENT CHARACTER}", text)

@@ -1,0 +1,101 @@
+"""The report as Markdown: for job summaries, issues and mail. Tables, no figures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from hyperbox.harness.report.cells import attempts, flat, metric_rows
+from hyperbox.harness.report.data import CellData, RunData
+from hyperbox.harness.report.marks import LANES, MARKS
+from hyperbox.harness.report.matrix import Entry, entries, headline, kernel_labels
+
+__all__ = ["markdown"]
+
+
+def markdown(run: RunData) -> str:
+    """Give the run as GitHub-flavoured Markdown, in the order of the HTML page."""
+    told = headline(run)
+    parts = [
+        f"# {MARKS[told.outcome].symbol} {_plain(told.text)}",
+        f"Run `{run.run_id}`, {_plain(run.created)}, hyperbox {_plain(run.hyperbox_version)}, "
+        f"seed {run.seed}, **{run.lane}** lane: {LANES[run.lane]}",
+        "## Verdicts",
+        *_verdicts(run),
+        "## Measurements",
+        *(part for cell in run.cells for part in _cell(run, cell)),
+        "## Attempts",
+        _table(
+            ("cell", "attempt", "status", "reason", "started", "seconds", "retries", "other"),
+            (
+                (a.cell, a.number, a.status, a.reason, a.started, a.seconds, a.retries, a.other)
+                for a in attempts(run)
+            ),
+        ),
+        "## Environment",
+        _table(("kernel record", "value"), _kernel_facts(run)),
+        _table(("machine", "value"), flat(run.environment).items()),
+        "## Reproduce",
+        f"```sh\n{run.reproduce}\n```",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _verdicts(run: RunData) -> Iterable[str]:
+    matrix = entries(run)
+    for kernel in kernel_labels(run):
+        yield f"### Kernel {_plain(kernel)}"
+        yield _table(
+            ("gate", "target", "estimate", "interval", "n", "verdict", "reason, remarks"),
+            (_verdict(entry) for entry in matrix if entry.kernel == kernel),
+        )
+
+
+def _verdict(entry: Entry) -> Sequence[str]:
+    return (
+        entry.gate.id,
+        f"{entry.gate.target} (limit {entry.limit_text})",
+        entry.estimate_text,
+        entry.interval_text,
+        str(entry.verdict.n) if entry.verdict else "",
+        f"{entry.mark.symbol} {entry.mark.word}",
+        "; ".join((entry.reason, *entry.remarks)),
+    )
+
+
+def _cell(run: RunData, cell: CellData) -> Iterable[str]:
+    yield f"### {_plain(cell.experiment.title)} on {_plain(cell.cell.kernel)}"
+    arms = [arm.id for arm in cell.experiment.arms]
+    yield _table(
+        ("metric", "unit", *arms, *(f"change {arm}" for arm in arms[1:]), "gates"),
+        (
+            (r.metric.title, r.metric.unit, *r.arms, *r.changes, ", ".join(r.gates))
+            for r in metric_rows(run, cell)
+        ),
+    )
+
+
+def _kernel_facts(run: RunData) -> Iterable[Sequence[str]]:
+    for record in run.kernels:
+        label = str(record.get("label", "?"))
+        for key, value in flat(record).items():
+            if key != "label" and value:
+                yield (f"{label} {key}", value)
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [_row(head), _row(["---"] * len(head)), *(_row(_cells(row)) for row in rows)]
+    return "\n".join(lines)
+
+
+def _row(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _cells(row: Sequence[str]) -> Iterable[str]:
+    return (_plain(cell) for cell in row)
+
+
+def _plain(text: str) -> str:
+    """Keep measured text from becoming markup: one line, no tags, no cell borders."""
+    escaped = " ".join(text.split()).replace("\\", "\\\\").replace("|", "\\|")
+    return escaped.replace("<", "&lt;").replace("`", "'")

@@ -1,0 +1,232 @@
+"""The gate x kernel matrix of a run: what every report form shows, and the headline.
+
+Pure. A gate without a verdict on a kernel is an entry too, so that no hole looks clean.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from hyperbox.errors import ExitCode
+from hyperbox.harness.model import Gate, Metric, Outcome, Rule, Sample, Verdict
+from hyperbox.harness.report.data import CellData, RunData
+from hyperbox.harness.report.marks import Mark, mark_of
+from hyperbox.harness.verdicts.gates import exit_code, limit_of
+from hyperbox.harness.verdicts.wording import number, relative, relative_interval, with_unit
+
+__all__ = [
+    "BlockValue",
+    "Entry",
+    "Headline",
+    "block_values",
+    "entries",
+    "headline",
+    "kernel_labels",
+    "untested_count",
+]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One gate on one kernel; `verdict` is None if untested.
+
+    `metric` is None if the run has no experiment that declares it.
+    """
+
+    gate: Gate
+    kernel: str
+    metric: Metric | None
+    verdict: Verdict | None
+
+    @property
+    def mark(self) -> Mark:
+        """The look of the entry's outcome."""
+        return mark_of(self.verdict.outcome if self.verdict else None)
+
+    @property
+    def unit(self) -> str:
+        """Unit of estimate and limit: "%" for ratio rules, else the metric's."""
+        if self.gate.is_ratio:
+            return "%"
+        return self.metric.unit if self.metric else ""
+
+    @property
+    def limit(self) -> float:
+        """The target's limit in the verdict's terms."""
+        return limit_of(self.gate, self.metric) if self.metric else self.gate.margin
+
+    @property
+    def limit_text(self) -> str:
+        """The limit as people read it: "≤ -5.0 %"."""
+        sign = {Rule.AT_LEAST: "≥", Rule.NON_INFERIOR: "<"}.get(self.gate.rule, "≤")
+        if self.gate.rule is Rule.NON_INFERIOR and self.limit < 0:
+            sign = ">"
+        return f"{sign} {self._told(self.limit)}"
+
+    @property
+    def estimate_text(self) -> str:
+        """The estimate with unit, or "" if there is none."""
+        if self.verdict is None or self.verdict.estimate is None:
+            return ""
+        return self._told(self.verdict.estimate)
+
+    @property
+    def interval_text(self) -> str:
+        """The interval without unit, or "" if there is none."""
+        verdict = self.verdict
+        if verdict is None or verdict.low is None or verdict.high is None:
+            return ""
+        if self.gate.is_ratio:
+            told = relative_interval(verdict.estimate or 0.0, verdict.low, verdict.high)
+            return told[told.index("(") + 1 : -1]
+        return f"{number(verdict.low)} … {number(verdict.high)}"
+
+    @property
+    def reason(self) -> str:
+        """Why the outcome is what it is, in one line."""
+        return self.verdict.reason if self.verdict else "no verdict was recorded"
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """Remarks of the verdict."""
+        return self.verdict.remarks if self.verdict else ()
+
+    def _told(self, value: float) -> str:
+        return relative(value) if self.gate.is_ratio else with_unit(value, self.unit)
+
+
+@dataclass(frozen=True)
+class Headline:
+    """The run in one sentence; `outcome` gives it its colour, `code` is the exit code."""
+
+    outcome: Outcome
+    text: str
+    code: ExitCode
+
+
+@dataclass(frozen=True)
+class BlockValue:
+    """One block as a gate sees it: relative change or level; `baseline_first` tells the order."""
+
+    block: int
+    value: float
+    baseline_first: bool
+
+
+def kernel_labels(run: RunData) -> tuple[str, ...]:
+    """Give all kernels of the run, in matrix order; strays of the verdicts come last."""
+    labels = [str(kernel.get("label", "?")) for kernel in run.kernels]
+    strays = [verdict.kernel for verdict in run.verdicts]
+    return tuple(dict.fromkeys([*labels, *strays]))
+
+
+def entries(run: RunData) -> tuple[Entry, ...]:
+    """Give every gate on every kernel, kernel by kernel."""
+    found = {(verdict.gate, verdict.kernel): verdict for verdict in run.verdicts}
+    metrics = {
+        (cell.experiment.id, metric.id): metric
+        for cell in run.cells
+        for metric in cell.experiment.metrics
+    }
+    return tuple(
+        Entry(
+            gate,
+            kernel,
+            metrics.get((gate.experiment, gate.metric)),
+            found.get((gate.id, kernel)),
+        )
+        for kernel in kernel_labels(run)
+        for gate in run.gates
+    )
+
+
+def untested_count(matrix: Sequence[Entry]) -> int:
+    """Count the entries without a verdict."""
+    return sum(1 for entry in matrix if entry.verdict is None)
+
+
+def headline(run: RunData) -> Headline:
+    """Say in one sentence what the run shows; the worst news first."""
+    matrix = entries(run)
+    code = exit_code(run.verdicts, strict=False)
+    counts = Counter(entry.verdict.outcome for entry in matrix if entry.verdict)
+    untested = untested_count(matrix)
+    total, passed = len(matrix), counts[Outcome.PASS]
+    kernels = _counted(len(kernel_labels(run)), "kernel")
+    tail = f"{passed} of {total} verdicts on {kernels} pass{_also(counts, untested)}."
+    if counts[Outcome.ERROR]:
+        where = _where(matrix, Outcome.ERROR)
+        return Headline(Outcome.ERROR, f"Incomplete: {where} could not be measured; {tail}", code)
+    if counts[Outcome.FAIL]:
+        return Headline(Outcome.FAIL, f"Failed: {_where(matrix, Outcome.FAIL)}; {tail}", code)
+    if not passed:
+        return Headline(Outcome.INCONCLUSIVE, f"Nothing was decided: {tail}", code)
+    if counts[Outcome.INCONCLUSIVE] or untested:
+        return Headline(Outcome.INCONCLUSIVE, f"Nothing failed, with gaps: {tail}", code)
+    if passed == total:
+        return Headline(Outcome.PASS, f"Passed: all {total} verdicts on {kernels} pass.", code)
+    return Headline(Outcome.PASS, f"Passed: {tail}", code)
+
+
+def block_values(cell: CellData, gate: Gate) -> tuple[BlockValue, ...]:
+    """Give the complete blocks of a cell as the gate sees them, in run order.
+
+    Blocks that the gate cannot use (a hole, no positive values for a ratio) are left
+    out: they are told in the verdict's reason.
+    """
+    blocks: dict[int, dict[str, Sample]] = {}
+    for sample in cell.samples:
+        if sample.metric == gate.metric:
+            blocks.setdefault(sample.block, {})[sample.arm] = sample
+    values = []
+    for block, arms in sorted(blocks.items()):
+        tuned = arms.get(gate.arm)
+        baseline = arms.get(gate.baseline or "")
+        if tuned is None:
+            continue
+        if not gate.is_ratio:
+            values.append(BlockValue(block, tuned.value, baseline_first=False))
+        elif baseline is not None and baseline.value > 0 and tuned.value > 0:
+            change = tuned.value / baseline.value - 1
+            if math.isfinite(change):
+                values.append(BlockValue(block, change, baseline.position < tuned.position))
+    return tuple(values)
+
+
+def _where(matrix: Sequence[Entry], outcome: Outcome) -> str:
+    """Name the gates with this outcome and their kernels: "psi.x on 5.10 and 7.3"."""
+    kernels: dict[str, list[str]] = {}
+    for entry in matrix:
+        if entry.verdict and entry.verdict.outcome is outcome:
+            kernels.setdefault(entry.gate.id, []).append(entry.kernel)
+    named = [f"{gate} on {_listed(where)}" for gate, where in kernels.items()]
+    if len(named) > 3:
+        named = [*named[:3], f"{len(named) - 3} more gates"]
+    return _listed(named)
+
+
+def _also(counts: Counter[Outcome], untested: int) -> str:
+    parts = [
+        f"{counts[outcome]} {word}"
+        for outcome, word in (
+            (Outcome.INCONCLUSIVE, "inconclusive"),
+            (Outcome.SKIP, "skipped with a reason"),
+        )
+        if counts[outcome]
+    ]
+    if untested:
+        parts.append(f"{untested} untested")
+    return "".join(f", {part}" for part in parts)
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def _listed(words: Sequence[str]) -> str:
+    if len(words) < 2:
+        return "".join(words)
+    return f"{', '.join(words[:-1])} and {words[-1]}"

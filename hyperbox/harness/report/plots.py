@@ -1,0 +1,227 @@
+"""The report's figures: forest plots, heat map, blocks in run order. SVG text out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from hyperbox.harness.model import Gate, Outcome, Rule
+from hyperbox.harness.report.data import CellData, RunData
+from hyperbox.harness.report.marks import BASELINE, MARKS, TUNED
+from hyperbox.harness.report.matrix import BlockValue, Entry, block_values, entries, kernel_labels
+from hyperbox.harness.report.svg import inline_svg, plot_style
+from hyperbox.harness.verdicts.wording import number
+
+__all__ = ["forest_plot", "heat_map", "run_order_plot"]
+
+_WIDTH = 7.2
+_GOOD = MARKS[Outcome.PASS].fill
+
+
+def forest_plot(run: RunData, gate: Gate) -> str:
+    """Draw estimate and interval of a gate on every kernel against its target.
+
+    The good side of the limit is shaded (darker: the target band); faint dots are single
+    blocks. Gives "" if nothing was measured.
+    """
+    matrix = [entry for entry in entries(run) if entry.gate == gate]
+    if not any(entry.verdict and entry.verdict.estimate is not None for entry in matrix):
+        return ""
+    cells = {cell.cell.kernel: cell for cell in run.cells if cell.experiment.id == gate.experiment}
+    with plot_style():
+        figure = Figure(figsize=(_WIDTH, 0.95 + 0.36 * len(matrix)), layout="constrained")
+        axes = figure.add_subplot()
+        rows = range(len(matrix))
+        for row, entry in zip(rows, matrix, strict=True):
+            _draw_estimate(axes, row, entry, cells.get(entry.kernel))
+        axes.set_yticks(rows, [entry.kernel for entry in matrix])
+        axes.set_ylim(len(matrix) - 0.5, -0.5)
+        axes.tick_params("y", length=0)
+        axes.spines["left"].set_visible(False)
+        _draw_target(axes, matrix[0])
+        axes.set_xlabel(_axis_title(matrix[0]))
+        axes.xaxis.set_major_formatter(_tick_formatter(gate))
+        axes.xaxis.set_major_locator(MaxNLocator(6))
+    label = f"{gate.id} on {len(matrix)} kernels: estimates and intervals against the target"
+    return inline_svg(figure, f"forest-{gate.id}", label)
+
+
+def heat_map(run: RunData) -> str:
+    """Draw the outcome of every gate on every kernel; untested cells are hatched."""
+    kernels, gates = kernel_labels(run), run.gates
+    if not kernels or not gates:
+        return ""
+    with plot_style():
+        height = 0.5 + 0.42 * len(gates)
+        width = max(4.0, min(14.0, 2.4 + 1.15 * len(kernels)))
+        figure = Figure(figsize=(width, height), layout="constrained")
+        axes = figure.add_subplot()
+        for entry in entries(run):
+            _draw_tile(axes, kernels.index(entry.kernel), gates.index(entry.gate), entry)
+        axes.set_xlim(-0.5, len(kernels) - 0.5)
+        axes.set_ylim(len(gates) - 0.5, -0.5)
+        axes.set_xticks(range(len(kernels)), kernels)
+        axes.set_yticks(range(len(gates)), [gate.id for gate in gates])
+        axes.xaxis.tick_top()
+        axes.tick_params(length=0)
+        for spine in axes.spines.values():
+            spine.set_visible(False)
+    label = f"Outcome of {len(gates)} gates on {len(kernels)} kernels"
+    return inline_svg(figure, "heat-map", label)
+
+
+def run_order_plot(run: RunData, cell: CellData) -> str:
+    """Draw every gated metric of a cell block by block, in the order of the run.
+
+    Filled markers: the baseline ran first in that block; hollow: the judged arm did.
+    Gives "" if no gate of the cell has a value.
+    """
+    drawn = []
+    for entry in entries(run):
+        if entry.kernel == cell.cell.kernel and entry.gate.experiment == cell.experiment.id:
+            values = block_values(cell, entry.gate)
+            if values:
+                drawn.append((entry, values))
+    if not drawn:
+        return ""
+    columns = 2 if len(drawn) > 1 else 1
+    lines = math.ceil(len(drawn) / columns)
+    with plot_style():
+        width = _WIDTH if columns == 2 else 0.6 * _WIDTH
+        figure = Figure(figsize=(width, 2.1 * lines), layout="constrained")
+        for place, (entry, values) in enumerate(drawn, start=1):
+            _draw_run_order(figure.add_subplot(lines, columns, place), entry, values)
+    return inline_svg(figure, f"order-{cell.cell.key}", f"{cell.cell.key}: blocks in run order")
+
+
+def _draw_estimate(axes: Axes, row: int, entry: Entry, cell: CellData | None) -> None:
+    verdict, mark, scale = entry.verdict, entry.mark, _scale(entry.gate)
+    if cell is not None:
+        values = [scale * value.value for value in block_values(cell, entry.gate)]
+        axes.plot(values, [row] * len(values), "|", color="#9a9a9a", ms=7, mew=0.8, zorder=2)
+    told = f"{mark.symbol} {mark.word}"
+    if verdict is not None and verdict.estimate is not None:
+        if verdict.low is not None and verdict.high is not None:
+            ends = [scale * verdict.low, scale * verdict.high]
+            axes.plot(ends, [row, row], color=mark.ink, lw=2.4, solid_capstyle="butt", zorder=3)
+        axes.plot(
+            scale * verdict.estimate,
+            row,
+            mark.marker,
+            color=mark.fill,
+            mec=mark.ink,
+            ms=8,
+            zorder=4,
+        )
+        interval = f" ({entry.interval_text})" if entry.interval_text else ""
+        told = f"{told}  {entry.estimate_text}{interval}"
+    beside = axes.get_yaxis_transform()
+    axes.text(1.02, row, told, color=mark.ink, transform=beside, va="center", clip_on=False)
+
+
+def _draw_target(axes: Axes, entry: Entry) -> None:
+    """Shade the good side, the band within it, and name the limit."""
+    gate, scale = entry.gate, _scale(entry.gate)
+    limit = scale * entry.limit
+    low, high = axes.get_xlim()
+    low, high = min(low, limit), max(high, limit)
+    if gate.is_ratio:
+        low, high = min(low, 0.0), max(high, 0.0)
+    margin = 0.06 * (high - low) or max(abs(limit), 1.0) * 0.1
+    low, high = low - margin, high + margin
+    axes.set_xlim(low, high)
+    edge = high if _higher_is_good(gate, entry) else low
+    axes.axvspan(limit, edge, color=_GOOD, alpha=0.10, lw=0, zorder=0)
+    if gate.band_upper is not None:
+        band_end = -scale * gate.band_upper if gate.is_ratio else gate.band_upper
+        axes.axvspan(limit, band_end, color=_GOOD, alpha=0.22, lw=0, zorder=0)
+    axes.axvline(limit, color="#222222", lw=1.1, ls=(0, (4, 2)), zorder=1)
+    axes.annotate(
+        f"limit {entry.limit_text}",
+        (limit, 1.0),
+        (0, 3),
+        xycoords=axes.get_xaxis_transform(),
+        textcoords="offset points",
+        ha="right" if limit > (low + high) / 2 else "left",
+        fontsize=8,
+        annotation_clip=False,
+    )
+    if gate.is_ratio:
+        axes.axvline(0, color="#8a8a8a", lw=0.8, zorder=1)
+
+
+def _draw_tile(axes: Axes, column: int, row: int, entry: Entry) -> None:
+    mark = entry.mark
+    untested = entry.verdict is None
+    tile = Rectangle(
+        (column - 0.47, row - 0.45),
+        0.94,
+        0.90,
+        facecolor=mark.fill,
+        edgecolor="#8a8a8a" if untested else "none",
+        hatch="////" if untested else None,
+        alpha=None if untested else 0.9,
+        lw=0.6,
+    )
+    axes.add_patch(tile)
+    dark = mark.word in ("ERROR", "FAIL", "PASS")
+    colour = "white" if dark else "#111111"
+    told = "" if untested else mark.symbol
+    if entry.estimate_text:
+        told = f"{told} {entry.estimate_text}"
+    elif not untested:
+        told = f"{told} {mark.word.lower()}"
+    axes.text(column, row, told, ha="center", va="center", color=colour, fontsize=8)
+
+
+def _draw_run_order(axes: Axes, entry: Entry, values: Sequence[BlockValue]) -> None:
+    gate, verdict, scale = entry.gate, entry.verdict, _scale(entry.gate)
+    if verdict is not None and verdict.low is not None and verdict.high is not None:
+        axes.axhspan(scale * verdict.low, scale * verdict.high, color=TUNED, alpha=0.15, lw=0)
+    if verdict is not None and verdict.estimate is not None:
+        axes.axhline(scale * verdict.estimate, color=TUNED, lw=1.2)
+    axes.axhline(scale * entry.limit, color="#222222", lw=1.1, ls=(0, (4, 2)))
+    blocks = [value.block + 1 for value in values]
+    heights = [scale * value.value for value in values]
+    axes.plot(blocks, heights, color=BASELINE, lw=0.7, zorder=2)
+    for value, block, height in zip(values, blocks, heights, strict=True):
+        hollow = gate.is_ratio and not value.baseline_first
+        face = "white" if hollow else TUNED
+        axes.plot(block, height, "o", mfc=face, mec=TUNED, ms=5, mew=1.2, zorder=3)
+    axes.set_title(f"{entry.mark.symbol} {gate.id}", loc="left", color=entry.mark.ink)
+    axes.set_xlabel("block")
+    axes.set_ylabel("change" if gate.is_ratio else entry.unit)
+    axes.set_xlim(0.5, max(blocks) + 0.5)
+    axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+    axes.yaxis.set_major_formatter(_tick_formatter(gate))
+    axes.yaxis.set_major_locator(MaxNLocator(5))
+    axes.margins(y=0.15)
+
+
+def _scale(gate: Gate) -> float:
+    """Ratio rules are drawn in percent."""
+    return 100.0 if gate.is_ratio else 1.0
+
+
+def _higher_is_good(gate: Gate, entry: Entry) -> bool:
+    return gate.rule is Rule.AT_LEAST or (gate.rule is Rule.NON_INFERIOR and entry.limit < 0)
+
+
+def _axis_title(entry: Entry) -> str:
+    title = entry.metric.title if entry.metric else entry.gate.metric
+    arrow = "better →" if _higher_is_good(entry.gate, entry) else "← better"
+    if entry.gate.is_ratio:
+        return f"{title}: {entry.gate.arm} against {entry.gate.baseline} ({arrow})"
+    unit = f", {entry.unit}" if entry.unit not in ("", "1") else ""
+    return f"{title}{unit} ({arrow})"
+
+
+def _tick_formatter(gate: Gate) -> FuncFormatter:
+    if gate.is_ratio:
+        return FuncFormatter(lambda value, _: f"{value:+g} %" if value else "0")
+    return FuncFormatter(lambda value, _: number(value))

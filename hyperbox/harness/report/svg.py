@@ -1,0 +1,110 @@
+"""Matplotlib figures as SVG that can stand in an HTML page, many to a page.
+
+Matplotlib numbers its groups alike in every figure and writes fonts and sizes for a
+document of its own. Here unreferenced ids go, referenced ones get the figure's name as
+prefix, text stays text in the page's fonts, and the figure says what it shows.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from xml.etree import ElementTree as ET
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+__all__ = ["inline_svg", "plot_style"]
+
+_SVG = "http://www.w3.org/2000/svg"
+_XLINK_HREF = "{http://www.w3.org/1999/xlink}href"
+_FONTS = "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif"
+# "#name" or "url(#name)"; colours ("fill: #0072b2") stand after a colon and a blank.
+_REFERENCE = re.compile(r"(?:(?<=url\()|^)#([^\s)]+)")
+_STYLE: Any = {  # matplotlib types each key; the style is plain data
+    "text.parse_math": False,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "hyperbox",
+    "font.family": ["DejaVu Sans"],
+    "font.size": 9.0,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#8a8a8a",
+    "axes.linewidth": 0.8,
+    "axes.titlesize": 9.0,
+    "axes.labelsize": 9.0,
+    "axes.labelcolor": "#333333",
+    "axes.unicode_minus": True,
+    "xtick.color": "#8a8a8a",
+    "ytick.color": "#8a8a8a",
+    "xtick.labelcolor": "#333333",
+    "ytick.labelcolor": "#222222",
+    "text.color": "#222222",
+    "hatch.linewidth": 0.6,
+}
+
+
+@contextmanager
+def plot_style() -> Iterator[None]:
+    """Draw figures of the block in the report's style."""
+    with mpl.rc_context(_STYLE):
+        yield
+
+
+def inline_svg(figure: Figure, name: str, label: str) -> str:
+    """Give a figure as an ``<svg>`` element for an HTML page.
+
+    Parameters
+    ----------
+    name
+        Unique in the page; prefix of all ids. Letters, digits and hyphens are kept.
+    label
+        What the figure shows, for those who hear the page.
+    """
+    stream = io.BytesIO()
+    with plot_style():
+        figure.savefig(stream, format="svg", metadata={"Date": None}, transparent=True)
+    root = ET.fromstring(stream.getvalue())  # noqa: S314 - written two lines above
+    prefix = re.sub("[^A-Za-z0-9-]+", "-", name)
+    for metadata in root.findall(f"{{{_SVG}}}metadata"):
+        root.remove(metadata)
+    _rename_ids(root, prefix)
+    _modernise(root)
+    width, height = (float(number) for number in root.attrib["viewBox"].split()[2:])
+    root.attrib.pop("version", None)
+    root.set("width", f"{width * 4 / 3:.0f}")
+    root.set("height", f"{height * 4 / 3:.0f}")
+    root.set("role", "img")
+    root.set("aria-label", label)
+    return ET.tostring(root, encoding="unicode")
+
+
+def _rename_ids(root: ET.Element, prefix: str) -> None:
+    """Prefix all ids that something refers to, drop all others."""
+    used = {
+        reference
+        for element in root.iter()
+        for value in element.attrib.values()
+        for reference in _REFERENCE.findall(value)
+    }
+    for element in root.iter():
+        for key, value in element.attrib.items():
+            if key != "id":
+                element.set(key, _REFERENCE.sub(f"#{prefix}-\\1", value))
+        name = element.attrib.pop("id", None)
+        if name in used:
+            element.set("id", f"{prefix}-{name}")
+
+
+def _modernise(root: ET.Element) -> None:
+    """Drop XML namespaces (HTML knows SVG) and put the page's fonts."""
+    for element in root.iter():
+        element.tag = element.tag.removeprefix(f"{{{_SVG}}}")
+        if _XLINK_HREF in element.attrib:
+            element.set("href", element.attrib.pop(_XLINK_HREF))
+        style = element.get("style")
+        if style and "DejaVu" in style:
+            element.set("style", style.replace("'DejaVu Sans'", _FONTS))
