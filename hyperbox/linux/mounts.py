@@ -1,0 +1,96 @@
+"""Mounted file systems and mount(2), umount2(2). Follows proc_pid_mountinfo(5)."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from hyperbox.errors import KernelFeatureMissing, WorkloadError
+
+__all__ = ["Mount", "mount", "mounted", "mounts", "parse_mountinfo", "unescape", "unmount"]
+
+_OCTAL = re.compile(r"\\([0-7]{3})")
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+@dataclass(frozen=True)
+class Mount:
+    """One line of mountinfo: where, what kind, from what, and the super block's options."""
+
+    point: Path
+    root: str
+    kind: str
+    source: str
+    super_options: tuple[str, ...]
+
+
+def parse_mountinfo(text: str) -> tuple[Mount, ...]:
+    """Parse ``/proc/*/mountinfo``; ValueError names a line of unknown shape."""
+    return tuple(_mount(line) for line in text.splitlines() if line)
+
+
+def mounts(kind: str) -> tuple[Mount, ...]:
+    """Give this process's mounts of a file system type, in the order they were made."""
+    text = Path("/proc/self/mountinfo").read_text(errors="surrogateescape")
+    return tuple(found for found in parse_mountinfo(text) if found.kind == kind)
+
+
+def mount(kind: str, point: Path, *, source: str | None = None, flags: int = 0) -> None:
+    """Mount a file system; no options.
+
+    Raises
+    ------
+    KernelFeatureMissing
+        If the kernel does not know the type.
+    WorkloadError
+        On any other refusal.
+    """
+    arguments = [(source or kind).encode(), os.fsencode(point), kind.encode()]
+    if _libc.mount(*map(ctypes.c_char_p, arguments), ctypes.c_ulong(flags), None) == 0:
+        return
+    number = ctypes.get_errno()
+    message = f"cannot mount {kind} on {point}: {os.strerror(number)}"
+    if number == errno.ENODEV:  # no such file system type
+        raise KernelFeatureMissing(message)
+    raise WorkloadError(message)
+
+
+def unmount(point: Path) -> None:
+    """Unmount; WorkloadError if the kernel refuses."""
+    if _libc.umount2(ctypes.c_char_p(os.fsencode(point)), ctypes.c_int(0)) != 0:
+        reason = os.strerror(ctypes.get_errno())
+        raise WorkloadError(f"cannot unmount {point}: {reason}")
+
+
+@contextlib.contextmanager
+def mounted(kind: str, point: Path) -> Iterator[Path]:
+    """Give where `kind` is mounted; mounts it on `point` for the block if it is nowhere."""
+    existing = mounts(kind)
+    if existing:
+        yield existing[0].point
+        return
+    mount(kind, point)
+    try:
+        yield point
+    finally:
+        unmount(point)
+
+
+def _mount(line: str) -> Mount:
+    before, separator, after = line.partition(" - ")
+    front, back = before.split(" "), after.split(" ")
+    if not separator or len(front) < 6 or len(back) < 3:
+        raise ValueError(f"not a line of mountinfo: {line!r}")
+    options = tuple(back[2].split(","))
+    return Mount(Path(unescape(front[4])), unescape(front[3]), back[0], unescape(back[1]), options)
+
+
+def unescape(field: str) -> str:
+    """Undo the octal escapes of space, tab, newline and backslash."""
+    return _OCTAL.sub(lambda match: chr(int(match[1], 8)), field)
