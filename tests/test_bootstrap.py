@@ -39,8 +39,9 @@ def build_editable(wheel_directory, config_settings=None, metadata_directory=Non
     name = "tiny-1-py3-none-any.whl"
     extra = pathlib.Path("requires").read_text() if os.path.exists("requires") else ""
     files = {
-        "METADATA": "Metadata-Version: 2.1\\nName: tiny\\nVersion: 1\\nProvides-Extra: dev\\n" + extra,
-        "WHEEL": "Wheel-Version: 1.0\\nGenerator: tiny\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n",
+        "METADATA": "Metadata-Version: 2.1\\nName: tiny\\nVersion: 1\\nProvides-Extra: dev\\n"
+        + extra,
+        "WHEEL": "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n",
         "RECORD": "",
     }
     with zipfile.ZipFile(os.path.join(wheel_directory, name), "w") as wheel:

@@ -1,0 +1,276 @@
+"""The house rules of CONTRIBUTING.md, read off the source: imports, doors, sizes."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).resolve().parents[1]
+OURS = ("hyperbox", "suites", "workloads")
+GROUND = ("hyperbox.errors", "hyperbox.files", "hyperbox.paths", "hyperbox.processes")
+FEATURES = ("memory", "storage", "observability", "isolation")
+PRODUCT = ("hyperbox.linux", *(f"hyperbox.{feature}" for feature in FEATURES))
+MODEL = "hyperbox.harness.model"
+DECLARATIONS = "hyperbox.harness.declarations"
+
+# What each part may import of the project, beside itself; the longest prefix counts.
+ALLOWED: Mapping[str, tuple[str, ...]] = {
+    "hyperbox": (),
+    "hyperbox.errors": (),
+    "hyperbox.files": ("hyperbox.errors",),
+    "hyperbox.paths": ("hyperbox.errors",),
+    "hyperbox.processes": ("hyperbox.errors",),
+    "hyperbox.linux": GROUND,
+    **{f"hyperbox.{feature}": ("hyperbox.linux", *GROUND) for feature in FEATURES},
+    "hyperbox.config": ("hyperbox.errors", DECLARATIONS),
+    MODEL: (),
+    DECLARATIONS: (MODEL, *GROUND),
+    "hyperbox.harness.lab": (MODEL, *GROUND),
+    "hyperbox.harness.verdicts": (MODEL, "hyperbox.errors"),
+    "hyperbox.harness.report": (MODEL, "hyperbox.harness.verdicts", *GROUND),
+    "hyperbox.harness.runs": (
+        "hyperbox",
+        "hyperbox.config",
+        MODEL,
+        DECLARATIONS,
+        "hyperbox.harness.lab",
+        "hyperbox.harness.verdicts",
+        "hyperbox.harness.report.data",  # what a run is read into
+        *GROUND,
+    ),
+    "hyperbox.cli": ("hyperbox",),
+    "hyperbox.__main__": ("hyperbox.cli",),
+    "suites": ("hyperbox", "workloads", *PRODUCT, *GROUND),
+    "suites.benchmarks": ("hyperbox", "hyperbox.harness", *GROUND),
+    "workloads": ("hyperbox", *PRODUCT, *GROUND),
+}
+STARTERS = {
+    "subprocess": ("Popen", "run", "call", "check_call", "check_output", "getoutput"),
+    "os": ("system", "popen", "posix_spawn", "posix_spawnp", "startfile"),
+    "pty": ("spawn",),
+    "asyncio": ("create_subprocess_exec", "create_subprocess_shell"),
+}
+MAY_START = {
+    "hyperbox/processes.py": "the door itself",
+    "hyperbox/harness/lab/agent.py": "first process of a guest: no setpriv, a child's pid at once",
+}
+MAY_WRITE = {
+    "hyperbox/files.py": "the door itself",
+    "hyperbox/harness/lab/agent.py": "writes inside a guest that is thrown away",
+    "hyperbox/harness/lab/accelerator.py": "disk of a probe guest, gone with it",
+    "hyperbox/harness/lab/debian_archive.py": "apt's error stream, and a partial file apt resumes",
+    "hyperbox/harness/lab/guest_image.py": "scratch tree that is packed and removed",
+    "hyperbox/harness/lab/kernel_kit.py": "scratch tree that is renamed when whole",
+    "hyperbox/harness/lab/kernel_tree.py": "scratch tree that is packed and removed",
+    "hyperbox/harness/lab/vm.py": "QEMU's error stream",
+    "hyperbox/harness/runs/store.py": "lock file of a run",
+    "hyperbox/cli/main.py": "opens /dev/null",
+    "hyperbox/cli/report.py": "opens /dev/null",
+}
+KERNEL_INTERFACES = "hyperbox/linux/"  # its writes go to /proc, /sys and devices, not to files
+
+
+@cache
+def sources() -> Mapping[str, Path]:
+    """Every module of the project by its dotted name."""
+    found = {}
+    for top in OURS:
+        for path in sorted((PROJECT / top).rglob("*.py")):
+            parts = path.relative_to(PROJECT).with_suffix("").parts
+            found[".".join(parts).removesuffix(".__init__")] = path
+    return found
+
+
+@cache
+def tree(name: str) -> ast.Module:
+    return ast.parse(sources()[name].read_text())
+
+
+@cache
+def imports(name: str) -> tuple[str, ...]:
+    """Dotted names that a module imports, wherever in it; typing-only ones too."""
+    found: list[str] = []
+    for node in ast.walk(tree(name)):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name}: relative import"
+            assert node.module is not None
+            for alias in node.names:
+                full = f"{node.module}.{alias.name}"
+                found.append(full if full in sources() else node.module)
+    return tuple(dict.fromkeys(found))
+
+
+def within(name: str, prefix: str) -> bool:
+    return name == prefix or name.startswith(prefix + ".")
+
+
+def relative(name: str) -> str:
+    return sources()[name].relative_to(PROJECT).as_posix()
+
+
+def own_part(name: str) -> str:
+    return max((part for part in ALLOWED if within(name, part)), key=len)
+
+
+def may_import(name: str, imported: str) -> bool:
+    part = own_part(name)
+    if imported == "hyperbox":
+        return "hyperbox" in ALLOWED[part]
+    if part == "hyperbox.cli":
+        return not within(imported, "suites") and not within(imported, "workloads")
+    own = (part,) if part != "hyperbox" else ()
+    granted = [prefix for prefix in ALLOWED[part] if prefix != "hyperbox"]
+    return any(within(imported, prefix) for prefix in (*own, *granted))
+
+
+def closure(name: str) -> frozenset[str]:
+    """Everything of the project that importing a module runs, parents included."""
+    seen: set[str] = set()
+    waiting = [name]
+    while waiting:
+        module = waiting.pop()
+        if module in seen or module not in sources():
+            continue
+        seen.add(module)
+        parents = module.split(".")
+        waiting += [".".join(parents[:depth]) for depth in range(1, len(parents))]
+        waiting += imports(module)
+    return frozenset(seen)
+
+
+@pytest.mark.parametrize("name", sources())
+def test_imports_point_downwards(name: str) -> None:
+    ours = [imported for imported in imports(name) if imported.partition(".")[0] in OURS]
+    assert [imported for imported in ours if not may_import(name, imported)] == []
+
+
+@pytest.mark.parametrize("name", sources())
+def test_no_module_imports_itself_through_others(name: str) -> None:
+    assert all(
+        name not in closure(imported) or within(name, imported) for imported in imports(name)
+    )
+
+
+def in_guests() -> Iterator[str]:
+    """Modules that run under the bare python of a guest."""
+    for name in sources():
+        if within(name, "suites.benchmarks"):
+            continue
+        if name.startswith(("suites.", "workloads.")) or any(within(name, p) for p in PRODUCT):
+            yield name
+    yield "hyperbox.harness.lab.agent"
+
+
+@pytest.mark.parametrize("name", in_guests())
+def test_what_runs_in_guests_needs_the_standard_library_only(name: str) -> None:
+    foreign = {
+        f"{module} imports {imported}"
+        for module in closure(name)
+        for imported in imports(module)
+        if imported.partition(".")[0] not in {*OURS, *sys.stdlib_module_names}
+    }
+    assert foreign == set()
+
+
+def called(node: ast.AST) -> tuple[str, str]:
+    """Receiver and name of a call, such as ("os", "open"); ("", "") if it is none."""
+    if isinstance(node, ast.Call):
+        if isinstance(node.func, ast.Attribute):
+            return ast.unparse(node.func.value), node.func.attr
+        if isinstance(node.func, ast.Name):
+            return "", node.func.id
+    return "", ""
+
+
+def starts(node: ast.AST) -> bool:
+    if isinstance(node, ast.ImportFrom) and node.module in STARTERS:
+        return any(alias.name in STARTERS[node.module] for alias in node.names)
+    receiver, name = called(node)
+    if receiver == "os" and name.startswith(("exec", "spawn")):
+        return True
+    return name in STARTERS.get(receiver, ())
+
+
+def writes(node: ast.AST) -> bool:
+    receiver, name = called(node)
+    if not isinstance(node, ast.Call) or receiver == "files":
+        return False
+    if name in ("write_text", "write_bytes", "touch") and receiver:
+        return True
+    if receiver == "os" and name == "open":
+        return any(flag in ast.unparse(node) for flag in ("O_WRONLY", "O_RDWR", "O_CREAT"))
+    if receiver == "shutil" and (name.startswith("copy") or name == "move"):
+        return True
+    if receiver == "tempfile" and name in ("mkstemp", "NamedTemporaryFile"):
+        return True
+    return name == "open" and set(mode_of(node, receiver)) & set("wax+") != set()
+
+
+def mode_of(call: ast.Call, receiver: str) -> str:
+    """Mode of an open(): second argument of the function, first of the method."""
+    place = 0 if receiver else 1
+    given = [keyword.value for keyword in call.keywords if keyword.arg == "mode"]
+    given += call.args[place : place + 1]
+    constants = [arg.value for arg in given if isinstance(arg, ast.Constant)]
+    return "".join(value for value in constants if isinstance(value, str))
+
+
+def lines(name: str, rule: Callable[[ast.AST], bool]) -> list[int]:
+    return [getattr(node, "lineno", 0) for node in ast.walk(tree(name)) if rule(node)]
+
+
+def behind_doors() -> list[str]:
+    return [name for name in sources() if not within(name, "suites.benchmarks")]
+
+
+@pytest.mark.parametrize("name", behind_doors())
+def test_programs_start_through_one_door(name: str) -> None:
+    if relative(name) not in MAY_START:
+        assert lines(name, starts) == []
+
+
+@pytest.mark.parametrize("name", behind_doors())
+def test_files_are_written_through_one_door(name: str) -> None:
+    path = relative(name)
+    if path not in MAY_WRITE and not path.startswith(KERNEL_INTERFACES):
+        assert lines(name, writes) == []
+
+
+@pytest.mark.parametrize(("listed", "rule"), [(MAY_START, starts), (MAY_WRITE, writes)])
+def test_every_exception_is_still_needed(
+    listed: Mapping[str, str], rule: Callable[[ast.AST], bool]
+) -> None:
+    by_path = {relative(name): name for name in sources()}
+    assert [p for p in listed if p not in by_path or not lines(by_path[p], rule)] == []
+
+
+@pytest.mark.parametrize("name", sources())
+def test_module_is_one_noun_of_readable_size(name: str) -> None:
+    path = sources()[name]
+    assert path.stem not in ("utils", "helpers", "common", "manager", "misc")
+    assert len(path.read_text().splitlines()) <= 500
+    assert ast.get_docstring(tree(name)), "a module says what it is"
+
+
+@pytest.mark.parametrize("name", sources())
+def test_public_names_are_listed_and_exist(name: str) -> None:
+    body = tree(name).body
+    listed = [
+        ast.literal_eval(node.value)
+        for node in body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
+    ]
+    defined = {n.name for n in body if isinstance(n, ast.ClassDef | ast.FunctionDef)}
+    for node in body:
+        if isinstance(node, ast.Assign):
+            defined |= {ast.unparse(target) for target in node.targets}
+        elif isinstance(node, ast.AnnAssign):
+            defined.add(ast.unparse(node.target))
+    assert all(set(public) <= defined for public in listed)
