@@ -1,0 +1,162 @@
+"""The README says only what is so: commands, options, exit codes, paths, gates."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import itertools
+import re
+import shlex
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from hyperbox import config
+from hyperbox.cli.main import main
+from hyperbox.errors import ExitCode
+from hyperbox.harness.declarations import load_suites, read_toml
+from hyperbox.harness.model import Lane
+
+PROJECT = Path(__file__).resolve().parents[1]
+DOCUMENTS = ("README.md", "CONTRIBUTING.md")
+FIRST = "./bootstrap hyperbox validate"
+SECOND = "./bootstrap pytest"
+PLACEHOLDER = re.compile(r"NAME\b|bzImage|staging/")
+
+
+def text(document: str = "README.md") -> str:
+    return (PROJECT / document).read_text()
+
+
+def blocks(language: str, document: str = "README.md") -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", text(document), re.DOTALL | re.MULTILINE)
+
+
+def commands(document: str) -> list[str]:
+    return [line for block in blocks("sh", document) for line in block.splitlines()]
+
+
+def spans(document: str) -> list[str]:
+    """Inline code outside of code blocks."""
+    prose = re.sub(r"^```.*?^```$", "", text(document), flags=re.DOTALL | re.MULTILINE)
+    return re.findall(r"`([^`\n]+)`", prose)
+
+
+def hyperbox_lines() -> list[str]:
+    """Every use of the hyperbox command in the documents, from its verb on."""
+    lines = []
+    for document in DOCUMENTS:
+        for line in [*commands(document), *spans(document)]:
+            found = re.match(r"(?:\./bootstrap )?hyperbox ([a-z].*)", line)
+            if found:
+                lines.append(found.group(1))
+    return sorted(set(lines))
+
+
+@cache
+def help_of(*verb: str) -> str:
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out), pytest.raises(SystemExit) as ended:
+        main([*verb, "--help"])
+    assert ended.value.code == 0
+    return out.getvalue()
+
+
+def verb_of(words: list[str]) -> tuple[str, ...]:
+    return tuple(words[:2]) if words[0] == "kernels" and len(words) > 1 else tuple(words[:1])
+
+
+def test_the_two_commands_come_first_and_once() -> None:
+    assert [block.strip() for block in blocks("sh")[:2]] == [FIRST, SECOND]
+    assert commands("README.md").count(FIRST) == 1
+    assert commands("README.md").count(SECOND) == 1
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_commands_run_in_a_fresh_clone(document: str) -> None:
+    strange = [c for c in commands(document) if not c.startswith(("./bootstrap ", ".ci/run"))]
+    assert strange == []
+    assert all(shlex.split(command) for command in commands(document))
+
+
+@pytest.mark.parametrize("line", hyperbox_lines())
+def test_verbs_and_options_exist(line: str) -> None:
+    words = shlex.split(line)
+    described = help_of(*verb_of(words))
+    for option in (word for word in words if word.startswith("--")):
+        assert re.search(rf"(?<![\w-]){re.escape(option)}(?![\w-])", described), option
+
+
+@pytest.mark.parametrize("option", sorted({s for s in spans("README.md") if s.startswith("--")}))
+def test_options_in_the_prose_exist(option: str) -> None:
+    verbs = [("validate",), ("report",), ("doctor",), ("kernels", "fetch")]
+    pattern = rf"(?<![\w-]){re.escape(option.split(maxsplit=1)[0])}(?![\w-])"
+    assert any(re.search(pattern, help_of(*verb)) for verb in verbs)
+
+
+def test_values_in_commands_are_known() -> None:
+    """Kernels, gates and sets that the examples name can be asked for."""
+    matrix = read_toml(PROJECT / "vm-images/matrix.toml")
+    kernels = {entry["series"] for entry in matrix["kernel"]} | set(matrix["sets"]) | {"all"}
+    gates = {gate.id for suite in load_suites() for gate in suite.gates}
+    gates |= {suite.id for suite in load_suites()}
+    for line in hyperbox_lines():
+        words = [word for word in shlex.split(line) if not PLACEHOLDER.search(word)]
+        for before, word in itertools.pairwise(words):
+            if before == "--kernel" or words[:2] in (["kernels", "fetch"], ["kernels", "update"]):
+                assert word in kernels | {"fetch", "update"}, line
+            elif words[0] == "validate" and not word.startswith("-"):
+                assert before.startswith("--") or word in gates, line
+
+
+def test_exit_codes_are_all_listed() -> None:
+    listed = re.findall(r"^\| (\d+) \|", text(), re.MULTILINE)
+    assert [int(code) for code in listed] == [code.value for code in ExitCode]
+
+
+def test_lanes_are_all_listed() -> None:
+    table = text().split("### Lanes")[1].split("###")[0]
+    listed = re.findall(r"^\| `(\w+)`", table, re.MULTILINE)
+    assert {*listed} == {*Lane} - {Lane.HOST} | {"auto"}
+    assert "| `exact` (default)" in table
+    assert config.Settings().lane == "exact"
+
+
+def test_settings_of_the_example_file_exist(tmp_path: Path) -> None:
+    (example,) = blocks("toml")
+    path = tmp_path / "hyperbox.toml"
+    path.write_text(example)
+    known = {setting.name: setting for setting in config.declarations()}
+    for line in example.splitlines():
+        name = line.partition(" ")[0]
+        assert known[name].in_file
+        assert f"{known[name].option}, {known[name].variable}" in line
+    assert read_toml(path).keys() <= known.keys()
+
+
+def test_gates_are_those_of_the_suites() -> None:
+    table = text().split("## What is there")[1].split("##")[0]
+    listed = re.findall(r"^\| `([\w.]+)`", table, re.MULTILINE)
+    assert listed
+    assert {*listed} == {gate.id for suite in load_suites() for gate in suite.gates}
+
+
+def test_variables_exist_in_the_source() -> None:
+    source = "".join(path.read_text() for path in (PROJECT / "hyperbox").rglob("*.py"))
+    settings = {setting.variable for setting in config.declarations()} | {"HYPERBOX_CONFIG"}
+    for document in DOCUMENTS:
+        for variable in set(re.findall(r"HYPERBOX_[A-Z_]+", text(document))):
+            assert variable in settings or variable in source, variable
+
+
+@pytest.mark.parametrize("document", [*DOCUMENTS, "CHANGELOG.md"])
+def test_links_lead_somewhere(document: str) -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", text(document)):
+        if not target.startswith("https://"):
+            assert (PROJECT / target).exists(), target
+
+
+def test_licence_is_the_declared_one() -> None:
+    assert read_toml(PROJECT / "pyproject.toml")["project"]["license"] == "Apache-2.0"
+    assert "Apache License\n                           Version 2.0" in text("LICENSE")
