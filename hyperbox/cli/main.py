@@ -52,8 +52,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if error.hint:
             _complain(f"hint: {error.hint}")
         return error.exit_code
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         _complain("hyperbox: interrupted")
+        if error.args:
+            _complain(f"hint: {error}")
         return ExitCode.INTERRUPTED
     except BrokenPipeError:
         _abandon_output()

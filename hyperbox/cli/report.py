@@ -13,7 +13,7 @@ from rich.console import Console
 
 from hyperbox.harness.report.data import RunData
 from hyperbox.harness.report.page import write_report
-from hyperbox.harness.report.tables import verdict_table
+from hyperbox.harness.report.tables import headline_text, verdict_table
 from hyperbox.harness.runs.loading import load_run
 from hyperbox.harness.verdicts.gates import exit_code
 
@@ -68,6 +68,7 @@ def _shown(run: RunData, pages: tuple[Path, ...]) -> str:
     console = Console()
     with console.capture() as capture:
         console.print(verdict_table(run))
+        console.print(headline_text(run))
     lines = [f"run directory: {run.directory}"]
     lines += [f"report: {page}" for page in pages if page.suffix == ".html"]
     return capture.get() + "\n".join(lines) + "\n"

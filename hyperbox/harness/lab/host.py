@@ -7,6 +7,7 @@ record (SKIP), not an error. What a machine was given (files) is removed when it
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import signal
 import subprocess
@@ -211,6 +212,7 @@ def _kernel_messages() -> list[str]:
         return []
 
 
+@functools.cache
 def _config() -> str:
     with contextlib.suppress(OSError):
         return Path(f"/boot/config-{os.uname().release}").read_text(errors="replace")

@@ -139,14 +139,14 @@ class RunStore:
     def exclusive(self) -> Iterator[None]:
         """Hold the run against a second hyperbox; what dead ones left is removed first."""
         self.directory.mkdir(parents=True, exist_ok=True)
-        with (self.directory / "run.lock").open("a") as stream:
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise ConfigError(f"another hyperbox works in {self.directory}") from None
+        handle = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            _lock(handle, self.directory)
             for leftover in self.directory.glob("cells/*/.attempt-*"):
                 shutil.rmtree(leftover, ignore_errors=True)
             yield
+        finally:
+            os.close(handle)
 
     def info(self) -> RunInfo:
         """Read and check ``run.json``."""
@@ -290,6 +290,14 @@ def _samples_table(samples: tuple[Sample, ...], experiment: Experiment) -> bytes
     buffer = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(rows, schema=_COLUMNS), buffer)
     return buffer.getvalue()
+
+
+def _lock(handle: int, directory: Path) -> None:
+    """Take the lock that the kernel drops when this process dies, however it dies."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise ConfigError(f"another hyperbox works in {directory}") from None
 
 
 def _publish(scratch: Path, target: Path) -> bool:

@@ -18,7 +18,7 @@ from typing import Protocol
 
 import hyperbox
 from hyperbox.config import Settings
-from hyperbox.errors import ConfigError, HarnessError
+from hyperbox.errors import ConfigError, HarnessError, HyperboxError
 from hyperbox.harness.declarations import load_suites
 from hyperbox.harness.lab.host import HOST, HostLaboratory, host_facts
 from hyperbox.harness.lab.kernel_kit import KernelKit, kernel_kit
@@ -224,14 +224,26 @@ def _status(store: RunStore) -> Iterator[None]:
     """Keep ``run.json``'s status true, however the block ends."""
     if store.info().status != "running":
         store.set_status("running")
+    again = f"go on with: hyperbox validate --resume {store.directory}"
     try:
         yield
-    except BaseException as error:
-        ending = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-        with contextlib.suppress(HarnessError):  # the disk may be full: the error says so
-            store.set_status(ending)
+    except KeyboardInterrupt:
+        _end(store, "interrupted")
+        raise KeyboardInterrupt(again) from None
+    except HyperboxError as error:
+        _end(store, "failed")
+        error.hint = f"{error.hint}; {again}" if error.hint else again
+        raise
+    except BaseException:
+        _end(store, "failed")
         raise
     store.set_status("complete")
+
+
+def _end(store: RunStore, status: str) -> None:
+    """Note how the run ended, if it can be noted: the disk may be full."""
+    with contextlib.suppress(HyperboxError):
+        store.set_status(status)
 
 
 def _check_space(settings: Settings) -> None:

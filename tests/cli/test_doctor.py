@@ -1,0 +1,89 @@
+"""``hyperbox doctor``: what is missing, and leftovers of killed runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hyperbox.cli.main import main
+from hyperbox.harness.lab.vm import SHARED_MEMORY
+from hyperbox.harness.runs.leftovers import clear_leftovers, leftovers
+
+
+def _dead_pid() -> int:
+    process = subprocess.Popen(["true"])
+    process.wait()
+    return process.pid
+
+
+@pytest.fixture
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TMPDIR", os.fspath(tmp_path))
+
+
+@pytest.mark.usefixtures("_elsewhere")
+def test_only_files_of_dead_processes_are_leftovers(tmp_path: Path) -> None:
+    dead = SHARED_MEMORY / f"hyperbox-{_dead_pid()}-0.ram"
+    alive = SHARED_MEMORY / f"hyperbox-{os.getpid()}-test.ram"
+    foreign = SHARED_MEMORY / "hyperbox-notes-1"
+    scratch = tmp_path / "run" / "cells" / "key" / f".attempt-{_dead_pid()}-7"
+    try:
+        for path in (dead, alive, foreign):
+            path.touch()
+        scratch.mkdir(parents=True)
+        assert {dead, scratch} <= set(leftovers([tmp_path / "run"]))
+        removed = clear_leftovers([tmp_path / "run"])
+        assert {dead, scratch} <= set(removed)
+        assert not dead.exists()
+        assert not scratch.exists()
+        assert alive.exists()
+        assert foreign.exists()
+    finally:
+        for path in (dead, alive, foreign):
+            path.unlink(missing_ok=True)
+
+
+@pytest.mark.usefixtures("_elsewhere")
+def test_facts_and_mends_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    code = main(["doctor", "--json"])
+    checks = json.loads(capsys.readouterr().out)["checks"]
+    names = {check["name"] for check in checks}
+    assert {"python", "qemu", "mmdebstrap", "kvm", "shared memory", "cache"} <= names
+    missing = [check for check in checks if check["required"] and not check["fine"]]
+    assert code == (3 if missing else 0)
+    assert all(check["fine"] or check["mend"] for check in checks)
+
+
+@pytest.mark.usefixtures("_elsewhere")
+def test_a_bare_machine_gets_the_package_names(tmp_path: Path) -> None:
+    bare = {"PATH": os.fspath(tmp_path), "HYPERBOX_CACHE": os.fspath(tmp_path / "cache")}
+    program = (
+        "import hyperbox.processes as p; p._SEARCH_PATH = '/nowhere'\n"
+        "from hyperbox.cli.main import main; raise SystemExit(main(['doctor', '--json']))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**bare, "PYTHONPATH": os.fspath(Path(__file__).parents[2])},
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 3, done.stderr
+    checks = {check["name"]: check for check in json.loads(done.stdout)["checks"]}
+    assert checks["mmdebstrap"]["mend"] == "apt-get install --no-install-recommends mmdebstrap"
+    assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.usefixtures("_elsewhere")
+def test_repair_says_what_it_removed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    scratch = tmp_path / "runs" / "one" / "cells" / "key" / f".attempt-{_dead_pid()}-7"
+    scratch.mkdir(parents=True)
+    main(["doctor", "--repair"])
+    said = capsys.readouterr().out
+    assert f"removed runs/one/cells/key/{scratch.name}" in said
+    assert not scratch.exists()

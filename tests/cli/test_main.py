@@ -1,0 +1,65 @@
+"""The command line: one line per error, its exit code, and quick help."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from hyperbox.cli.main import main
+from hyperbox.errors import ExitCode
+
+
+@pytest.mark.parametrize(
+    ("words", "message", "hint"),
+    [
+        ([], "no verb given", "known: doctor"),
+        (["validte"], "no verb 'validte'", "did you mean validate?"),
+        (["--colour"], "following arguments are required", "--help"),
+        (["validate", "--colour"], "unrecognized arguments: --colour", "--help"),
+        (["validate", "--targe", "host"], "unrecognized arguments", "--help"),
+        (["validate", "--lane", "slow"], "invalid choice: 'slow'", "hyperbox validate --help"),
+        (["validate", "--jobs", "0"], "--jobs must be a whole number from 1 up", ""),
+        (["report", "/nonexistent"], "/nonexistent is not a run directory", "validate"),
+    ],
+)
+def test_bad_usage_is_one_line_and_a_hint(
+    words: list[str], message: str, hint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words) == ExitCode.BAD_USAGE
+    said = capsys.readouterr()
+    assert said.out == ""
+    lines = said.err.splitlines()
+    assert lines[0].startswith("hyperbox: error: ")
+    assert message in lines[0]
+    assert len(lines) == (2 if hint else 1)
+    assert hint in lines[-1]
+
+
+@pytest.mark.parametrize("words", [["--help"], ["validate", "--help"], ["--version"]])
+def test_help_and_version_exit_with_0(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(words)
+    assert caught.value.code == 0
+    assert "hyperbox" in capsys.readouterr().out
+
+
+def test_help_imports_no_heavy_package() -> None:
+    program = (
+        "import sys; from hyperbox.cli.main import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "heavy = {'numpy', 'pandas', 'pyarrow', 'scipy', 'matplotlib', 'rich', 'qemu'}\n"
+        "sys.exit(str(heavy & sys.modules.keys()) if heavy & sys.modules.keys() else 0)"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, stdout=subprocess.DEVNULL)
+
+
+def test_a_reader_that_goes_away_is_no_traceback() -> None:
+    command = f"{sys.executable} -m hyperbox doctor --json"
+    done = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {command} | true"], capture_output=True, check=False
+    )
+    assert b"Traceback" not in done.stderr
+    assert b"Exception" not in done.stderr

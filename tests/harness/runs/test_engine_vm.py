@@ -1,0 +1,97 @@
+"""The engine on real guests: measured, crashed, skipped, and nothing left behind."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import os
+from pathlib import Path
+
+import pytest
+
+from hyperbox.harness.declarations import parse_suite
+from hyperbox.harness.lab.kernel_kit import kernel_kit
+from hyperbox.harness.lab.vm import SHARED_MEMORY
+from hyperbox.harness.lab.vm_laboratory import VmLaboratory, choose_lane
+from hyperbox.harness.model import Outcome
+from hyperbox.harness.runs.attempt import State
+from hyperbox.harness.runs.engine import run_plan
+from hyperbox.harness.runs.loading import load_run
+from hyperbox.harness.runs.plan import make_plan
+from hyperbox.harness.runs.store import RunStore
+
+_WORK = """
+import json, os, sys
+count = 20_000 if sys.argv[1] == "off" else 10_000
+total = sum(range(count + len(os.environ["HYPERBOX_PADDING"]) % 7))
+print(json.dumps({"metrics": {"work": count}}))
+"""
+_PANIC = "import pathlib; pathlib.Path('/proc/sysrq-trigger').write_text('c')"
+_SKIP = """print('{"skip": "this kernel cannot"}'); raise SystemExit(77)"""
+
+
+def _experiment(name: str, program: str) -> dict[str, object]:
+    return {
+        "id": f"demo.{name}",
+        "title": name,
+        "program": ["python3", "-c", program, "{arm}"],
+        "blocks": 8,
+        "arms": [{"id": "off", "title": "off"}, {"id": "on", "title": "on"}],
+        "metrics": [{"id": "work", "title": "Work", "unit": "1"}],
+    }
+
+
+def _gate(name: str) -> dict[str, object]:
+    facts = {"experiment": f"demo.{name}", "metric": "work", "arm": "on", "baseline": "off"}
+    rule = {"rule": "reduces_at_least", "margin": 0.05}
+    return {"id": f"demo.{name}.less", "title": name, "target": "less", **facts, **rule}
+
+
+@pytest.mark.vm
+def test_guests_are_measured_and_a_panic_costs_its_own_cell_only(tmp_path: Path) -> None:
+    programs = {"work": _WORK, "panic": _PANIC, "skip": _SKIP}
+    suite = parse_suite(
+        {
+            "id": "demo",
+            "title": "Demo",
+            "experiment": [_experiment(name, program) for name, program in programs.items()],
+            "gate": [_gate(name) for name in programs],
+        },
+        Path("suite.toml"),
+    )
+    kits = [kernel_kit("6.12")]
+    lane = choose_lane("fast", kits)
+    plan = make_plan([suite], kernels=["6.12"], lane=lane.lane, seed=1)
+    asked = {"names": [], "kernels": ["6.12"], "modules": None, "blocks": None, "suites": None}
+    store = RunStore.create(
+        tmp_path / "run",
+        plan,
+        target="vm",
+        asked={**asked, "allow_host_changes": False},
+        versions={"hyperbox": "0"},
+        environment={},
+    )
+    with (
+        contextlib.closing(VmLaboratory(kits, lane=lane)) as laboratory,
+        concurrent.futures.ThreadPoolExecutor(2) as executor,
+    ):
+        run_plan(plan, laboratory, store, executor)
+
+    run = load_run(store.directory)
+    outcomes = {verdict.gate: verdict.outcome for verdict in run.verdicts}
+    assert outcomes == {
+        "demo.work.less": Outcome.PASS,
+        "demo.panic.less": Outcome.ERROR,
+        "demo.skip.less": Outcome.SKIP,
+    }
+    panicked = store.records(plan.cells()[1])
+    assert [record.state for record in panicked] == [State.FAILED, State.FAILED]
+    assert panicked[0].document["error"] == "GuestCrash"
+    assert "sysrq" in panicked[0].document["fingerprint"]
+    assert "Kernel panic" in (panicked[0].directory / "serial.log").read_text()
+    worked = store.latest(plan.cells()[0])
+    assert worked is not None
+    assert "Linux version 6.12" in (worked.directory / "dmesg.txt").read_text()
+    assert "CONFIG_PSI=y" in (worked.directory / "kernel.config").read_text()
+    assert run.kernels[0]["sha256"] == kits[0].sha256
+    assert not list(SHARED_MEMORY.glob(f"hyperbox-{os.getpid()}-*"))
