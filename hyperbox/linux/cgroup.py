@@ -1,1 +1,140 @@
-raise RuntimeError('NOTE FROM THE LEAD to whoever writes hyperbox/linux/*: I overwrote your version of cgroup.py by accident at 01:17. Yours wins: write yours again from your context (also keep your knob, mounts, modules, block_stat, process_clock). A fallback of mine, to borrow from, lies in /tmp/mine/linux/cgroup.py and /tmp/mine/memory/{psi,monitor}.py')
+"""Control groups, version 2: make one, limit it, move processes, remove it.
+
+Follows Documentation/admin-guide/cgroup-v2.rst.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from hyperbox.errors import KernelFeatureMissing, WorkloadError
+from hyperbox.linux.knob import read_knob, write_knob
+from hyperbox.linux.mounts import mounts
+
+__all__ = ["Cgroup", "cgroup", "cgroup_root", "parse_flat_keyed"]
+
+_PATIENCE_S = 5.0  # a cgroup stays busy until its last task is reaped
+
+
+class Cgroup:
+    """A cgroup that exists, by its directory."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    def limit(self, name: str, value: str | int) -> None:
+        """Write one of its files, for example ``memory.max`` in bytes."""
+        write_knob(self.directory / name, value)
+
+    def read(self, name: str) -> str:
+        """Read one of its files."""
+        return read_knob(self.directory / name)
+
+    def counters(self, name: str) -> dict[str, int]:
+        """Read a file of ``key value`` lines, for example ``memory.stat``."""
+        return parse_flat_keyed(self.read(name))
+
+    def add(self, pid: int) -> None:
+        """Move a process here, with all its threads."""
+        self.limit("cgroup.procs", pid)
+
+    def processes(self) -> tuple[int, ...]:
+        """Give the processes in it."""
+        return tuple(int(word) for word in self.read("cgroup.procs").split())
+
+    def remove(self) -> None:
+        """Move what still runs in it to its parent and remove it.
+
+        Raises
+        ------
+        WorkloadError
+            If it stays busy for 5 s.
+        """
+        deadline = time.monotonic() + _PATIENCE_S
+        while not self._removed(deadline):
+            for pid in self.processes():
+                with contextlib.suppress(WorkloadError):  # it ended meanwhile
+                    Cgroup(self.directory.parent).add(pid)
+            time.sleep(0.01)
+
+    def _removed(self, deadline: float) -> bool:
+        try:
+            self.directory.rmdir()
+        except FileNotFoundError:
+            return True
+        except OSError as error:
+            if error.errno != errno.EBUSY or time.monotonic() > deadline:
+                raise WorkloadError(f"cannot remove {self.directory}: {error}") from error
+            return False
+        return True
+
+
+def cgroup_root() -> Path:
+    """Give where cgroup v2 is mounted, purely or beside version 1.
+
+    Raises
+    ------
+    KernelFeatureMissing
+        If it is mounted nowhere.
+    """
+    found = mounts("cgroup2")
+    if not found:
+        raise KernelFeatureMissing("cgroup v2 is not mounted")
+    return found[0].point
+
+
+@contextlib.contextmanager
+def cgroup(
+    name: str, *, controllers: Sequence[str] = (), root: Path | None = None
+) -> Iterator[Cgroup]:
+    """Give a new cgroup below `root` (default: the hierarchy's root); it is removed after.
+
+    `controllers` are switched on for the children of `root` where they are not, and off
+    again at the end.
+
+    Raises
+    ------
+    KernelFeatureMissing
+        If cgroup v2 is not mounted or a controller is not available in it.
+    """
+    top = cgroup_root() if root is None else root
+    with contextlib.ExitStack() as stack:
+        for controller in controllers:
+            _enable(stack, top, controller)
+        group = Cgroup(top / name)
+        try:
+            group.directory.mkdir()
+        except OSError as error:
+            hint = "run as root" if error.errno in (errno.EACCES, errno.EPERM) else ""
+            message = f"cannot make {group.directory}: {error.strerror}"
+            raise WorkloadError(message, hint=hint) from error
+        stack.callback(group.remove)
+        yield group
+
+
+def parse_flat_keyed(text: str) -> dict[str, int]:
+    """Parse ``key value`` lines; ValueError if a line is anything else."""
+    values = {}
+    for line in text.splitlines():
+        key, _, value = line.partition(" ")
+        values[key] = int(value)
+    return values
+
+
+def _enable(stack: contextlib.ExitStack, top: Path, controller: str) -> None:
+    if controller not in read_knob(top / "cgroup.controllers").split():
+        raise KernelFeatureMissing(f"cgroup v2 at {os.fspath(top)} has no {controller} controller")
+    knob = top / "cgroup.subtree_control"
+    if controller not in read_knob(knob).split():
+        write_knob(knob, f"+{controller}")
+        stack.callback(_disable, knob, controller)
+
+
+def _disable(knob: Path, controller: str) -> None:
+    with contextlib.suppress(WorkloadError):  # another cgroup has begun to use it
+        write_knob(knob, f"-{controller}")

@@ -1,1 +1,92 @@
-raise RuntimeError('NOTE FROM THE LEAD to whoever writes hyperbox/linux/*: I overwrote your version of swap.py by accident at 01:17. Yours wins: write yours again from your context (also keep your knob, mounts, modules, block_stat, process_clock). A fallback of mine, to borrow from, lies in /tmp/mine/linux/swap.py and /tmp/mine/memory/{psi,monitor}.py')
+"""Swap areas: mkswap(8), swapon(2), swapoff(2) and ``/proc/swaps``."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from hyperbox.errors import KernelFeatureMissing, WorkloadError
+from hyperbox.linux.mounts import unescape
+from hyperbox.processes import require, run
+
+__all__ = ["SwapArea", "parse_swaps", "swap_areas", "swap_off", "swap_on", "swapping"]
+
+_PREFER = 0x8000  # SWAP_FLAG_PREFER of swapon(2); the priority is in the lower 15 bits
+_HIGHEST = 0x7FFF
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+@dataclass(frozen=True)
+class SwapArea:
+    """One line of ``/proc/swaps``; sizes in bytes, a higher priority is filled first."""
+
+    path: str
+    kind: str
+    size: int
+    used: int
+    priority: int
+
+
+def parse_swaps(text: str) -> tuple[SwapArea, ...]:
+    """Parse ``/proc/swaps``; ValueError names a line of unknown shape."""
+    return tuple(_area(line) for line in text.splitlines()[1:])
+
+
+def swap_areas() -> tuple[SwapArea, ...]:
+    """Give the active swap areas; none if the kernel has no swapping."""
+    try:
+        return parse_swaps(Path("/proc/swaps").read_text(errors="surrogateescape"))
+    except FileNotFoundError:
+        return ()
+
+
+def swap_on(device: Path, priority: int | None = None) -> None:
+    """Begin to swap to a device that holds a swap signature.
+
+    `priority` is 0 to 32767; None takes the kernel's next lower negative one.
+    """
+    flags = 0
+    if priority is not None:
+        if not 0 <= priority <= _HIGHEST:
+            raise ValueError(f"priority {priority} is outside 0 ... {_HIGHEST}")
+        flags = _PREFER | priority
+    if _libc.swapon(ctypes.c_char_p(os.fsencode(device)), ctypes.c_int(flags)) != 0:
+        raise _explained("swap to", device)
+
+
+def swap_off(device: Path) -> None:
+    """Bring everything back from a device and stop swapping to it."""
+    if _libc.swapoff(ctypes.c_char_p(os.fsencode(device))) != 0:
+        raise _explained("stop swapping to", device)
+
+
+@contextlib.contextmanager
+def swapping(device: Path, priority: int | None = None) -> Iterator[None]:
+    """Format `device` (its content is lost) and swap to it for the block."""
+    run([require("mkswap", "util-linux"), device], timeout=60)
+    swap_on(device, priority)
+    try:
+        yield
+    finally:
+        swap_off(device)
+
+
+def _area(line: str) -> SwapArea:
+    try:
+        path, kind, size, used, priority = line.split()
+        return SwapArea(unescape(path), kind, int(size) << 10, int(used) << 10, int(priority))
+    except ValueError:
+        raise ValueError(f"not a line of /proc/swaps: {line!r}") from None
+
+
+def _explained(what: str, device: Path) -> WorkloadError | KernelFeatureMissing:
+    number = ctypes.get_errno()
+    message = f"cannot {what} {device}: {os.strerror(number)}"
+    if number == errno.ENOSYS:
+        return KernelFeatureMissing(message)
+    return WorkloadError(message, hint="run as root" if number == errno.EPERM else "")
