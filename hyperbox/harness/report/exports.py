@@ -9,6 +9,7 @@ from typing import Any
 
 from hyperbox.harness.report.data import RunData
 from hyperbox.harness.report.matrix import Entry, entries, headline
+from hyperbox.harness.verdicts.wording import legible
 
 __all__ = ["CSV_COLUMNS", "summary", "verdicts_csv"]
 
@@ -48,11 +49,12 @@ def summary(run: RunData) -> dict[str, Any]:
         "lane": str(run.lane),
         "seed": run.seed,
         "outcome": str(told.outcome),
-        "headline": told.text,
+        "headline": legible(told.text),
         "exit_code": int(told.code),
         "reproduce": run.reproduce,
         "verdicts": [
-            {**_record(entry, run), "remarks": list(entry.remarks)} for entry in entries(run)
+            {**_record(entry, run), "remarks": [legible(remark) for remark in entry.remarks]}
+            for entry in entries(run)
         ],
     }
 
@@ -71,7 +73,7 @@ def _record(entry: Entry, run: RunData) -> dict[str, Any]:
     details = verdict.details if verdict else {}
     return {
         "run": run.run_id,
-        "kernel": entry.kernel,
+        "kernel": legible(entry.kernel),
         "gate": entry.gate.id,
         "lane": str(verdict.lane if verdict else run.lane),
         "outcome": entry.mark.word,
@@ -86,8 +88,8 @@ def _record(entry: Entry, run: RunData) -> dict[str, Any]:
         "unit": "1" if entry.gate.is_ratio else entry.unit,
         "p_met": _finite(details.get("p_met")),
         "p_missed": _finite(details.get("p_missed")),
-        "reason": entry.reason,
-        "remarks": "; ".join(entry.remarks),
+        "reason": legible(entry.reason),
+        "remarks": legible("; ".join(entry.remarks)),
     }
 
 

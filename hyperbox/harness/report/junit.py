@@ -6,17 +6,16 @@ must never count them as passed.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from xml.etree import ElementTree as ET
 
 from hyperbox.harness.model import Outcome
 from hyperbox.harness.report.data import RunData
 from hyperbox.harness.report.matrix import Entry, entries, kernel_labels
+from hyperbox.harness.verdicts.wording import legible
 
 __all__ = ["junit_xml"]
 
-_ILLEGAL = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _TAGS = {Outcome.FAIL: "failure", Outcome.ERROR: "error"}
 
 
@@ -37,32 +36,32 @@ def _add_suite(root: ET.Element, run: RunData, kernel: str, matrix: Sequence[Ent
         root,
         "testsuite",
         {
-            "name": _legal(f"hyperbox.{kernel}"),
+            "name": legible(f"hyperbox.{kernel}"),
             "tests": str(len(matrix)),
             "failures": str(tags.count("failure")),
             "errors": str(tags.count("error")),
             "skipped": str(tags.count("skipped")),
             "time": f"{_seconds(run, kernel):.3f}",
-            "timestamp": _legal(run.created),
+            "timestamp": legible(run.created),
         },
     )
     properties = ET.SubElement(suite, "properties")
     facts = {"run": run.run_id, "lane": run.lane, "hyperbox": run.hyperbox_version}
     for name, value in facts.items():
-        ET.SubElement(properties, "property", {"name": name, "value": _legal(value)})
+        ET.SubElement(properties, "property", {"name": name, "value": legible(value)})
     for entry, tag in zip(matrix, tags, strict=True):
         case = ET.SubElement(
             suite,
             "testcase",
-            {"classname": _legal(f"hyperbox.{kernel}"), "name": _legal(entry.gate.id)},
+            {"classname": legible(f"hyperbox.{kernel}"), "name": legible(entry.gate.id)},
         )
         if tag:
-            message = _legal(f"{entry.mark.word}: {entry.reason}")
+            message = legible(f"{entry.mark.word}: {entry.reason}")
             child = ET.SubElement(case, tag, {"message": message})
             if tag != "skipped":
                 child.set("type", entry.mark.word)
-                child.text = _legal(_evidence(entry))
-        ET.SubElement(case, "system-out").text = _legal(_evidence(entry))
+                child.text = legible(_evidence(entry))
+        ET.SubElement(case, "system-out").text = legible(_evidence(entry))
 
 
 def _tag(entry: Entry) -> str:
@@ -87,8 +86,3 @@ def _seconds(run: RunData, kernel: str) -> float:
                 seconds = attempt.get("seconds")
                 total += seconds if isinstance(seconds, (int, float)) else 0.0
     return total
-
-
-def _legal(text: str) -> str:
-    """Replace what XML 1.0 cannot hold (kernel logs may carry escape codes)."""
-    return _ILLEGAL.sub("\N{REPLACEMENT CHARACTER}", text)

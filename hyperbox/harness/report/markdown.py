@@ -8,6 +8,7 @@ from hyperbox.harness.report.cells import attempts, flat, metric_rows
 from hyperbox.harness.report.data import CellData, RunData
 from hyperbox.harness.report.marks import LANES, MARKS
 from hyperbox.harness.report.matrix import Entry, entries, headline, kernel_labels
+from hyperbox.harness.verdicts.wording import legible
 
 __all__ = ["markdown"]
 
@@ -97,5 +98,5 @@ def _cells(row: Sequence[str]) -> Iterable[str]:
 
 def _plain(text: str) -> str:
     """Keep measured text from becoming markup: one line, no tags, no cell borders."""
-    escaped = " ".join(text.split()).replace("\\", "\\\\").replace("|", "\\|")
+    escaped = " ".join(legible(text).split()).replace("\\", "\\\\").replace("|", "\\|")
     return escaped.replace("<", "&lt;").replace("`", "'")

@@ -69,9 +69,14 @@ class Entry:
     @property
     def estimate_text(self) -> str:
         """The estimate with unit, or "" if there is none."""
-        if self.verdict is None or self.verdict.estimate is None:
+        verdict = self.verdict
+        if verdict is None or verdict.estimate is None:
             return ""
-        return self._told(self.verdict.estimate)
+        if self.gate.is_ratio and verdict.low is not None and verdict.high is not None:
+            # The same decimals as the interval's.
+            told = relative_interval(verdict.estimate, verdict.low, verdict.high)
+            return told[: told.index(" (")]
+        return self._told(verdict.estimate)
 
     @property
     def interval_text(self) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import jinja2
+from markupsafe import Markup
 
 from hyperbox import files
 from hyperbox.harness.report.cells import attempts, flat, metric_rows
@@ -16,6 +17,7 @@ from hyperbox.harness.report.markdown import markdown
 from hyperbox.harness.report.marks import LANES, MARKS, UNTESTED
 from hyperbox.harness.report.matrix import entries, headline, kernel_labels, untested_count
 from hyperbox.harness.report.plots import forest_plot, heat_map, run_order_plot
+from hyperbox.harness.verdicts.wording import legible, typeset
 
 __all__ = ["html_page", "write_report"]
 
@@ -59,9 +61,11 @@ def html_page(run: RunData) -> str:
         loader=jinja2.FileSystemLoader(_TEMPLATES),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
+        finalize=_finished,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["typeset"] = typeset
     matrix = entries(run)
     told = headline(run)
     return environment.get_template("report.html.j2").render(
@@ -83,6 +87,13 @@ def html_page(run: RunData) -> str:
         attempts=attempts(run),
         environment=flat(run.environment),
     )
+
+
+def _finished(value: object) -> object:
+    """Clean every text that goes into the page, but not markup, which is made here."""
+    if isinstance(value, str) and not isinstance(value, Markup):
+        return legible(value)
+    return value
 
 
 def _kernel_record(record: Mapping[str, object]) -> dict[str, str]:

@@ -15,11 +15,11 @@ from hyperbox.harness.report.data import CellData, RunData
 from hyperbox.harness.report.marks import BASELINE, MARKS, TUNED
 from hyperbox.harness.report.matrix import BlockValue, Entry, block_values, entries, kernel_labels
 from hyperbox.harness.report.svg import inline_svg, plot_style
-from hyperbox.harness.verdicts.wording import number
+from hyperbox.harness.verdicts.wording import legible, number, typeset
 
 __all__ = ["forest_plot", "heat_map", "run_order_plot"]
 
-_WIDTH = 7.2
+_WIDTH = 8.2
 _GOOD = MARKS[Outcome.PASS].fill
 
 
@@ -39,7 +39,7 @@ def forest_plot(run: RunData, gate: Gate) -> str:
         rows = range(len(matrix))
         for row, entry in zip(rows, matrix, strict=True):
             _draw_estimate(axes, row, entry, cells.get(entry.kernel))
-        axes.set_yticks(rows, [entry.kernel for entry in matrix])
+        axes.set_yticks(rows, [legible(entry.kernel) for entry in matrix])
         axes.set_ylim(len(matrix) - 0.5, -0.5)
         axes.tick_params("y", length=0)
         axes.spines["left"].set_visible(False)
@@ -65,7 +65,7 @@ def heat_map(run: RunData) -> str:
             _draw_tile(axes, kernels.index(entry.kernel), gates.index(entry.gate), entry)
         axes.set_xlim(-0.5, len(kernels) - 0.5)
         axes.set_ylim(len(gates) - 0.5, -0.5)
-        axes.set_xticks(range(len(kernels)), kernels)
+        axes.set_xticks(range(len(kernels)), [legible(kernel) for kernel in kernels])
         axes.set_yticks(range(len(gates)), [gate.id for gate in gates])
         axes.xaxis.tick_top()
         axes.tick_params(length=0)
@@ -89,14 +89,15 @@ def run_order_plot(run: RunData, cell: CellData) -> str:
                 drawn.append((entry, values))
     if not drawn:
         return ""
-    columns = 2 if len(drawn) > 1 else 1
+    columns = min(3, len(drawn))
     lines = math.ceil(len(drawn) / columns)
     with plot_style():
-        width = _WIDTH if columns == 2 else 0.6 * _WIDTH
+        width = {1: 0.55, 2: 0.8, 3: 1.2}[columns] * _WIDTH
         figure = Figure(figsize=(width, 2.1 * lines), layout="constrained")
         for place, (entry, values) in enumerate(drawn, start=1):
             _draw_run_order(figure.add_subplot(lines, columns, place), entry, values)
-    return inline_svg(figure, f"order-{cell.cell.key}", f"{cell.cell.key}: blocks in run order")
+    key = legible(cell.cell.key)
+    return inline_svg(figure, f"order-{key}", f"{key}: blocks in run order")
 
 
 def _draw_estimate(axes: Axes, row: int, entry: Entry, cell: CellData | None) -> None:
@@ -121,6 +122,7 @@ def _draw_estimate(axes: Axes, row: int, entry: Entry, cell: CellData | None) ->
         interval = f" ({entry.interval_text})" if entry.interval_text else ""
         told = f"{told}  {entry.estimate_text}{interval}"
     beside = axes.get_yaxis_transform()
+    told = typeset(told)
     axes.text(1.02, row, told, color=mark.ink, transform=beside, va="center", clip_on=False)
 
 
@@ -128,11 +130,11 @@ def _draw_target(axes: Axes, entry: Entry) -> None:
     """Shade the good side, the band within it, and name the limit."""
     gate, scale = entry.gate, _scale(entry.gate)
     limit = scale * entry.limit
-    low, high = axes.get_xlim()
-    low, high = min(low, limit), max(high, limit)
+    shown = axes.dataLim.intervalx
+    low, high = min(shown[0], limit), max(shown[1], limit)
     if gate.is_ratio:
         low, high = min(low, 0.0), max(high, 0.0)
-    margin = 0.06 * (high - low) or max(abs(limit), 1.0) * 0.1
+    margin = 0.06 * (high - low) or max(abs(limit), 1.0)
     low, high = low - margin, high + margin
     axes.set_xlim(low, high)
     edge = high if _higher_is_good(gate, entry) else low
@@ -142,7 +144,7 @@ def _draw_target(axes: Axes, entry: Entry) -> None:
         axes.axvspan(limit, band_end, color=_GOOD, alpha=0.22, lw=0, zorder=0)
     axes.axvline(limit, color="#222222", lw=1.1, ls=(0, (4, 2)), zorder=1)
     axes.annotate(
-        f"limit {entry.limit_text}",
+        typeset(f"limit {entry.limit_text}"),
         (limit, 1.0),
         (0, 3),
         xycoords=axes.get_xaxis_transform(),
@@ -165,42 +167,64 @@ def _draw_tile(axes: Axes, column: int, row: int, entry: Entry) -> None:
         facecolor=mark.fill,
         edgecolor="#8a8a8a" if untested else "none",
         hatch="////" if untested else None,
-        alpha=None if untested else 0.9,
         lw=0.6,
     )
     axes.add_patch(tile)
-    dark = mark.word in ("ERROR", "FAIL", "PASS")
-    colour = "white" if dark else "#111111"
+    colour = "white" if mark.word == "ERROR" else "#111111"
     told = "" if untested else mark.symbol
     if entry.estimate_text:
         told = f"{told} {entry.estimate_text}"
     elif not untested:
         told = f"{told} {mark.word.lower()}"
-    axes.text(column, row, told, ha="center", va="center", color=colour, fontsize=8)
+    axes.text(column, row, typeset(told), ha="center", va="center", color=colour, fontsize=8)
 
 
 def _draw_run_order(axes: Axes, entry: Entry, values: Sequence[BlockValue]) -> None:
-    gate, verdict, scale = entry.gate, entry.verdict, _scale(entry.gate)
-    if verdict is not None and verdict.low is not None and verdict.high is not None:
-        axes.axhspan(scale * verdict.low, scale * verdict.high, color=TUNED, alpha=0.15, lw=0)
-    if verdict is not None and verdict.estimate is not None:
-        axes.axhline(scale * verdict.estimate, color=TUNED, lw=1.2)
-    axes.axhline(scale * entry.limit, color="#222222", lw=1.1, ls=(0, (4, 2)))
+    gate, scale = entry.gate, _scale(entry.gate)
     blocks = [value.block + 1 for value in values]
     heights = [scale * value.value for value in values]
+    judged = entry.verdict.n if entry.verdict else 0
+    if judged:
+        _draw_finding(axes, entry, (0.5, blocks[min(judged, len(blocks)) - 1] + 0.5))
     axes.plot(blocks, heights, color=BASELINE, lw=0.7, zorder=2)
-    for value, block, height in zip(values, blocks, heights, strict=True):
-        hollow = gate.is_ratio and not value.baseline_first
-        face = "white" if hollow else TUNED
-        axes.plot(block, height, "o", mfc=face, mec=TUNED, ms=5, mew=1.2, zorder=3)
+    for place, value in enumerate(values):
+        ink = TUNED if place < judged or not judged else BASELINE
+        face = "white" if gate.is_ratio and not value.baseline_first else ink
+        axes.plot(blocks[place], heights[place], "o", mfc=face, mec=ink, ms=5, mew=1.2, zorder=3)
+    axes.margins(y=0.15)
+    if min(heights) == max(heights):
+        room = abs(heights[0]) * 0.05 or 1.0
+        axes.set_ylim(heights[0] - room, heights[0] + room)
+    axes.set_xlabel(f"block{_draw_limit(axes, entry)}")
     axes.set_title(f"{entry.mark.symbol} {gate.id}", loc="left", color=entry.mark.ink)
-    axes.set_xlabel("block")
-    axes.set_ylabel("change" if gate.is_ratio else entry.unit)
+    axes.set_ylabel("change" if gate.is_ratio else entry.unit.removeprefix("1"))
     axes.set_xlim(0.5, max(blocks) + 0.5)
     axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
     axes.yaxis.set_major_formatter(_tick_formatter(gate))
     axes.yaxis.set_major_locator(MaxNLocator(5))
-    axes.margins(y=0.15)
+
+
+def _draw_finding(axes: Axes, entry: Entry, span: tuple[float, float]) -> None:
+    """Draw estimate and interval over the blocks that the verdict looked at."""
+    verdict, scale = entry.verdict, _scale(entry.gate)
+    if verdict is None or verdict.estimate is None:
+        return
+    axes.plot(span, [scale * verdict.estimate] * 2, color=TUNED, lw=1.2)
+    if verdict.low is not None and verdict.high is not None:
+        low, high = scale * verdict.low, scale * verdict.high
+        axes.fill_between(span, low, high, color=TUNED, alpha=0.15, lw=0)
+
+
+def _draw_limit(axes: Axes, entry: Entry) -> str:
+    """Draw the limit, or give a note if showing it would flatten the blocks."""
+    limit = _scale(entry.gate) * entry.limit
+    low, high = axes.get_ylim()
+    reach = 2 * (high - low)
+    if low - reach <= limit <= high + reach:
+        axes.axhline(limit, color="#222222", lw=1.1, ls=(0, (4, 2)))
+        return ""
+    where = "above" if limit > high else "below"
+    return typeset(f" (limit {entry.limit_text} lies {where})")
 
 
 def _scale(gate: Gate) -> float:
@@ -222,6 +246,9 @@ def _axis_title(entry: Entry) -> str:
 
 
 def _tick_formatter(gate: Gate) -> FuncFormatter:
-    if gate.is_ratio:
-        return FuncFormatter(lambda value, _: f"{value:+g} %" if value else "0")
-    return FuncFormatter(lambda value, _: number(value))
+    def told(value: float, _: int | None) -> str:
+        if gate.is_ratio:
+            return typeset(f"{value:+g} %") if value else "0"
+        return typeset(f"{value:g}" if abs(value) < 1e4 else number(value))
+
+    return FuncFormatter(told)

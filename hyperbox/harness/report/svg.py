@@ -22,8 +22,7 @@ __all__ = ["inline_svg", "plot_style"]
 _SVG = "http://www.w3.org/2000/svg"
 _XLINK_HREF = "{http://www.w3.org/1999/xlink}href"
 _FONTS = "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif"
-# "#name" or "url(#name)"; colours ("fill: #0072b2") stand after a colon and a blank.
-_REFERENCE = re.compile(r"(?:(?<=url\()|^)#([^\s)]+)")
+_REFERENCE = re.compile(r"(?<=url\()#([^\s)]+)")
 _STYLE: Any = {  # matplotlib types each key; the style is plain data
     "text.parse_math": False,
     "svg.fonttype": "none",
@@ -77,6 +76,7 @@ def inline_svg(figure: Figure, name: str, label: str) -> str:
     root.attrib.pop("version", None)
     root.set("width", f"{width * 4 / 3:.0f}")
     root.set("height", f"{height * 4 / 3:.0f}")
+    root.set("style", f"min-width: min(34rem, {width * 4 / 3:.0f}px)")
     root.set("role", "img")
     root.set("aria-label", label)
     return ET.tostring(root, encoding="unicode")
@@ -84,16 +84,16 @@ def inline_svg(figure: Figure, name: str, label: str) -> str:
 
 def _rename_ids(root: ET.Element, prefix: str) -> None:
     """Prefix all ids that something refers to, drop all others."""
-    used = {
-        reference
-        for element in root.iter()
-        for value in element.attrib.values()
-        for reference in _REFERENCE.findall(value)
-    }
+    used = set()
     for element in root.iter():
         for key, value in element.attrib.items():
-            if key != "id":
-                element.set(key, _REFERENCE.sub(f"#{prefix}-\\1", value))
+            if key == _XLINK_HREF:
+                used.add(value.removeprefix("#"))
+                element.set(key, f"#{prefix}-{value.removeprefix('#')}")
+            else:
+                used.update(_REFERENCE.findall(value))
+                element.set(key, _REFERENCE.sub(rf"#{prefix}-\1", value))
+    for element in root.iter():
         name = element.attrib.pop("id", None)
         if name in used:
             element.set("id", f"{prefix}-{name}")

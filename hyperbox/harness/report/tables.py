@@ -8,7 +8,7 @@ from rich.text import Text
 from hyperbox.harness.report.data import RunData
 from hyperbox.harness.report.marks import MARKS
 from hyperbox.harness.report.matrix import Entry, entries, headline
-from hyperbox.harness.verdicts.wording import EXCEEDS_BAND
+from hyperbox.harness.verdicts.wording import EXCEEDS_BAND, legible
 
 __all__ = ["headline_text", "verdict_table"]
 
@@ -17,7 +17,7 @@ def headline_text(run: RunData) -> Text:
     """Give the run's verdict sentence with its symbol."""
     told = headline(run)
     mark = MARKS[told.outcome]
-    return Text(f"{mark.symbol} {told.text}", style=mark.style)
+    return Text(legible(f"{mark.symbol} {told.text}"), style=mark.style)
 
 
 def verdict_table(run: RunData) -> Table:
@@ -37,7 +37,7 @@ def verdict_table(run: RunData) -> Table:
         if previous is not None and entry.kernel != previous:
             table.add_section()
         table.add_row(
-            "" if entry.kernel == previous else Text(entry.kernel, style="bold"),
+            "" if entry.kernel == previous else Text(legible(entry.kernel), style="bold"),
             Text(entry.gate.id),
             Text(entry.gate.target),
             Text(_found(entry)),
@@ -56,12 +56,7 @@ def _found(entry: Entry) -> str:
 def _told(entry: Entry) -> Text:
     text = Text(f"{entry.mark.symbol} {entry.mark.word}", style=entry.mark.style)
     if entry.mark.word != "PASS":
-        text.append(f"\n{_legible(entry.reason)}", style="not bold dim")
+        text.append(f"\n{legible(entry.reason)}", style="not bold dim")
     elif EXCEEDS_BAND in entry.remarks:
         text.append(f"\n{EXCEEDS_BAND}", style="not bold dim")
     return text
-
-
-def _legible(text: str) -> str:
-    """Keep what a guest wrote from steering the user's terminal."""
-    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)

@@ -346,7 +346,7 @@ def _reason(gate: Gate, metric: Metric, outcome: Outcome, shown: Location) -> st
     sides = {
         Outcome.PASS: "lies wholly on the good side of",
         Outcome.FAIL: "lies wholly on the wrong side of",
-        Outcome.INCONCLUSIVE: "does not clear",
+        Outcome.INCONCLUSIVE: "spans",
     }
     return f"{found} {sides[outcome]} the limit {limit_text}"
 

@@ -1,13 +1,34 @@
-"""How numbers read: few digits, a true minus sign only where type is set, units apart."""
+"""How numbers read: few digits, units apart, a true minus sign only where type is set."""
 
 from __future__ import annotations
 
 import math
+import re
 
-__all__ = ["EXCEEDS_BAND", "number", "relative", "relative_interval", "with_unit"]
+__all__ = [
+    "EXCEEDS_BAND",
+    "legible",
+    "number",
+    "relative",
+    "relative_interval",
+    "typeset",
+    "with_unit",
+]
 
 EXCEEDS_BAND = "exceeds band"
 """Remark of a PASS beyond the upper edge of its target band."""
+
+
+# Control characters but tab and newline, lone surrogates, non-characters, and the marks
+# that turn the direction of text.
+_ILLEGIBLE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff\u202a-\u202e\u2066-\u2069]"
+)
+
+
+def legible(text: str) -> str:
+    """Replace what a guest's text must not bring into a terminal, an XML file or a page."""
+    return _ILLEGIBLE.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def number(value: float, digits: int = 3) -> str:
@@ -44,6 +65,12 @@ def relative_interval(estimate: float, low: float, high: float) -> str:
     decimals = _decimals(estimate, low, high)
     found, bottom, top = (_percentage(change, decimals) for change in (estimate, low, high))
     return f"{found} % ({bottom} … {top})"
+
+
+def typeset(text: str) -> str:
+    """Give text for pages and figures: true minus signs, no line break before "%"."""
+    with_minus = re.sub(r"(?<![\w.-])-(?=\d)", "\N{MINUS SIGN}", text)
+    return re.sub(r"(?<=\d) (?=%)", "\N{NO-BREAK SPACE}", with_minus)
 
 
 def _decimals(*changes: float) -> int:

@@ -1,0 +1,318 @@
+"""The report's forms: valid, complete, self-contained, and safe against what guests write."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import pytest
+from rich.console import Console
+
+from hyperbox.errors import ExitCode, HarnessError
+from hyperbox.harness.model import Lane, Outcome, Sample, Verdict
+from hyperbox.harness.report.cells import attempts, flat, metric_rows
+from hyperbox.harness.report.data import RunData
+from hyperbox.harness.report.exports import CSV_COLUMNS, summary, verdicts_csv
+from hyperbox.harness.report.junit import junit_xml
+from hyperbox.harness.report.markdown import markdown
+from hyperbox.harness.report.matrix import block_values, entries, headline
+from hyperbox.harness.report.page import html_page, write_report
+from hyperbox.harness.report.plots import forest_plot, heat_map, run_order_plot
+from hyperbox.harness.report.tables import headline_text, verdict_table
+
+VOID = {"meta", "link", "br", "hr", "img", "input", "col", "wbr"}
+
+
+class Page(HTMLParser):
+    """Strict reading: every element is closed in order, no id twice."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.open: list[str] = []
+        self.ids: list[str] = []
+        self.references: list[str] = []
+        self.tags: set[str] = set()
+        self.attributes: list[tuple[str, str, str]] = []
+        self.words: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        names = [name for name, _ in attrs]
+        assert len(names) == len(set(names)), f"attribute twice in <{tag}>"
+        for name, value in attrs:
+            self.attributes.append((tag, name, value or ""))
+            if name == "id":
+                self.ids.append(value or "")
+            self.references += re.findall(r"url\(#([^)]+)\)", value or "")
+            if name == "href" and (value or "").startswith("#"):
+                self.references.append((value or "")[1:])
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self.handle_endtag(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+
+@pytest.fixture(params=["run", "troubled_run", "empty_run"])
+def any_run(request: pytest.FixtureRequest) -> RunData:
+    found = request.getfixturevalue(request.param)
+    assert isinstance(found, RunData)
+    return found
+
+
+def test_page_is_well_formed_and_self_contained(any_run: RunData) -> None:
+    text = html_page(any_run)
+    assert text.lstrip().startswith("<!DOCTYPE html>")
+    page = Page(text)
+    assert len(page.ids) == len(set(page.ids))
+    assert set(page.references) <= set(page.ids)
+    assert not page.tags & {"script", "link", "iframe", "object", "img"}
+    for tag, name, value in page.attributes:
+        assert not name.startswith("on"), f"{name} in <{tag}>"
+        assert name not in ("src", "href") or value.startswith("#")
+        assert "http:" not in value or name.startswith("xmlns")
+    assert "@import" not in text
+    assert not re.search(r"url\((?!#)", text)
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f]", text)
+
+
+def test_page_tells_everything_in_order(run: RunData) -> None:
+    text = Page(html_page(run)).text
+    for entry in entries(run):
+        assert entry.gate.target.split(",")[0] in text
+    wanted = [
+        "Failed: psi.swap_reduction on 7.3 and psi.no_degradation on 7.3",
+        "Kernel 5.10",
+        "Estimates against targets",
+        "Gates and kernels at a glance",
+        "Measurements, cell by cell",
+        "Attempts, skips and failures",
+        "Kernels and environment",
+        "newest of its series taken",
+        "What each lane measures",
+        "hyperbox validate --kernels 5.10,6.12,7.3 --seed 1 --lane exact",
+    ]
+    places = [text.index(words) for words in wanted]
+    assert places == sorted(places)
+    assert "exceeds band" in text
+    assert "\N{MINUS SIGN}83.1 %" in text
+
+
+def test_page_is_the_same_every_time(run: RunData) -> None:
+    assert html_page(run) == html_page(run)
+
+
+def test_hostile_text_stays_text(troubled_run: RunData) -> None:
+    page = Page(html_page(troubled_run))
+    assert "b" not in page.tags
+    assert "<b>& \N{REPLACEMENT CHARACTER}[31m|panic|" in page.text
+    assert "shrink_lruvec+0x1f" in page.text
+    assert "6 of the cells are untested" in page.text
+    assert "No samples: see the attempts below." in page.text
+
+
+def test_figures_show_what_was_measured(run: RunData, troubled_run: RunData) -> None:
+    plot = forest_plot(run, run.gates[2])
+    assert "exact" not in plot
+    assert all(kernel in plot for kernel in ("5.10", "6.12", "7.3", "PASS", "limit"))
+    assert heat_map(run).count("✓") == 12
+    assert "pattern" in heat_map(troubled_run)
+    assert "pattern" not in heat_map(run)
+    failed = next(cell for cell in troubled_run.cells if not cell.samples)
+    assert run_order_plot(troubled_run, failed) == ""
+    nothing = replace(troubled_run, verdicts=())
+    assert forest_plot(nothing, nothing.gates[0]) == ""
+
+
+def test_headlines(run: RunData, troubled_run: RunData, empty_run: RunData) -> None:
+    assert headline(run).outcome is Outcome.FAIL
+    assert headline(run).code is ExitCode.GATE_FAILED
+    assert headline(troubled_run).outcome is Outcome.ERROR
+    assert headline(troubled_run).text.startswith("Incomplete: psi.pressure_reduction on 7.3")
+    assert headline(empty_run).code is ExitCode.HARNESS_ERROR
+    assert headline(empty_run).text.startswith("Nothing was decided")
+    good = replace(run, verdicts=tuple(v for v in run.verdicts if v.outcome is Outcome.PASS))
+    assert headline(good).text.startswith("Nothing failed, with gaps: 12 of 15 verdicts")
+    assert headline(good).outcome is Outcome.INCONCLUSIVE
+    one = replace(good, gates=good.gates[:1])
+    assert headline(one).text == "Passed: all 3 verdicts on 3 kernels pass."
+    skip = Verdict("psi.accuracy", "5.10", Lane.EXACT, Outcome.SKIP, "no PSI")
+    skipped = replace(one, verdicts=(*(v for v in one.verdicts if v.kernel != "5.10"), skip))
+    assert headline(skipped).outcome is Outcome.PASS
+    assert "1 skipped with a reason" in headline(skipped).text
+
+
+def test_junit_counts_what_it_holds(any_run: RunData) -> None:
+    root = ET.fromstring(junit_xml(any_run))
+    assert root.tag == "testsuites"
+    assert len(root) == len(any_run.kernels)
+    for suite in root:
+        cases = suite.findall("testcase")
+        assert int(suite.attrib["tests"]) == len(cases) == len(any_run.gates)
+        for tag, attribute in (
+            ("failure", "failures"),
+            ("error", "errors"),
+            ("skipped", "skipped"),
+        ):
+            assert int(suite.attrib[attribute]) == len(suite.findall(f"testcase/{tag}"))
+        assert float(suite.attrib["time"]) >= 0
+
+
+def test_junit_never_counts_a_hole_as_passed(troubled_run: RunData) -> None:
+    root = ET.fromstring(junit_xml(troubled_run))
+    passed = [
+        case.attrib["name"]
+        for case in root.iter("testcase")
+        if not any(case.find(tag) is not None for tag in ("failure", "error", "skipped"))
+    ]
+    outcomes = [verdict.outcome for verdict in troubled_run.verdicts]
+    assert len(passed) == outcomes.count(Outcome.PASS)
+    messages = [element.attrib["message"] for element in root.iter("skipped")]
+    assert sum(message.startswith("UNTESTED") for message in messages) == 6
+    assert sum(message.startswith("INCONCLUSIVE") for message in messages) == 1
+
+
+def test_summary_is_strict_json(any_run: RunData) -> None:
+    text = json.dumps(summary(any_run), allow_nan=False)
+    told = json.loads(text)
+    assert told["schema"] == 1
+    assert told["exit_code"] == headline(any_run).code
+    assert len(told["verdicts"]) == len(any_run.gates) * len(any_run.kernels)
+
+
+def test_infinite_estimates_become_null(run: RunData) -> None:
+    wild = replace(run.verdicts[0], estimate=float("inf"), low=float("nan"), high=float("inf"))
+    told = summary(replace(run, verdicts=(wild,)))
+    assert told["verdicts"][0]["estimate"] is None
+    assert "inf" in markdown(replace(run, verdicts=(wild,)))
+
+
+def test_csv_has_one_line_per_gate_and_kernel(troubled_run: RunData) -> None:
+    rows = list(csv.DictReader(io.StringIO(verdicts_csv(troubled_run))))
+    assert len(rows) == 15
+    assert tuple(rows[0]) == CSV_COLUMNS
+    error = next(row for row in rows if row["outcome"] == "ERROR")
+    assert error["estimate"] == ""
+    assert '"quoted"' in error["reason"]
+    good = next(r for r in rows if r["gate"] == "psi.pressure_reduction" and r["kernel"] == "6.12")
+    assert float(good["high"]) < float(good["limit"]) == -0.05
+    assert float(good["p_met"]) <= 0.00625 < float(good["p_missed"])
+
+
+def test_markdown_tables_hold_together(any_run: RunData) -> None:
+    text = markdown(any_run)
+    widths: set[int] = set()
+    for line in [*text.splitlines(), ""]:
+        if line.startswith("|"):
+            widths.add(len(re.findall(r"(?<!\\)\|", line)))
+        else:
+            assert len(widths) <= 1
+            widths = set()
+    assert "<b>" not in text
+    assert "\x1b" not in text
+
+
+def test_terminal_table_shows_verdicts_and_reasons(troubled_run: RunData) -> None:
+    console = Console(width=200, file=io.StringIO(), color_system=None, record=True)
+    console.print(verdict_table(troubled_run))
+    console.print(headline_text(troubled_run))
+    text = console.export_text()
+    for word in (
+        "✓ PASS",
+        "\N{EN DASH} SKIP",
+        "! ERROR",
+        "? INCONCLUSIVE",
+        "UNTESTED",
+        "boot with psi=1",
+    ):
+        assert word in text
+    assert "\x1b" not in text
+
+
+def test_metric_rows_hide_nothing(run: RunData) -> None:
+    cell = run.cells[1]
+    stray = Sample(0, 0, "on", "surprise", 3.0)
+    rows = metric_rows(run, replace(cell, samples=(*cell.samples, stray)))
+    titles = [row.metric.title for row in rows]
+    assert titles == [*(m.title for m in cell.experiment.metrics), "surprise (undeclared)"]
+    assert rows[0].changes == ("-83.1 %",)
+    assert rows[0].gates == ("psi.pressure_reduction",)
+    assert rows[-1].arms == ("not measured", "3")
+    assert rows[-1].changes == ("",)
+    assert metric_rows(run, run.cells[0])[0].arms == ("0 (all 8 alike)",)
+
+
+def test_block_values_leave_out_what_the_gate_cannot_use(run: RunData) -> None:
+    cell = run.cells[1]
+    assert len(block_values(cell, run.gates[2])) == 12
+    holed = [s for s in cell.samples if not (s.block == 3 and s.arm == "off")]
+    zeroed = [replace(s, value=0.0) if s.block == 5 else s for s in holed]
+    blocks = [v.block for v in block_values(replace(cell, samples=tuple(zeroed)), run.gates[2])]
+    assert blocks == [0, 1, 2, 4, 6, 7, 8, 9, 10, 11]
+
+
+def test_attempts_keep_reasons_and_unknown_facts(troubled_run: RunData) -> None:
+    failed = next(a for a in attempts(troubled_run) if a.status == "failed")
+    assert "panic" in failed.reason
+    assert failed.seconds == ""
+    assert failed.other == "fingerprint=shrink_lruvec+0x1f"
+
+
+def test_nested_records_are_flattened() -> None:
+    assert flat({"a": {"b": {"c": 1}}, "d": [1, "x"], "e": None}) == {
+        "a.b.c": "1",
+        "d": "1, x",
+        "e": "",
+    }
+
+
+def test_write_report_writes_all_forms(run: RunData, tmp_path: Path) -> None:
+    directory = tmp_path / "deep" / "report"
+    paths = write_report(run, directory)
+    assert [path.name for path in paths] == [
+        "report.html",
+        "report.md",
+        "junit.xml",
+        "verdicts.csv",
+        "summary.json",
+    ]
+    assert sorted(path.name for path in directory.iterdir()) == sorted(path.name for path in paths)
+    before = paths[0].read_bytes()
+    write_report(run, directory)
+    assert paths[0].read_bytes() == before
+
+
+def test_an_unwritable_place_is_one_clear_error(run: RunData, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(HarnessError, match="cannot write"):
+        write_report(run, tmp_path / "file")
+
+
+def test_surrogates_of_undecodable_bytes_do_not_break_a_report(
+    run: RunData, tmp_path: Path
+) -> None:
+    bad = replace(run.verdicts[0], outcome=Outcome.ERROR, reason="bytes \udcff\udc00")
+    attempt = {"number": 1, "status": "failed", "reason": "bytes \udcff", "log\udcff": "\udcff"}
+    cells = (replace(run.cells[0], attempts=(attempt,)), *run.cells[1:])
+    write_report(replace(run, verdicts=(bad, *run.verdicts[1:]), cells=cells), tmp_path)
