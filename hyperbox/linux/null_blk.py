@@ -46,6 +46,7 @@ def null_block_device(name: str, *, size_mib: int, latency_ns: int) -> Iterator[
         stack.callback(item.rmdir)
         settings = {
             "size": size_mib,
+            "blocksize": 4096,
             "memory_backed": 1,
             "irqmode": _TIMER,
             "completion_nsec": latency_ns,

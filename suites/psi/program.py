@@ -1,0 +1,59 @@
+"""How a measuring program of this suite ends: one JSON line, or a skip, or one error line.
+
+SIGTERM and SIGINT become exceptions, so that everything changed is put back.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import FrameType
+from typing import NoReturn
+
+from hyperbox.errors import HyperboxError, KernelFeatureMissing
+
+__all__ = ["SKIP_STATUS", "Measured", "run_program", "seed"]
+
+SKIP_STATUS = 77
+"""Exit status that says "this kernel cannot do it"."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a program found: numbers by metric, and facts that explain them."""
+
+    metrics: Mapping[str, float]
+    notes: Mapping[str, object] = field(default_factory=dict)
+
+
+def seed() -> int:
+    """Give the block's random seed."""
+    return int(os.environ.get("HYPERBOX_SEED", "0"))
+
+
+def run_program(measure: Callable[[], Measured]) -> int:
+    """Measure, print the result as the last line, and give the exit status."""
+    signal.signal(signal.SIGTERM, _end)
+    signal.signal(signal.SIGINT, _end)
+    try:
+        measured = measure()
+    except KernelFeatureMissing as error:
+        print(json.dumps({"skip": error.message}), flush=True)
+        return SKIP_STATUS
+    except HyperboxError as error:
+        print(f"error: {error.message}", file=sys.stderr, flush=True)
+        return 1
+    result = {"metrics": dict(measured.metrics), "notes": dict(measured.notes)}
+    print(json.dumps(result, sort_keys=True, allow_nan=False), flush=True)
+    return 0
+
+
+def _end(number: int, _frame: FrameType | None) -> NoReturn:
+    """Leave by an exception; later signals must not cut the tidying short."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    raise SystemExit(128 + number)

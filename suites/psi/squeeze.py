@@ -1,0 +1,117 @@
+"""The squeeze: more memory in use than a cgroup may hold, with swap of constant latency.
+
+Everything made here is undone when the block ends: cgroup, swap areas, devices, modules,
+settings.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hyperbox.errors import KernelFeatureMissing, WorkloadError
+from hyperbox.linux.cgroup import Cgroup, cgroup
+from hyperbox.linux.null_blk import null_block_device
+from hyperbox.linux.swap import swap_areas, swapping
+from hyperbox.processes import spawn, stop
+
+__all__ = ["MEBIBYTE", "Squeeze", "Walker", "squeeze", "walker"]
+
+MEBIBYTE = 1 << 20
+_WALK = Path(__file__).resolve().parents[2] / "workloads" / "memory_walk.py"
+
+
+@dataclass(frozen=True)
+class Squeeze:
+    """A limited cgroup and the disk that takes what does not fit."""
+
+    group: Cgroup
+    disk: Path
+
+
+class Walker:
+    """A memory walk in a cgroup, taken through its steps by the caller."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self._process = process
+
+    @property
+    def pid(self) -> int:
+        """The walk's process."""
+        return self._process.pid
+
+    def expect(self, step: str) -> None:
+        """Wait until the walk says `step`."""
+        said = self._line()
+        if said != step:
+            raise WorkloadError(f"the memory walk said {said!r}, not {step!r}")
+
+    def go(self) -> None:
+        """Let it take its next step."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(b"\n")
+        self._process.stdin.flush()
+
+    def result(self) -> dict[str, Any]:
+        """Wait for the end of the walk and give its result."""
+        found: dict[str, Any] = json.loads(self._line())
+        return found
+
+    def _line(self) -> str:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline().decode(errors="replace").strip()
+        if not line:
+            status = self._process.wait()
+            raise WorkloadError(f"the memory walk ended early with status {status}")
+        return line
+
+
+@contextlib.contextmanager
+def squeeze(*, limit_mib: int, disk_mib: int, latency_ns: int) -> Iterator[Squeeze]:
+    """Give a cgroup of `limit_mib` beside a swap disk whose every request takes `latency_ns`.
+
+    Raises
+    ------
+    KernelFeatureMissing
+        If this machine has no cgroup v2 memory controller or no null_blk, or swaps
+        already: pages would go elsewhere.
+    """
+    if swap_areas():
+        raise KernelFeatureMissing("this machine swaps already; the squeeze needs its own swap")
+    name = f"hyperbox-squeeze-{os.getpid()}"
+    with contextlib.ExitStack() as stack:
+        group = stack.enter_context(cgroup(name, controllers=("memory",)))
+        disk = stack.enter_context(
+            null_block_device(f"hyperbox{os.getpid()}", size_mib=disk_mib, latency_ns=latency_ns)
+        )
+        stack.enter_context(swapping(disk))
+        group.limit("memory.max", limit_mib * MEBIBYTE)
+        yield Squeeze(group, disk)
+
+
+@contextlib.contextmanager
+def walker(group: Cgroup, options: Sequence[str]) -> Iterator[Walker]:
+    """Start a memory walk in `group`; gives it before it fills its memory.
+
+    It is killed at the end of the block.
+    """
+    process = spawn(
+        [sys.executable, _WALK, "--stepwise", *options],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=sys.stderr.buffer,
+    )
+    try:
+        walk = Walker(process)
+        walk.expect("started")
+        group.add(walk.pid)
+        yield walk
+    finally:
+        stop(process)
