@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from hyperbox.harness.model import (
     Verdict,
 )
 from hyperbox.harness.report.data import CellData, RunData
+from hyperbox.harness.report.page import html_page
 from hyperbox.harness.verdicts.gates import broken, decide, skipped
 
 STORM = Experiment(
@@ -232,16 +233,42 @@ def make_troubled_run(directory: Path) -> RunData:
     return replace(run, cells=cells, verdicts=(*keep, *troubled))
 
 
-@pytest.fixture
-def run(tmp_path: Path) -> RunData:
-    return make_run(tmp_path)
+@pytest.fixture(scope="session")
+def run(tmp_path_factory: pytest.TempPathFactory) -> RunData:
+    return make_run(tmp_path_factory.mktemp("run"))
 
 
-@pytest.fixture
-def troubled_run(tmp_path: Path) -> RunData:
-    return make_troubled_run(tmp_path)
+@pytest.fixture(scope="session")
+def troubled_run(tmp_path_factory: pytest.TempPathFactory) -> RunData:
+    return make_troubled_run(tmp_path_factory.mktemp("run"))
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def empty_run(run: RunData) -> RunData:
     return replace(run, environment={}, kernels=(), cells=(), gates=(), verdicts=())
+
+
+@pytest.fixture(scope="session")
+def small_run(run: RunData) -> RunData:
+    """One gate of one kernel: two figures and a heat map, quick to draw."""
+    verdicts = tuple(v for v in run.verdicts if (v.gate, v.kernel) == ("psi.accuracy", "5.10"))
+    return replace(
+        run,
+        kernels=run.kernels[:1],
+        cells=run.cells[:1],
+        gates=run.gates[:1],
+        verdicts=verdicts,
+    )
+
+
+@pytest.fixture(scope="session")
+def page_of() -> Callable[[RunData], str]:
+    """Draw each run's page once."""
+    pages: dict[int, str] = {}
+
+    def drawn(run: RunData) -> str:
+        if id(run) not in pages:
+            pages[id(run)] = html_page(run)
+        return pages[id(run)]
+
+    return drawn

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -25,6 +26,8 @@ from hyperbox.harness.report.matrix import block_values, entries, headline
 from hyperbox.harness.report.page import html_page, write_report
 from hyperbox.harness.report.plots import forest_plot, heat_map, run_order_plot
 from hyperbox.harness.report.tables import headline_text, verdict_table
+
+Draw = Callable[[RunData], str]
 
 VOID = {"meta", "link", "br", "hr", "img", "input", "col", "wbr"}
 
@@ -81,8 +84,8 @@ def any_run(request: pytest.FixtureRequest) -> RunData:
     return found
 
 
-def test_page_is_well_formed_and_self_contained(any_run: RunData) -> None:
-    text = html_page(any_run)
+def test_page_is_well_formed_and_self_contained(any_run: RunData, page_of: Draw) -> None:
+    text = page_of(any_run)
     assert text.lstrip().startswith("<!DOCTYPE html>")
     page = Page(text)
     assert len(page.ids) == len(set(page.ids))
@@ -97,8 +100,8 @@ def test_page_is_well_formed_and_self_contained(any_run: RunData) -> None:
     assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f]", text)
 
 
-def test_page_tells_everything_in_order(run: RunData) -> None:
-    text = Page(html_page(run)).text
+def test_page_tells_everything_in_order(run: RunData, page_of: Draw) -> None:
+    text = Page(page_of(run)).text
     for entry in entries(run):
         assert entry.gate.target.split(",")[0] in text
     wanted = [
@@ -119,12 +122,12 @@ def test_page_tells_everything_in_order(run: RunData) -> None:
     assert "\N{MINUS SIGN}83.1 %" in text
 
 
-def test_page_is_the_same_every_time(run: RunData) -> None:
-    assert html_page(run) == html_page(run)
+def test_page_is_the_same_every_time(small_run: RunData) -> None:
+    assert html_page(small_run) == html_page(small_run)
 
 
-def test_hostile_text_stays_text(troubled_run: RunData) -> None:
-    page = Page(html_page(troubled_run))
+def test_hostile_text_stays_text(troubled_run: RunData, page_of: Draw) -> None:
+    page = Page(page_of(troubled_run))
     assert "b" not in page.tags
     assert "<b>& \N{REPLACEMENT CHARACTER}[31m|panic|" in page.text
     assert "shrink_lruvec+0x1f" in page.text
@@ -287,9 +290,9 @@ def test_nested_records_are_flattened() -> None:
     }
 
 
-def test_write_report_writes_all_forms(run: RunData, tmp_path: Path) -> None:
+def test_write_report_writes_all_forms(small_run: RunData, tmp_path: Path) -> None:
     directory = tmp_path / "deep" / "report"
-    paths = write_report(run, directory)
+    paths = write_report(small_run, directory)
     assert [path.name for path in paths] == [
         "report.html",
         "report.md",
@@ -299,20 +302,20 @@ def test_write_report_writes_all_forms(run: RunData, tmp_path: Path) -> None:
     ]
     assert sorted(path.name for path in directory.iterdir()) == sorted(path.name for path in paths)
     before = paths[0].read_bytes()
-    write_report(run, directory)
+    write_report(small_run, directory)
     assert paths[0].read_bytes() == before
 
 
-def test_an_unwritable_place_is_one_clear_error(run: RunData, tmp_path: Path) -> None:
+def test_an_unwritable_place_is_one_clear_error(small_run: RunData, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(HarnessError, match="cannot write"):
-        write_report(run, tmp_path / "file")
+        write_report(small_run, tmp_path / "file")
 
 
 def test_surrogates_of_undecodable_bytes_do_not_break_a_report(
-    run: RunData, tmp_path: Path
+    small_run: RunData, tmp_path: Path
 ) -> None:
-    bad = replace(run.verdicts[0], outcome=Outcome.ERROR, reason="bytes \udcff\udc00")
+    bad = replace(small_run.verdicts[0], outcome=Outcome.ERROR, reason="bytes \udcff\udc00")
     attempt = {"number": 1, "status": "failed", "reason": "bytes \udcff", "log\udcff": "\udcff"}
-    cells = (replace(run.cells[0], attempts=(attempt,)), *run.cells[1:])
-    write_report(replace(run, verdicts=(bad, *run.verdicts[1:]), cells=cells), tmp_path)
+    cells = (replace(small_run.cells[0], attempts=(attempt,)),)
+    write_report(replace(small_run, verdicts=(bad,), cells=cells), tmp_path)
