@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ class MetricRow:
     """One metric of a cell: "median (smallest … largest)" for each arm, in arm order.
 
     `change` is the Hodges-Lehmann relative change of each later arm against the first
-    over complete blocks; "" where a ratio has no meaning.
+    over all blocks (a verdict may rest on the first of them); "" where a ratio has no meaning.
     """
 
     metric: Metric
@@ -118,13 +119,13 @@ def _spread(values: list[float]) -> str:
 
 def _change(first: Mapping[int, float], later: Mapping[int, float]) -> str:
     changes = [
-        later[block] / value - 1
+        math.log(later[block] / value)
         for block, value in first.items()
-        if block in later and value > 0 and later[block] > 0
+        if block in later and value > 0 and later[block] / value > 0
     ]
     if not changes or len(changes) < len(first):
         return ""
-    return relative(locate(changes).estimate)
+    return relative(math.expm1(locate(changes).estimate))
 
 
 def _seconds(value: object) -> str:

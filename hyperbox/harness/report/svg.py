@@ -76,7 +76,8 @@ def inline_svg(figure: Figure, name: str, label: str) -> str:
     root.attrib.pop("version", None)
     root.set("width", f"{width * 4 / 3:.0f}")
     root.set("height", f"{height * 4 / 3:.0f}")
-    root.set("style", f"min-width: min(34rem, {width * 4 / 3:.0f}px)")
+    # Narrow screens scroll a figure rather than shrink its text beyond reading.
+    root.set("style", f"min-width: {width:.0f}px")
     root.set("role", "img")
     root.set("aria-label", label)
     return ET.tostring(root, encoding="unicode")
