@@ -121,7 +121,7 @@ def _change(first: Mapping[int, float], later: Mapping[int, float]) -> str:
     changes = [
         math.log(later[block] / value)
         for block, value in first.items()
-        if block in later and value > 0 and later[block] / value > 0
+        if block in later and value > 0 and 0 < later[block] / value < math.inf
     ]
     if not changes or len(changes) < len(first):
         return ""

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from hyperbox.harness.model import Gate, Outcome, Rule
+from hyperbox.harness.model import Gate, Outcome, Rule, Verdict
 from hyperbox.harness.report.data import CellData, RunData
 from hyperbox.harness.report.marks import BASELINE, MARKS, TUNED
 from hyperbox.harness.report.matrix import BlockValue, Entry, block_values, entries, kernel_labels
@@ -30,7 +30,7 @@ def forest_plot(run: RunData, gate: Gate) -> str:
     blocks. Gives "" if nothing was measured.
     """
     matrix = [entry for entry in entries(run) if entry.gate == gate]
-    if not any(entry.verdict and entry.verdict.estimate is not None for entry in matrix):
+    if not any(_drawable(entry) for entry in matrix):
         return ""
     cells = {cell.cell.kernel: cell for cell in run.cells if cell.experiment.id == gate.experiment}
     with plot_style():
@@ -101,7 +101,7 @@ def run_order_plot(run: RunData, cell: CellData) -> str:
 
 
 def _draw_estimate(axes: Axes, row: int, entry: Entry, cell: CellData | None) -> None:
-    verdict, mark, scale = entry.verdict, entry.mark, _scale(entry.gate)
+    verdict, mark, scale = _drawable(entry), entry.mark, _scale(entry.gate)
     if cell is not None:
         values = [scale * value.value for value in block_values(cell, entry.gate)]
         axes.plot(values, [row] * len(values), "|", color="#9a9a9a", ms=7, mew=0.8, zorder=2)
@@ -206,7 +206,7 @@ def _draw_run_order(axes: Axes, entry: Entry, values: Sequence[BlockValue]) -> N
 
 def _draw_finding(axes: Axes, entry: Entry, span: tuple[float, float]) -> None:
     """Draw estimate and interval over the blocks that the verdict looked at."""
-    verdict, scale = entry.verdict, _scale(entry.gate)
+    verdict, scale = _drawable(entry), _scale(entry.gate)
     if verdict is None or verdict.estimate is None:
         return
     axes.plot(span, [scale * verdict.estimate] * 2, color=TUNED, lw=1.2)
@@ -225,6 +225,15 @@ def _draw_limit(axes: Axes, entry: Entry) -> str:
         return ""
     where = "above" if limit > high else "below"
     return typeset(f" (limit {entry.limit_text} lies {where})")
+
+
+def _drawable(entry: Entry) -> Verdict | None:
+    """Give the entry's verdict if it has an estimate and all its numbers fit on an axis."""
+    verdict = entry.verdict
+    if verdict is None or verdict.estimate is None:
+        return None
+    numbers = (verdict.estimate, verdict.low or 0.0, verdict.high or 0.0)
+    return verdict if all(math.isfinite(value) for value in numbers) else None
 
 
 def _scale(gate: Gate) -> float:

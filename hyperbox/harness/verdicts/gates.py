@@ -220,13 +220,14 @@ def _ratio_values(gate: Gate, samples: Sequence[Sample]) -> list[float]:
                     f"{gate.metric} of arm {arm} is {number(block[arm])} in block {number_}: "
                     "a ratio needs positive values"
                 )
+        # log(B/A), not log B - log A: a ratio equal to the margin must stay equal.
         ratio = block[tuned] / block[baseline]
-        # log(B/A) keeps a ratio equal to the margin equal; a quotient out of range does not exist.
-        in_range = 0 < ratio < math.inf
-        log_ratio = (
-            math.log(ratio) if in_range else math.log(block[tuned]) - math.log(block[baseline])
-        )
-        values.append(log_ratio)
+        if not 0 < ratio < math.inf:
+            raise _BrokenMeasurement(
+                f"{gate.metric} of block {number_} has a ratio beyond any measurement: "
+                f"{block[baseline]:g} against {block[tuned]:g}"
+            )
+        values.append(math.log(ratio))
     return values
 
 

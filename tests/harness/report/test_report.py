@@ -204,11 +204,13 @@ def test_summary_is_strict_json(any_run: RunData) -> None:
     assert len(told["verdicts"]) == len(any_run.gates) * len(any_run.kernels)
 
 
-def test_infinite_estimates_become_null(run: RunData) -> None:
-    wild = replace(run.verdicts[0], estimate=float("inf"), low=float("nan"), high=float("inf"))
-    told = summary(replace(run, verdicts=(wild,)))
-    assert told["verdicts"][0]["estimate"] is None
-    assert "inf" in markdown(replace(run, verdicts=(wild,)))
+def test_numbers_out_of_range_break_no_form(small_run: RunData) -> None:
+    verdict = small_run.verdicts[0]
+    wild = replace(verdict, estimate=float("inf"), low=float("nan"), high=float("inf"))
+    odd = replace(small_run, verdicts=(wild,))
+    assert summary(odd)["verdicts"][0]["estimate"] is None
+    assert "inf" in markdown(odd)
+    assert "inf" in Page(html_page(odd)).text
 
 
 def test_csv_has_one_line_per_gate_and_kernel(troubled_run: RunData) -> None:

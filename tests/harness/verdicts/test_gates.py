@@ -251,12 +251,19 @@ def test_declarations_that_cannot_be_decided_are_errors(
     assert words in found.reason
 
 
-def test_extreme_ratios_stay_finite() -> None:
-    samples = [Sample(b, 0, "off", "stall", 1e300) for b in range(8)]
-    samples += [Sample(b, 1, "on", "stall", 1e-300) for b in range(8)]
+@pytest.mark.parametrize(("off", "on"), [(1e300, 1e-300), (1e-300, 1e300)])
+def test_ratios_beyond_floating_point_are_errors(off: float, on: float) -> None:
+    samples = [Sample(b, 0, "off", "stall", off) for b in range(8)]
+    samples += [Sample(b, 1, "on", "stall", on) for b in range(8)]
     found = verdict(REDUCES, samples)
-    assert found.outcome is Outcome.PASS
-    assert found.estimate == -1.0
+    assert found.outcome is Outcome.ERROR
+    assert "beyond any measurement" in found.reason
+
+
+def test_extreme_but_finite_ratios_are_decided() -> None:
+    found = verdict(gate(Rule.NON_INFERIOR, 0.02), paired([1e300] * 8, baseline=1e-3))
+    assert found.outcome is Outcome.FAIL
+    assert found.estimate == pytest.approx(1e300)
 
 
 ratio_lists = st.lists(st.floats(0.2, 3.0), min_size=8, max_size=14)
