@@ -1,26 +1,26 @@
-"""Ten-second averages of pressure from its `total`, with bounds that cannot be exceeded. Pure.
+"""Ten-second averages of pressure from its `total`, each with a bound of its error. Pure.
 
 Two kinds, because they answer different questions:
 
 `boxcar`
-    stall over the last 10 s exactly; what a human means. The total at the start of the
-    window lies between two samples and is interpolated, so the error is at most
-    ``min(D, r, T - r, T - D)`` halves and a bit of the one sample interval that the
-    window's edge cuts (`Average.error` holds the bound). It is 0 when a sample lies on the
-    edge, as with the default interval of 5 s.
+    the stalled share of the last 10 s; what a human means. The total at the window's
+    start is interpolated between two samples. Stall grows by between 0 and 1 second a
+    second, which bounds what interpolation can miss: nothing when a sample lies on the
+    edge, as with the default interval of 5 s, and never more than a quarter of the sample
+    interval (12.5 points at 5 s, in the worst case of a stall that just touches the edge).
 
 `replica`
     what the kernel prints as avg10: an exponential average stepped every 2 s with factor
     exp(-1/5) (kernel/sched/psi.c). When the steps happen is not visible from outside, nor
-    where within a sample interval the stall lay; `Average.error` covers every possibility.
-    Measured at a 2 s interval it is within 0.4 points of the kernel's on average, 0.8 at
-    worst; the kernel itself cuts each step's percentage to whole points, downwards.
+    where within a sample interval the stall lay; the bound covers every possibility and so
+    is wide. The kernel cuts each step's percentage to whole points, downwards.
 
 Times are nanoseconds of CLOCK_MONOTONIC, totals microseconds, averages percent.
 """
 
 from __future__ import annotations
 
+import bisect
 import itertools
 import math
 from collections.abc import Sequence
@@ -40,10 +40,14 @@ _LATE_STEP = 0.5  # points: steps come up to some milliseconds late, tens when C
 
 @dataclass(frozen=True)
 class Point:
-    """A reading of one total: when (ns, monotonic) and how much stall since boot (us)."""
+    """A reading of one total: when (ns, monotonic) and how much stall since boot (us).
+
+    The reading happened between `time_ns` and `late_ns` after it.
+    """
 
     time_ns: int
     total_us: int
+    late_ns: int = 0
 
 
 @dataclass(frozen=True)
@@ -68,10 +72,10 @@ def boxcar(points: Sequence[Point], window_ns: int = WINDOW_NS) -> Average | Non
         return None
     last = points[-1]
     edge_ns = max(last.time_ns - window_ns, points[0].time_ns)
-    older = max(index for index, point in enumerate(points) if point.time_ns <= edge_ns)
-    start_us, error_us = _interpolated(
-        points[older], points[min(older + 1, len(points) - 1)], edge_ns
-    )
+    older = bisect.bisect_right(points, edge_ns, key=_time_ns) - 1
+    before, after = points[older], points[min(older + 1, len(points) - 1)]
+    start_us, error_us = _interpolated(before, after, edge_ns)
+    error_us += (last.late_ns + max(before.late_ns, after.late_ns)) / 1e3
     span_ns = last.time_ns - edge_ns
     scale = 100_000 / span_ns  # microseconds per nanosecond, in percent
     return Average((last.total_us - start_us) * scale, error_us * scale, span_ns / 1e9)
@@ -99,6 +103,10 @@ def replica(points: Sequence[Point], first_avg10: float) -> Average | None:
     low = 100 - _highest(points, 100 - first_avg10, stall=False)
     error = max(high - value, value - low + _TRUNCATION, 0.0) + _LATE_STEP
     return Average(value, error, (points[-1].time_ns - points[0].time_ns) / 1e9)
+
+
+def _time_ns(point: Point) -> int:
+    return point.time_ns
 
 
 def _interpolated(before: Point, after: Point, time_ns: int) -> tuple[float, float]:
@@ -134,7 +142,8 @@ def _highest(points: Sequence[Point], first: float, *, stall: bool) -> float:
     for before, after in itertools.pairwise(points):
         length_s = (after.time_ns - before.time_ns) / 1e9
         stalled_s = min((after.total_us - before.total_us) / 1e6, length_s)
-        amount_s = stalled_s if stall else length_s - stalled_s
+        late_s = (before.late_ns + after.late_ns) / 1e9  # may belong to the neighbour
+        amount_s = min((stalled_s if stall else length_s - stalled_s) + late_s, length_s)
         age_s = (end_ns - after.time_ns) / 1e9
         total += 100 * _WEIGHT / seconds * _envelope(age_s, age_s + amount_s)
     return min(total, 100.0)

@@ -5,14 +5,15 @@ Cheap by kept descriptors: one pread(2) and a small parse a file, about 35 us a 
 
 from __future__ import annotations
 
+import bisect
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from hyperbox.linux.pressure import Kind, Line, Pressure, PressureFile, Resource, system_files
-from hyperbox.memory.averages import Average, Point, boxcar, replica
+from hyperbox.memory.averages import WINDOW_NS, Average, Point, boxcar, replica
 
 __all__ = ["HISTORY", "INTERVAL_S", "Sample", "Sampler", "watch"]
 
@@ -25,9 +26,13 @@ HISTORY = 100
 
 @dataclass(frozen=True)
 class Sample:
-    """Everything read at one moment: `time_ns` of CLOCK_MONOTONIC, `unix_s` of the wall."""
+    """Everything read at one moment: `time_ns` of CLOCK_MONOTONIC, `unix_s` of the wall.
+
+    The files were read within `late_ns` after that.
+    """
 
     time_ns: int
+    late_ns: int
     unix_s: float
     pressure: Mapping[Resource, Pressure]
 
@@ -80,22 +85,31 @@ class Sampler:
 
     def sample(self) -> Sample:
         """Read everything now, keep it and give it."""
-        taken = Sample(
-            time.monotonic_ns(),
-            time.time(),
-            {file.resource: file.read() for file in self._files},
-        )
+        unix_s = time.time()
+        began = time.monotonic_ns()
+        pressure = {file.resource: file.read() for file in self._files}
+        taken = Sample(began, time.monotonic_ns() - began, unix_s, pressure)
         self._ring.append(taken)
         return taken
 
     def boxcar(self, resource: Resource, kind: Kind) -> Average | None:
         """Give the average over the last 10 s; None with fewer than two samples."""
-        return boxcar(self._points(resource, kind))
+        ring = self._ring
+        if len(ring) < 2:
+            return None
+        edge_ns = ring[-1].time_ns - WINDOW_NS
+        # Only the samples around the window's start and the last one count.
+        older = max(bisect.bisect_right(ring, edge_ns, key=_time_ns) - 1, 0)
+        return boxcar(self._points((ring[older], ring[older + 1], ring[-1]), resource, kind))
 
     def replica(self, resource: Resource, kind: Kind) -> Average | None:
-        """Give what the kernel's avg10 should be; None with fewer than two samples."""
+        """Give what the kernel's avg10 should be; None with fewer than two samples.
+
+        Works through the whole history: a check, not for every sample.
+        """
         first = self._ring[0].line(resource, kind) if self._ring else None
-        return replica(self._points(resource, kind), first.avg10) if first else None
+        points = self._points(self._ring, resource, kind)
+        return replica(points, first.avg10) if first else None
 
     def report(self) -> dict[str, object]:
         """Give the last sample as JSON values, under the names of the metrics endpoint.
@@ -117,7 +131,6 @@ class Sampler:
             averages[name] = {
                 "kernel": line.avg10,
                 "boxcar": _as_json(self.boxcar(resource, kind)),
-                "replica": _as_json(self.replica(resource, kind)),
             }
         result["avg10"] = averages
         return result
@@ -127,9 +140,12 @@ class Sampler:
         for file in self._files:
             file.close()
 
-    def _points(self, resource: Resource, kind: Kind) -> tuple[Point, ...]:
-        lines = [(sample.time_ns, sample.line(resource, kind)) for sample in self._ring]
-        return tuple(Point(time_ns, line.total_us) for time_ns, line in lines if line)
+    @staticmethod
+    def _points(samples: Iterable[Sample], resource: Resource, kind: Kind) -> tuple[Point, ...]:
+        lines = [(sample, sample.line(resource, kind)) for sample in samples]
+        return tuple(
+            Point(sample.time_ns, line.total_us, sample.late_ns) for sample, line in lines if line
+        )
 
 
 def watch(
@@ -158,6 +174,10 @@ def watch(
             return
         passed = time.monotonic() - start
         ended.wait(interval_s - passed % interval_s)
+
+
+def _time_ns(sample: Sample) -> int:
+    return sample.time_ns
 
 
 def _as_json(average: Average | None) -> dict[str, float] | None:

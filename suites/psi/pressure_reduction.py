@@ -25,11 +25,11 @@ from hyperbox.linux.zram import zram_device, zram_memory
 from suites.psi.program import Measured, run_program, seed
 from suites.psi.squeeze import MEBIBYTE, Squeeze, Walker, squeeze, walker
 
-_MEMORY_MIB = 96  # the cgroup's limit and zram together
-_WALK_MIB = 128  # walked over: a third more than there is
-_ZRAM_MIB = 24  # what zram may take: a quarter of the memory
-_ZRAM_DISK_MIB = 48  # what it may hold: its share at the compression of two that pages allow
-_ACCESSES = 12_000
+_MEMORY_MIB = 48  # the cgroup's limit and zram together
+_WALK_MIB = 64  # walked over: a third more than there is
+_ZRAM_MIB = 12  # what zram may take: a quarter of the memory
+_ZRAM_DISK_MIB = 22  # what it may hold: its share at the compression of two that pages allow
+_ACCESSES = 10_000
 _LATENCY_NS = 1_000_000  # one millisecond: network storage, or a busy SATA SSD
 _PAGE = 4096
 _ENOUGH_STALL_US = 50_000  # less in the stock arm would be noise around nothing

@@ -1,0 +1,118 @@
+"""CPU time of the real monitor process while the machine is under memory pressure.
+
+The clock is the kernel's exact sum of user and system time of the process; the percentage
+is of one CPU, so on larger machines the share of the machine is smaller still. Starting
+Python is paid once and reported apart.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import hyperbox
+from hyperbox.errors import WorkloadError
+from hyperbox.linux.pressure import PROC_PRESSURE, PressureFile, Resource
+from hyperbox.linux.process_clock import process_cpu_ns
+from hyperbox.memory.psi import INTERVAL_S
+from hyperbox.processes import spawn, stop
+from suites.psi.program import Measured, run_program, seed
+from suites.psi.squeeze import squeeze, walker
+
+_DEFAULT_SAMPLES = 12  # a minute at the default interval
+_FAST_S, _FAST_SAMPLES = 0.1, 50
+_LATENCY_NS = 10_000_000  # a slow disk: much stall for few instructions
+_MEMORY_MIB = 24
+_WALK_MIB = 32
+_HIGH_LOAD = 20.0  # percent of memory stall below which "high load" would be a lie
+
+
+@dataclass(frozen=True)
+class _Cost:
+    """What a monitor took: to start and sample once, and then over `wall_s` seconds."""
+
+    start_ms: float
+    cpu_ms: float
+    wall_s: float
+    samples: int
+
+    @property
+    def percent(self) -> float:
+        """CPU time over wall time."""
+        return self.cpu_ms / 10 / self.wall_s
+
+
+def main() -> int:
+    """Measure; give the exit status."""
+    return run_program(_measure)
+
+
+def _measure() -> Measured:
+    length_s = INTERVAL_S * _DEFAULT_SAMPLES + _FAST_S * _FAST_SAMPLES + 30
+    walk = ["--mib", str(_WALK_MIB), "--accesses", "20000", "--seed", str(seed())]
+    with (
+        squeeze(limit_mib=_MEMORY_MIB, disk_mib=_WALK_MIB, latency_ns=_LATENCY_NS) as place,
+        walker(place.group, [*walk, "--seconds", str(length_s)]) as load,
+        PressureFile(Resource.MEMORY, PROC_PRESSURE / Resource.MEMORY) as pressure,
+    ):
+        load.go()
+        load.expect("filled")
+        load.go()
+        before, began = _total_us(pressure), time.monotonic()
+        normal = _cost(INTERVAL_S, _DEFAULT_SAMPLES)
+        fast = _cost(_FAST_S, _FAST_SAMPLES)
+        stall = (_total_us(pressure) - before) / (time.monotonic() - began) / 1e4
+    if stall < _HIGH_LOAD:
+        raise WorkloadError(f"memory stall {stall:.1f} % of the time, not the {_HIGH_LOAD:g} %")
+    return Measured(
+        {
+            "monitor_cpu": normal.percent,
+            "monitor_cpu_100ms": fast.percent,
+            "sample_us": normal.cpu_ms * 1e3 / normal.samples,
+            "start_ms": normal.start_ms,
+            "memory_some": stall,
+        },
+        {"wall_s": normal.wall_s, "samples": normal.samples},
+    )
+
+
+def _cost(interval_s: float, samples: int) -> _Cost:
+    """Run the monitor for its first sample and `samples` more."""
+    package = Path(hyperbox.__file__).resolve().parent.parent
+    argv = [sys.executable, "-m", "hyperbox.memory.monitor", "--interval", str(interval_s)]
+    process = spawn(
+        argv,
+        environment={"PYTHONPATH": os.fspath(package)},
+        stdout=subprocess.PIPE,
+        stderr=sys.stderr.buffer,
+    )
+    try:
+        _next_sample(process)
+        first_ns, began = process_cpu_ns(process.pid), time.monotonic()
+        for _ in range(samples):
+            _next_sample(process)
+        last_ns, ended = process_cpu_ns(process.pid), time.monotonic()
+    finally:
+        stop(process)
+    return _Cost(first_ns / 1e6, (last_ns - first_ns) / 1e6, ended - began, samples)
+
+
+def _next_sample(process: subprocess.Popen[bytes]) -> None:
+    assert process.stdout is not None
+    if not process.stdout.readline():
+        raise WorkloadError(f"the monitor ended early with status {process.wait()}")
+
+
+def _total_us(file: PressureFile) -> int:
+    some = file.read().some
+    if some is None:
+        raise WorkloadError(f"{file.path} has no line of some")
+    return some.total_us
+
+
+if __name__ == "__main__":
+    sys.exit(main())
