@@ -57,7 +57,17 @@ def boot_kernel(
 ) -> Accelerator:
     """Boot a kernel under ``kvm`` or ``tcg`` up to its initramfs; `timeout` in seconds."""
     cpu = KVM_CPU if accelerator == "kvm" else qemu.cpu
-    command = [qemu.program, "-accel", accelerator, "-cpu", cpu, "-M", "pc", "-m", "256M"]
+    command: list[str | Path] = [
+        qemu.program,
+        "-accel",
+        accelerator,
+        "-cpu",
+        cpu,
+        "-M",
+        "pc",
+        "-m",
+        "256M",
+    ]
     command += ["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"]
     command += ["-kernel", vmlinuz, "-initrd", initramfs, "-serial", "stdio"]
     command += ["-append", "console=ttyS0 quiet panic=-1 hyperbox.probe"]
@@ -77,7 +87,7 @@ def boot_probe(qemu: Qemu, accelerator: str) -> Accelerator:
     with tempfile.NamedTemporaryFile(prefix="hyperbox-probe-") as disk:
         disk.write(_BOOT_SECTOR)
         disk.flush()
-        command = [qemu.program, "-accel", accelerator, "-M", "pc", "-m", "16M"]
+        command: list[str | Path] = [qemu.program, "-accel", accelerator, "-M", "pc", "-m", "16M"]
         command += ["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"]
         command += ["-device", "isa-debug-exit,iobase=0xf4,iosize=1"]
         command += ["-drive", f"file={disk.name},format=raw,if=ide,snapshot=on"]

@@ -29,7 +29,8 @@ __all__ = ["GuestImage", "make_erofs", "package_list", "project_image", "root_im
 ALIGNMENT = 2 << 20
 _FORMAT = 2  # raise it when the way of building changes
 _SUITE = "trixie"
-_PROJECT_LIFETIME = 24 * 3600.0
+_PROJECT_LIFETIME = 24 * 3600.0  # seconds
+_ROOT_SPACE = 2 << 30  # bytes that building the root needs
 _PROJECT_PARTS = ("hyperbox", "suites", "workloads")
 _EXCLUDED = ("/usr/share/man/*", "/usr/share/doc/*", "/usr/share/locale/*", "/usr/share/info/*")
 _UUID = "68797065-7262-6f78-0000-00000000000"  # "hyperbox", and a digit that says which
@@ -131,7 +132,7 @@ def _project_files(root: Path) -> Iterator[tuple[str, Path]]:
 
 def _build_root(directory: Path, name: str, packages: tuple[str, ...]) -> GuestImage:
     mmdebstrap = require("mmdebstrap", "mmdebstrap")
-    _need_space(directory, 2 << 30)
+    _need_space(directory, _ROOT_SPACE)
     with tempfile.TemporaryDirectory(dir=directory) as scratch:
         tree = Path(scratch) / "tree"
         command = [mmdebstrap, "--variant=minbase", "--quiet"]

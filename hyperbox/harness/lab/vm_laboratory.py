@@ -6,6 +6,7 @@ import contextlib
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from hyperbox.errors import ConfigError, HarnessError
 from hyperbox.harness.lab.accelerator import probe_kvm
@@ -56,7 +57,7 @@ def hardware_for(
     kit: KernelKit, lane: Lane, root: GuestImage, project: GuestImage
 ) -> GuestHardware:
     """Give the guest that a kernel runs in."""
-    images = (root.path, project.path)
+    images: tuple[Path, ...] = (root.path, project.path)
     if kit.modules_image is not None:
         images = (*images, kit.modules_image)
     extra = "" if kit.modules_image is not None else "hyperbox.modules=none"

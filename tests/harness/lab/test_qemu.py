@@ -1,0 +1,78 @@
+"""The command line hides what differs between QEMU versions, and nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hyperbox.errors import HarnessError
+from hyperbox.harness.lab.qemu import GuestHardware, Qemu, command_line
+from hyperbox.harness.model import Lane
+
+OLD = Qemu(Path("/usr/bin/qemu-system-x86_64"), (7, 2, 22), "0" * 64)
+NEW = Qemu(Path("/usr/bin/qemu-system-x86_64"), (11, 1, 0), "1" * 64)
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    path = tmp_path / "root.erofs"
+    path.write_bytes(b"")
+    with path.open("r+b") as stream:
+        stream.truncate(4 << 20)
+    return path
+
+
+def words(qemu: Qemu, image: Path, lane: Lane = Lane.EXACT, *, incoming: bool = False) -> str:
+    hardware = GuestHardware(lane, Path("vmlinuz"), Path("initramfs"), (image,))
+    line = command_line(
+        qemu,
+        hardware,
+        ram_file=Path("/dev/shm/ram"),
+        ram_shared=False,
+        serial_log=Path("serial"),
+        agent_fd=5,
+        monitor_fd=6,
+        incoming=incoming,
+    )
+    return " ".join(line)
+
+
+def test_exact_lane_counts_instructions_without_cmpxchg16b(image: Path) -> None:
+    line = words(OLD, image)
+    assert "-icount shift=0,sleep=off" in line
+    assert "-cpu max,cx16=off" in line
+    assert "thread=multi" not in line
+
+
+def test_fast_lane_keeps_host_time(image: Path) -> None:
+    assert "-icount" not in words(OLD, image, Lane.FAST)
+
+
+def test_new_qemu_keeps_cmpxchg16b_and_has_a_monitor_object(image: Path) -> None:
+    line = words(NEW, image)
+    assert "cx16" not in line
+    assert "-object monitor-qmp" in line
+    assert "-mon chardev=qmp" in words(OLD, image)
+
+
+def test_migration_addresses_fit_the_version() -> None:
+    assert OLD.migrate_out(Path("/s")) == "exec:cat > '/s'"
+    assert OLD.migrate_in(Path("/s")) == "exec:cat '/s'"
+    assert NEW.migrate_out(Path("/s")) == NEW.migrate_in(Path("/s")) == "file:/s"
+
+
+def test_clone_waits_for_its_state(image: Path) -> None:
+    assert words(OLD, image, incoming=True).endswith("-incoming defer -S")
+
+
+def test_unpadded_image_is_refused(tmp_path: Path) -> None:
+    image = tmp_path / "root.erofs"
+    image.write_bytes(b"x")
+    with pytest.raises(HarnessError, match="not padded"):
+        words(OLD, image)
+
+
+def test_host_is_no_virtual_machine(image: Path) -> None:
+    with pytest.raises(HarnessError, match="host"):
+        words(OLD, image, Lane.HOST)
