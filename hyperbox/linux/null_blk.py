@@ -13,7 +13,7 @@ from pathlib import Path
 
 from hyperbox.errors import KernelFeatureMissing, WorkloadError
 from hyperbox.linux.knob import read_knob, write_knob
-from hyperbox.linux.modules import load_module, unload_module
+from hyperbox.linux.modules import load_module
 from hyperbox.linux.mounts import mounted
 
 __all__ = ["null_block_device"]
@@ -35,8 +35,7 @@ def null_block_device(name: str, *, size_mib: int, latency_ns: int) -> Iterator[
         If this kernel has no null_blk.
     """
     with contextlib.ExitStack() as stack:
-        if load_module("null_blk", "nr_devices=0"):
-            stack.callback(unload_module, "null_blk")
+        load_module("null_blk", "nr_devices=0")
         top = stack.enter_context(mounted("configfs", _CONFIGFS)) / "nullb"
         item = top / name
         try:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from hyperbox.errors import KernelFeatureMissing, WorkloadError
 from hyperbox.linux.knob import read_knob, write_knob
-from hyperbox.linux.modules import load_module, unload_module
+from hyperbox.linux.modules import load_module
 
 __all__ = [
     "ZramMemory",
@@ -79,8 +79,7 @@ def zram_device(*, size: int, algorithms: Sequence[str]) -> Iterator[tuple[Path,
         If this kernel has no zram or none of the algorithms.
     """
     with contextlib.ExitStack() as stack:
-        if load_module("zram", "num_devices=0"):
-            stack.callback(unload_module, "zram")
+        load_module("zram", "num_devices=0")
         number = read_knob(_CONTROL / "hot_add")
         stack.callback(write_knob, _CONTROL / "hot_remove", number)
         settings = Path("/sys/class/block", f"zram{number}")

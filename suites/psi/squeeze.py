@@ -1,7 +1,7 @@
 """The squeeze: more memory in use than a cgroup may hold, with swap of constant latency.
 
-Everything made here is undone when the block ends: cgroup, swap areas, devices, modules,
-settings.
+Everything made here is undone when the block ends: cgroup, swap areas, devices, settings.
+Kernel modules stay loaded (see hyperbox.linux.modules).
 """
 
 from __future__ import annotations
