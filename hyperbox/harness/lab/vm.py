@@ -41,7 +41,6 @@ __all__ = ["SHARED_MEMORY", "VirtualMachine", "owned_name"]
 
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - guest memory must be in a tmpfs
 _PING_TIMEOUT = 60.0
-_START_MARGIN_NS = 1_000_000_000
 _numbers = itertools.count()
 
 
@@ -217,7 +216,6 @@ class VirtualMachine:
 
     def save(self, state_file: Path) -> None:
         """Stop the guest and save its devices; its memory is already in the RAM file."""
-        self._snapshot_time()
         self.monitor("stop")
         self._migration_settings()
         self.monitor("migrate", uri=self._qemu.migrate_out(state_file))
@@ -229,11 +227,6 @@ class VirtualMachine:
             if status in ("failed", "cancelled") or time.monotonic() > deadline:
                 raise HarnessError(f"the snapshot could not be saved: migration {status}")
             time.sleep(0.005)
-
-    @property
-    def start_ns(self) -> int:
-        """Guest time before which no measured command of a clone starts."""
-        return self._start_ns
 
     def restore(self, state_file: Path, start_ns: int) -> None:
         """Load a snapshot into this waiting machine; it stays stopped until used."""
@@ -300,14 +293,6 @@ class VirtualMachine:
         capability = {"capability": "x-ignore-shared", "state": True}
         self.monitor("migrate-set-capabilities", capabilities=[capability])
         self.monitor("migrate-set-parameters", **{"max-bandwidth": 10**11})
-
-    def _snapshot_time(self) -> None:
-        """Fix the earliest start of measured commands.
-
-        The margin covers the virtual time that an idle guest of the exact lane runs
-        through between this answer and the stop; the agent reports a late start.
-        """
-        self._start_ns = self.ping() + _START_MARGIN_NS
 
     def _send(self, kind: FrameType, payload: bytes = b"", request: int | None = None) -> int:
         number = next(self._requests) if request is None else request
