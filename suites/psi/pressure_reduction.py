@@ -110,7 +110,7 @@ def _work(
     stall_us = after.memory_some_us - before.memory_some_us
     written = after.disk_pages_written - before.disk_pages_written
     if arm == "stock":
-        _check_load(stall_us, written)
+        check_load(stall_us, written)
     used = zram_memory(zram).used_max / MEBIBYTE if zram else 0.0
     if used > _ZRAM_MIB:
         raise WorkloadError(f"zram took {used:.1f} MiB, more than its share of {_ZRAM_MIB}")
@@ -135,7 +135,7 @@ def _work(
     )
 
 
-def _check_load(stall_us: int, written: int) -> None:
+def check_load(stall_us: int, written: int) -> None:
     """Refuse a baseline without pressure: a reduction of nothing cannot be measured."""
     if stall_us < _ENOUGH_STALL_US:
         raise WorkloadError(f"the load stalled {stall_us} us, less than {_ENOUGH_STALL_US}")
