@@ -53,9 +53,11 @@ $B mount -t tmpfs -o size=75%,mode=755 tmpfs /rw
 $B mkdir /rw/upper /rw/work
 $B mount -t overlay -o lowerdir=/images/root,upperdir=/rw/upper,workdir=/rw/work overlay /newroot \
     || fail "cannot mount the overlay root"
-$B mkdir -p /newroot/usr/lib/modules /newroot/opt/hyperbox
+$B mkdir -p /newroot/usr/lib/modules /newroot/opt/hyperbox /rw/project /rw/project-work
 [ "$expected" -eq 3 ] && $B mount --move /images/modules /newroot/usr/lib/modules
-$B mount --move /images/project /newroot/opt/hyperbox
+# Writable, so that the project is compiled once, before the snapshot.
+$B mount -t overlay -o lowerdir=/images/project,upperdir=/rw/project,workdir=/rw/project-work \
+    overlay /newroot/opt/hyperbox || fail "cannot mount the project"
 $B mkdir -p /dev/shm /dev/pts
 $B mount -t tmpfs tmpfs /dev/shm
 $B mount -t devpts devpts /dev/pts
@@ -69,4 +71,4 @@ $B mount --move /proc /newroot/proc
 $B mount --move /sys /newroot/sys
 $B mount --move /dev /newroot/dev
 exec $B switch_root /newroot /bin/sh -c \
-    'cd /opt/hyperbox && exec /usr/bin/python3 -SEB -m hyperbox.harness.lab.agent'
+    'cd /opt/hyperbox && exec /usr/bin/python3 -SE -m hyperbox.harness.lab.agent'

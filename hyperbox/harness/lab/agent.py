@@ -25,7 +25,6 @@ _ENVIRONMENT = {
     "HOME": "/root",
     "LC_ALL": "C.UTF-8",
     "TERM": "dumb",
-    "PYTHONDONTWRITEBYTECODE": "1",
     "PYTHONHASHSEED": "0",
 }
 
