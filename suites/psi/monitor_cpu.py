@@ -23,9 +23,9 @@ from hyperbox.processes import spawn, stop
 from suites.psi.program import Measured, run_program, seed
 from suites.psi.squeeze import squeeze, walker
 
-_DEFAULT_SAMPLES = 12  # a minute at the default interval
-_FAST_S, _FAST_SAMPLES = 0.1, 50
-_LATENCY_NS = 10_000_000  # a slow disk: much stall for few instructions
+_DEFAULT_SAMPLES = 6  # half a minute at the default interval
+_FAST_S, _FAST_SAMPLES = 0.1, 30
+_LATENCY_NS = 40_000_000  # a busy hard disk: much stall for few instructions
 _MEMORY_MIB = 24
 _WALK_MIB = 32
 _HIGH_LOAD = 20.0  # percent of memory stall below which "high load" would be a lie
@@ -52,7 +52,7 @@ def main() -> int:
 
 
 def _measure() -> Measured:
-    length_s = INTERVAL_S * _DEFAULT_SAMPLES + _FAST_S * _FAST_SAMPLES + 30
+    length_s = INTERVAL_S * _DEFAULT_SAMPLES + _FAST_S * _FAST_SAMPLES + 10
     walk = ["--mib", str(_WALK_MIB), "--accesses", "20000", "--seed", str(seed())]
     with (
         squeeze(limit_mib=_MEMORY_MIB, disk_mib=_WALK_MIB, latency_ns=_LATENCY_NS) as place,
