@@ -119,11 +119,12 @@ def _cell(
 def _attempt(record: Record) -> Mapping[str, object]:
     document = record.document
     started, ended = (datetime.fromisoformat(document[key]) for key in ("started", "ended"))
+    fingerprint = document.get("fingerprint", "")
     return {
         "number": document["attempt"],
         "status": document["state"],
         "reason": document["reason"],
-        "fingerprint": document.get("fingerprint", ""),
+        **({"fingerprint": fingerprint} if fingerprint else {}),
         "started": document["started"],
         "seconds": (ended - started).total_seconds(),
         "retries": document["attempt"] - 1,
