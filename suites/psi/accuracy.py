@@ -27,7 +27,8 @@ from suites.psi.squeeze import squeeze, walker
 
 _SAMPLES = 7  # at the default 5 s: 30 s; from the third on the window is full
 _REFERENCE_S = 0.05
-_LATENCY_NS = 10_000_000  # a slow disk: much stall for few instructions
+_LATENCY_NS = 20_000_000  # a slow disk: much stall for few instructions
+_PAUSE_US = 2000  # after 16 accesses: hits alone must not make it a CPU load
 _MEMORY_MIB = 24
 _WALK_MIB = 32
 _ENOUGH_STALL_US = 100_000  # of cpu, memory and io each, or the test could not fail
@@ -156,6 +157,7 @@ def _judge_replica(check: Check, key: tuple[str, str], tally: Tally) -> None:
 
 def _measure() -> Measured:
     walk = ["--mib", str(_WALK_MIB), "--accesses", "20000", "--seed", str(seed())]
+    walk += ["--pause-us", str(_PAUSE_US)]
     length_s = INTERVAL_S * _SAMPLES + 5
     with contextlib.ExitStack() as stack:
         place = stack.enter_context(
