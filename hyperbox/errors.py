@@ -60,7 +60,13 @@ class ConfigError(HyperboxError):
 
 
 class HarnessError(HyperboxError):
-    """The harness or its surroundings failed; says nothing about a target."""
+    """The harness or its surroundings failed; says nothing about a target.
+
+    `console` is what a machine had printed by then, where one was involved and cannot be
+    asked any more.
+    """
+
+    console: str = ""
 
 
 class MissingDependency(HarnessError):

@@ -70,7 +70,7 @@ class Snapshot:
         ram = SHARED_MEMORY / owned_name("ram")
         try:
             run(["cp", "--sparse=always", self._ram, ram], timeout=120)
-            with self._machine(ram, shared=True) as machine:
+            with self._machine(ram, shared=True) as machine, _evidence(machine):
                 prepare(machine)
                 return _save(self._qemu, self.hardware, machine, ram, self._config)
         except BaseException:
@@ -111,9 +111,12 @@ def boot_snapshot(
     _need_memory(hardware.memory)
     ram = SHARED_MEMORY / owned_name("ram")
     try:
-        with VirtualMachine(
-            qemu, hardware, ram_file=ram, shared=True, kernel_config=kernel_config
-        ) as machine:
+        with (
+            VirtualMachine(
+                qemu, hardware, ram_file=ram, shared=True, kernel_config=kernel_config
+            ) as machine,
+            _evidence(machine),
+        ):
             machine.wait_ready()
             prepare(machine)
             return _save(qemu, hardware, machine, ram, kernel_config)
@@ -141,6 +144,16 @@ def _save(
         state.unlink(missing_ok=True)
         raise
     return made
+
+
+@contextlib.contextmanager
+def _evidence(machine: VirtualMachine) -> Iterator[None]:
+    """Let an error take the console with it: the machine is gone when it is recorded."""
+    try:
+        yield
+    except HarnessError as error:
+        error.console = machine.boot_console + machine.console()
+        raise
 
 
 def _need_memory(wanted: int) -> None:

@@ -171,6 +171,8 @@ class _Work:
         trace: str = "",
         retry: bool = False,
     ) -> Attempt:
+        if self._artifacts is None and isinstance(error, HarnessError) and error.console:
+            self._artifacts = Artifacts(serial=error.console, dmesg="", kernel_config="")
         return Attempt(
             state=state,
             started=self._started,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -41,6 +42,7 @@ def snapshot(kit: KernelKit, hardware: GuestHardware) -> Iterator[Snapshot]:
 
 @pytest.fixture
 def no_leftovers() -> Iterator[None]:
-    before = set(SHARED_MEMORY.iterdir())
+    own = f"hyperbox-{os.getpid()}-*"  # other processes have theirs
+    before = set(SHARED_MEMORY.glob(own))
     yield
-    assert set(SHARED_MEMORY.iterdir()) <= before
+    assert set(SHARED_MEMORY.glob(own)) <= before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import time
@@ -12,7 +13,7 @@ import pytest
 from hyperbox.errors import BootTimeout, GuestCrash, MachineLost, WorkloadError
 from hyperbox.harness.lab.kernel_kit import KernelKit
 from hyperbox.harness.lab.qemu import GuestHardware, find_qemu
-from hyperbox.harness.lab.snapshot import Snapshot
+from hyperbox.harness.lab.snapshot import Snapshot, boot_snapshot
 from hyperbox.harness.lab.vm import SHARED_MEMORY, VirtualMachine, owned_name
 from hyperbox.harness.model import Start
 
@@ -160,6 +161,15 @@ def test_slow_boot_is_a_timeout_with_the_consoles_last_line(
             machine.wait_ready(timeout=0.1)
     finally:
         ram.unlink()
+
+
+def test_guest_that_never_boots_leaves_its_console(
+    hardware: GuestHardware, no_leftovers: None
+) -> None:
+    hopeless = dataclasses.replace(hardware, extra_commandline="hyperbox.probe")
+    with pytest.raises(MachineLost, match="status 0") as caught:
+        boot_snapshot(find_qemu(), hopeless, kernel_config="", prepare=lambda machine: None)
+    assert "hyperbox-init: probe booted" in caught.value.console
 
 
 def test_qemu_that_does_not_start_says_why(
