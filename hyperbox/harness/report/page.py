@@ -17,6 +17,7 @@ from hyperbox.harness.report.markdown import markdown
 from hyperbox.harness.report.marks import LANES, MARKS, UNTESTED
 from hyperbox.harness.report.matrix import entries, headline, kernel_labels, untested_count
 from hyperbox.harness.report.plots import forest_plot, heat_map, run_order_plot
+from hyperbox.harness.report.svg import standalone
 from hyperbox.harness.verdicts.wording import legible, typeset
 
 __all__ = ["html_page", "write_report"]
@@ -26,7 +27,7 @@ _KERNEL_COLUMNS = ("label", "release", "version", "sha256", "remarks")
 
 
 def write_report(run: RunData, directory: Path) -> tuple[Path, ...]:
-    """Write report.html, report.md, junit.xml, summary.json and verdicts.csv.
+    """Write report.html, report.md, junit.xml, summary.json, verdicts.csv and plots/*.svg.
 
     Parameters
     ----------
@@ -48,6 +49,7 @@ def write_report(run: RunData, directory: Path) -> tuple[Path, ...]:
         "report.md": markdown(run),
         "junit.xml": junit_xml(run),
         "verdicts.csv": verdicts_csv(run),
+        **{f"plots/{name}.svg": text for name, text in _plots(run).items() if text},
     }
     for name, text in texts.items():
         files.write_text(directory / name, text)
@@ -87,6 +89,13 @@ def html_page(run: RunData) -> str:
         attempts=attempts(run),
         environment=flat(run.environment),
     )
+
+
+def _plots(run: RunData) -> dict[str, str]:
+    """Give the figures that speak for the whole run, as pictures of their own."""
+    figures = {"heat-map": heat_map(run)}
+    figures |= {gate.id: forest_plot(run, gate) for gate in run.gates}
+    return {name: standalone(figure) for name, figure in figures.items()}
 
 
 def _finished(value: object) -> object:

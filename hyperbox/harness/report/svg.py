@@ -17,7 +17,7 @@ from xml.etree import ElementTree as ET
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-__all__ = ["inline_svg", "plot_style"]
+__all__ = ["inline_svg", "plot_style", "standalone"]
 
 _SVG = "http://www.w3.org/2000/svg"
 _XLINK_HREF = "{http://www.w3.org/1999/xlink}href"
@@ -109,3 +109,11 @@ def _modernise(root: ET.Element) -> None:
         style = element.get("style")
         if style and "DejaVu" in style:
             element.set("style", style.replace("'DejaVu Sans'", _FONTS))
+
+
+def standalone(svg: str) -> str:
+    """Give an inline figure as a document of its own, on white; "" stays ""."""
+    spaces = f'xmlns="{_SVG}" xmlns:xlink="http://www.w3.org/1999/xlink"'
+    return svg.replace("<svg ", f"<svg {spaces} ", 1).replace(
+        'style="', 'style="background: white; ', 1
+    )

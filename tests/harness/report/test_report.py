@@ -295,14 +295,20 @@ def test_nested_records_are_flattened() -> None:
 def test_write_report_writes_all_forms(small_run: RunData, tmp_path: Path) -> None:
     directory = tmp_path / "deep" / "report"
     paths = write_report(small_run, directory)
-    assert [path.name for path in paths] == [
+    plots = [f"plots/{gate.id}.svg" for gate in small_run.gates]
+    assert [path.relative_to(directory).as_posix() for path in paths] == [
         "report.html",
         "report.md",
         "junit.xml",
         "verdicts.csv",
+        "plots/heat-map.svg",
+        *plots,
         "summary.json",
     ]
-    assert sorted(path.name for path in directory.iterdir()) == sorted(path.name for path in paths)
+    assert sorted(path for path in directory.rglob("*") if path.is_file()) == sorted(paths)
+    for path in paths:
+        if path.suffix == ".svg":
+            assert ET.fromstring(path.read_text()).tag == "{http://www.w3.org/2000/svg}svg"
     before = paths[0].read_bytes()
     write_report(small_run, directory)
     assert paths[0].read_bytes() == before
