@@ -1,9 +1,11 @@
-"""Tests that this machine cannot run are skipped with the reason, never silently."""
+"""What all tests share: skips with their reason, and a check that guests leave nothing."""
 
 from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -19,3 +21,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for marker, skip in lacking.items():
             if item.get_closest_marker(marker):
                 item.add_marker(skip)
+
+
+@pytest.fixture
+def no_leftovers() -> Iterator[None]:
+    """Fail if the test leaves files of guests behind; other processes have theirs."""
+    own, directory = f"hyperbox-{os.getpid()}-*", Path("/dev/shm")
+    before = set(directory.glob(own))
+    yield
+    assert set(directory.glob(own)) <= before

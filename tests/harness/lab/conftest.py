@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -14,8 +12,6 @@ from hyperbox.harness.lab.qemu import GuestHardware, find_qemu
 from hyperbox.harness.lab.snapshot import Snapshot, boot_snapshot
 from hyperbox.harness.lab.vm_laboratory import hardware_for
 from hyperbox.harness.model import Lane
-
-SHARED_MEMORY = Path("/dev/shm")
 
 
 @pytest.fixture(scope="session")
@@ -38,11 +34,3 @@ def snapshot(kit: KernelKit, hardware: GuestHardware) -> Iterator[Snapshot]:
     )
     yield made
     made.close()
-
-
-@pytest.fixture
-def no_leftovers() -> Iterator[None]:
-    own = f"hyperbox-{os.getpid()}-*"  # other processes have theirs
-    before = set(SHARED_MEMORY.glob(own))
-    yield
-    assert set(SHARED_MEMORY.glob(own)) <= before

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
-import os
 from pathlib import Path
 
 import pytest
 
 from hyperbox.harness.declarations import parse_suite
 from hyperbox.harness.lab.kernel_kit import kernel_kit
-from hyperbox.harness.lab.vm import SHARED_MEMORY
 from hyperbox.harness.lab.vm_laboratory import VmLaboratory, choose_lane
 from hyperbox.harness.model import Outcome
 from hyperbox.harness.runs.attempt import State
@@ -48,7 +46,9 @@ def _gate(name: str) -> dict[str, object]:
 
 
 @pytest.mark.vm
-def test_guests_are_measured_and_a_panic_costs_its_own_cell_only(tmp_path: Path) -> None:
+def test_guests_are_measured_and_a_panic_costs_its_own_cell_only(
+    tmp_path: Path, no_leftovers: None
+) -> None:
     programs = {"work": _WORK, "panic": _PANIC, "skip": _SKIP}
     suite = parse_suite(
         {
@@ -94,4 +94,3 @@ def test_guests_are_measured_and_a_panic_costs_its_own_cell_only(tmp_path: Path)
     assert "Linux version 6.12" in (worked.directory / "dmesg.txt").read_text()
     assert "CONFIG_PSI=y" in (worked.directory / "kernel.config").read_text()
     assert run.kernels[0]["sha256"] == kits[0].sha256
-    assert not list(SHARED_MEMORY.glob(f"hyperbox-{os.getpid()}-*"))
