@@ -6,16 +6,16 @@ Cheap by kept descriptors: one pread(2) and a small parse a file, about 35 us a 
 from __future__ import annotations
 
 import bisect
+import itertools
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from hyperbox.linux.pressure import Kind, Line, Pressure, PressureFile, Resource, system_files
 from hyperbox.memory.averages import WINDOW_NS, Average, Point, boxcar, replica
 
-__all__ = ["HISTORY", "INTERVAL_S", "Sample", "Sampler", "watch"]
+__all__ = ["HISTORY", "INTERVAL_S", "Sample", "Sampler", "Snapshot", "watch"]
 
 INTERVAL_S = 5.0
 """Default seconds between samples."""
@@ -48,8 +48,87 @@ class Sample:
         return {key: line for key, line in found if line is not None}
 
 
+@dataclass(frozen=True)
+class Snapshot:
+    """What a sampler had kept at one moment, oldest first; never changes.
+
+    Readers of other threads and tasks work on it without a lock while sampling goes on.
+    """
+
+    samples: tuple[Sample, ...] = ()
+    history: int = HISTORY
+    """How many samples the sampler keeps."""
+
+    @property
+    def last(self) -> Sample | None:
+        """The newest sample; None before the first."""
+        return self.samples[-1] if self.samples else None
+
+    def boxcar(self, resource: Resource, kind: Kind) -> Average | None:
+        """Give the average over the last 10 s; None with fewer than two samples."""
+        ring = self.samples
+        if len(ring) < 2:
+            return None
+        edge_ns = ring[-1].time_ns - WINDOW_NS
+        # Only the samples around the window's start and the last one count.
+        older = max(bisect.bisect_right(ring, edge_ns, key=_time_ns) - 1, 0)
+        return boxcar(_points((ring[older], ring[older + 1], ring[-1]), resource, kind))
+
+    def replica(self, resource: Resource, kind: Kind) -> Average | None:
+        """Give what the kernel's avg10 should be; None with fewer than two samples.
+
+        Works through the whole history: a check, not for every sample.
+        """
+        first = self.samples[0].line(resource, kind) if self.samples else None
+        points = _points(self.samples, resource, kind)
+        return replica(points, first.avg10) if first else None
+
+    def shares(self, resource: Resource, kind: Kind) -> tuple[float, ...]:
+        """Give the percent of stall between every two samples, oldest first: for sparklines."""
+        points = _points(self.samples, resource, kind)
+        return tuple(
+            min((after.total_us - before.total_us) * 1e5 / (after.time_ns - before.time_ns), 100.0)
+            for before, after in itertools.pairwise(points)
+            if after.time_ns > before.time_ns
+        )
+
+    def report(self) -> dict[str, object]:
+        """Give the last sample as JSON values, under the names of the metrics endpoint.
+
+        ``some_memory_us`` and its kin are stall in microseconds since boot; averages are
+        percent, ``error`` is in points.
+
+        Raises
+        ------
+        IndexError
+            If nothing has been sampled.
+        """
+        last = self.samples[-1]
+        result: dict[str, object] = {"time_unix_s": last.unix_s, "samples": len(self.samples)}
+        averages: dict[str, object] = {}
+        for (resource, kind), line in last.lines().items():
+            name = f"{kind}_{resource}"
+            result[f"{name}_us"] = line.total_us
+            averages[name] = {
+                "kernel": line.avg10,
+                "boxcar": _as_json(self.boxcar(resource, kind)),
+            }
+        result["avg10"] = averages
+        return result
+
+    def rows(self) -> list[dict[str, object]]:
+        """Give every sample kept as JSON values, oldest first: time and totals."""
+        return [
+            {"time_unix_s": sample.unix_s, "time_ns": sample.time_ns}
+            | {f"{kind}_{what}_us": line.total_us for (what, kind), line in sample.lines().items()}
+            for sample in self.samples
+        ]
+
+
 class Sampler:
     """Keeps the last samples of a set of pressure files.
+
+    One thread samples; any number may call `snapshot` (or what is built on it) meanwhile.
 
     Parameters
     ----------
@@ -70,7 +149,8 @@ class Sampler:
         if history < 1:
             raise ValueError(f"history of {history} samples")
         self._files = tuple(files) if files is not None else system_files()
-        self._ring: deque[Sample] = deque(maxlen=history)
+        # Replaced whole, never changed: whoever holds the old one may go on reading it.
+        self._snapshot = Snapshot(history=history)
 
     def __enter__(self) -> Sampler:
         return self
@@ -81,7 +161,11 @@ class Sampler:
     @property
     def history(self) -> tuple[Sample, ...]:
         """The samples kept, oldest first."""
-        return tuple(self._ring)
+        return self._snapshot.samples
+
+    def snapshot(self) -> Snapshot:
+        """Give everything kept now; takes no lock."""
+        return self._snapshot
 
     def sample(self) -> Sample:
         """Read everything now, keep it and give it."""
@@ -89,63 +173,26 @@ class Sampler:
         began = time.monotonic_ns()
         pressure = {file.resource: file.read() for file in self._files}
         taken = Sample(began, time.monotonic_ns() - began, unix_s, pressure)
-        self._ring.append(taken)
+        kept = self._snapshot
+        self._snapshot = Snapshot((*kept.samples, taken)[-kept.history :], kept.history)
         return taken
 
     def boxcar(self, resource: Resource, kind: Kind) -> Average | None:
         """Give the average over the last 10 s; None with fewer than two samples."""
-        ring = self._ring
-        if len(ring) < 2:
-            return None
-        edge_ns = ring[-1].time_ns - WINDOW_NS
-        # Only the samples around the window's start and the last one count.
-        older = max(bisect.bisect_right(ring, edge_ns, key=_time_ns) - 1, 0)
-        return boxcar(self._points((ring[older], ring[older + 1], ring[-1]), resource, kind))
+        return self._snapshot.boxcar(resource, kind)
 
     def replica(self, resource: Resource, kind: Kind) -> Average | None:
-        """Give what the kernel's avg10 should be; None with fewer than two samples.
-
-        Works through the whole history: a check, not for every sample.
-        """
-        first = self._ring[0].line(resource, kind) if self._ring else None
-        points = self._points(self._ring, resource, kind)
-        return replica(points, first.avg10) if first else None
+        """Give what the kernel's avg10 should be; None with fewer than two samples."""
+        return self._snapshot.replica(resource, kind)
 
     def report(self) -> dict[str, object]:
-        """Give the last sample as JSON values, under the names of the metrics endpoint.
-
-        ``some_memory_us`` and its kin are stall in microseconds since boot; averages are
-        percent, ``error`` is in points.
-
-        Raises
-        ------
-        IndexError
-            If nothing has been sampled.
-        """
-        last = self._ring[-1]
-        result: dict[str, object] = {"time_unix_s": last.unix_s, "samples": len(self._ring)}
-        averages: dict[str, object] = {}
-        for (resource, kind), line in last.lines().items():
-            name = f"{kind}_{resource}"
-            result[f"{name}_us"] = line.total_us
-            averages[name] = {
-                "kernel": line.avg10,
-                "boxcar": _as_json(self.boxcar(resource, kind)),
-            }
-        result["avg10"] = averages
-        return result
+        """Give the last sample as JSON values: `Snapshot.report`."""
+        return self._snapshot.report()
 
     def close(self) -> None:
         """Close the files."""
         for file in self._files:
             file.close()
-
-    @staticmethod
-    def _points(samples: Iterable[Sample], resource: Resource, kind: Kind) -> tuple[Point, ...]:
-        lines = [(sample, sample.line(resource, kind)) for sample in samples]
-        return tuple(
-            Point(sample.time_ns, line.total_us, sample.late_ns) for sample, line in lines if line
-        )
 
 
 def watch(
@@ -174,6 +221,13 @@ def watch(
             return
         passed = time.monotonic() - start
         ended.wait(interval_s - passed % interval_s)
+
+
+def _points(samples: Iterable[Sample], resource: Resource, kind: Kind) -> tuple[Point, ...]:
+    lines = [(sample, sample.line(resource, kind)) for sample in samples]
+    return tuple(
+        Point(sample.time_ns, line.total_us, sample.late_ns) for sample, line in lines if line
+    )
 
 
 def _time_ns(sample: Sample) -> int:
