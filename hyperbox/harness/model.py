@@ -191,7 +191,7 @@ class Cell:
         return f"{self.kernel}--{self.experiment}--{self.lane}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # slots: a large run holds millions
 class Sample:
     """One measured value.
 

@@ -14,8 +14,9 @@ import io
 import json
 import os
 import shutil
+import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -40,8 +41,17 @@ from hyperbox.harness.runs.attempt import Attempt, State
 from hyperbox.harness.runs.plan import Plan
 from hyperbox.harness.runs.schema import SCHEMA_VERSION, check
 
-__all__ = ["Record", "RunInfo", "RunStore", "read_samples", "utc"]
+__all__ = [
+    "Record",
+    "RunInfo",
+    "RunStore",
+    "counting",
+    "read_record",
+    "read_samples",
+    "utc",
+]
 
+_FIELDS = ("block", "position", "arm", "metric", "value")
 _COLUMNS = pa.schema(
     [
         ("block", pa.int32()),
@@ -163,18 +173,20 @@ class RunStore:
 
     def records(self, cell: Cell) -> tuple[Record, ...]:
         """Give the attempts at a cell, oldest first."""
+        return tuple(read_record(path) for path in self.attempts(cell))
+
+    def attempts(self, cell: Cell) -> tuple[Path, ...]:
+        """Give the directories of the attempts at a cell, oldest first, unread."""
         found: list[tuple[int, Path]] = []
         for path in (self.directory / "cells" / cell.key).glob("attempt-*"):
             number = path.name.removeprefix("attempt-")
             if number.isdigit():
                 found.append((int(number), path))
-        return tuple(_read_record(path) for _, path in sorted(found))
+        return tuple(path for _, path in sorted(found))
 
     def latest(self, cell: Cell) -> Record | None:
-        """Give the attempt that counts: the first finished one, else the newest."""
-        records = self.records(cell)
-        finished = [record for record in records if record.finished]
-        return next(iter([*finished, *records[-1:]]), None)
+        """Give the attempt that counts."""
+        return counting(self.records(cell))
 
     def record(self, cell: Cell, attempt: Attempt, experiment: Experiment) -> Record:
         """Write an attempt: whole, durable, under the next free number.
@@ -213,6 +225,12 @@ class RunStore:
     def _write_run(self, document: Mapping[str, Any]) -> None:
         check("run", document, "run.json")
         files.write_json(self.directory / "run.json", document)
+
+
+def counting(records: Sequence[Record]) -> Record | None:
+    """Give the attempt that counts: the first finished one, else the newest."""
+    finished = [record for record in records if record.finished]
+    return next(iter([*finished, *records[-1:]]), None)
 
 
 def utc(seconds: float | None = None) -> str:
@@ -280,9 +298,14 @@ def read_samples(record: Record) -> tuple[Sample, ...]:
         raise HarnessError(f"cannot read {path}: {error.strerror or error}") from error
     if hashlib.sha256(data).hexdigest() != expected["sha256"]:
         raise HarnessError(f"{path} is damaged: its SHA-256 is not the one on record")
-    rows = pq.read_table(io.BytesIO(data)).to_pylist()
-    names = ("block", "position", "arm", "metric", "value")
-    return tuple(Sample(**{name: row[name] for name in names}) for row in rows)
+    try:
+        columns = pq.ParquetFile(io.BytesIO(data)).read(list(_FIELDS)).to_pydict()
+        # Names repeat in every row: one object each keeps a large run small.
+        names = [list(map(sys.intern, columns[name])) for name in ("arm", "metric")]
+        rows = zip(columns["block"], columns["position"], *names, columns["value"], strict=True)
+        return tuple(Sample(*row) for row in rows)
+    except (pa.ArrowException, KeyError, TypeError, ValueError) as error:
+        raise HarnessError(f"{path} holds no valid samples: {error}") from error
 
 
 def _samples_table(samples: tuple[Sample, ...], experiment: Experiment) -> bytes:
@@ -328,7 +351,8 @@ def _experiment(item: Mapping[str, Any]) -> Experiment:
     )
 
 
-def _read_record(directory: Path) -> Record:
+def read_record(directory: Path) -> Record:
+    """Read an attempt's ``record.json``; HarnessError if it is damaged or of another kind."""
     document = _read_json(directory / "record.json")
     check("record", document, str(directory / "record.json"))
     return Record(directory, document)

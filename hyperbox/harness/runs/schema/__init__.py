@@ -7,8 +7,9 @@ import json
 from importlib import resources
 from typing import Any
 
+import jsonschema_rs
 from jsonschema import Draft202012Validator
-from jsonschema.exceptions import best_match
+from jsonschema.exceptions import ValidationError, best_match
 
 from hyperbox.errors import HarnessError
 
@@ -26,6 +27,12 @@ def schema(kind: str) -> dict[str, Any]:
     return parsed
 
 
+@functools.cache
+def _quick(kind: str) -> jsonschema_rs.Draft202012Validator:
+    """Give a compiled check: a hundred times faster, with worse messages."""
+    return jsonschema_rs.Draft202012Validator(schema(kind))
+
+
 def check(kind: str, value: object, where: str) -> None:
     """Check a value against the schema of its kind.
 
@@ -41,7 +48,12 @@ def check(kind: str, value: object, where: str) -> None:
                 f"{where} has schema version {version}, this hyperbox knows {SCHEMA_VERSION}",
                 hint="use a newer hyperbox",
             )
+    if _quick(kind).is_valid(value):
+        return
     fault = best_match(Draft202012Validator(schema(kind)).iter_errors(value))
-    if fault is not None:
-        path = "/".join(str(part) for part in fault.absolute_path) or "top"
-        raise HarnessError(f"{where} is not a valid {kind}.json: {path}: {fault.message[:200]}")
+    path, message = ("top", "not as described") if fault is None else _told(fault)
+    raise HarnessError(f"{where} is not a valid {kind}.json: {path}: {message}")
+
+
+def _told(fault: ValidationError) -> tuple[str, str]:
+    return "/".join(str(part) for part in fault.absolute_path) or "top", fault.message[:200]
