@@ -6,15 +6,17 @@ poll loop, standard library only. Console output stays on ttyS0.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
 import signal
 import struct
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from hyperbox.harness.lab.protocol import CHUNK, PORT_NAME, Frame, FrameDecoder, FrameType
 
@@ -27,17 +29,29 @@ _ENVIRONMENT = {
     "TERM": "dumb",
     "PYTHONHASHSEED": "0",
 }
+# Python ignores these; a shell's pipelines rely on the first.
+_DEFAULT_SIGNALS = (signal.SIGPIPE, signal.SIGXFSZ)
+
+
+_Action = tuple[Any, ...]
 
 
 @dataclass
 class _Job:
-    """A running command: its streams that are still open, and its end."""
+    """A running command: its streams that are still open, and its end.
+
+    `streams` are read, `input` (a pipe, or the terminal that is in `streams` too) is written
+    with what `waiting` holds; `ended` says that no more will come.
+    """
 
     id: int
-    pid: int
-    streams: dict[int, FrameType] = field(default_factory=dict)
+    streams: dict[int, FrameType]
+    input: int | None = None
+    pid: int = 0
     late: bool = False
     status: int | None = None
+    waiting: bytearray = field(default_factory=bytearray)
+    ended: bool = False
 
 
 def find_port(name: str, *, directory: Path = Path("/sys/class/virtio-ports")) -> Path:
@@ -64,6 +78,17 @@ class Agent:
         self._stream_owner: dict[int, _Job] = {}
         self._uploads: dict[int, IO[bytes] | OSError] = {}
         self._delayed: dict[int, tuple[int, Frame]] = {}
+        self._handlers: dict[FrameType, Callable[[Frame], None]] = {
+            FrameType.PING: self._answer,
+            FrameType.EXECUTE: self._execute,
+            FrameType.KILL: self._kill,
+            FrameType.STDIN: self._take_input,
+            FrameType.WINDOW: self._resize,
+            FrameType.PUT: self._open_upload,
+            FrameType.DATA: self._write_upload,
+            FrameType.END: self._close_upload,
+            FrameType.GET: self._download,
+        }
         self._poll = select.poll()
         self._poll.register(channel, select.POLLIN)
         self._wake, wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
@@ -78,7 +103,7 @@ class Agent:
         ready = {"release": release, "monotonic_ns": time.monotonic_ns()}
         self._send(FrameType.READY, 0, json.dumps(ready).encode())
         while True:
-            for handle, _ in self._poll.poll():
+            for handle, events in self._poll.poll():
                 if handle == self._channel:
                     if not self._receive() and not forever:
                         return
@@ -87,7 +112,7 @@ class Agent:
                 elif handle in self._delayed:
                     self._start_delayed(handle)
                 else:
-                    self._forward(handle)
+                    self._exchange(handle, events)
 
     def _send(self, kind: FrameType, request: int, payload: bytes = b"") -> None:
         view = memoryview(Frame(kind, request, payload).encode())
@@ -104,21 +129,18 @@ class Agent:
         return True
 
     def _handle(self, frame: Frame) -> None:
-        if frame.type is FrameType.PING:
-            self._send(FrameType.PING, frame.id, struct.pack("<Q", time.monotonic_ns()))
-        elif frame.type is FrameType.EXECUTE:
-            self._execute(frame)
-        elif frame.type is FrameType.KILL:
-            if frame.id in self._jobs:
-                os.killpg(self._jobs[frame.id].pid, signal.SIGKILL)
-        elif frame.type is FrameType.PUT:
-            self._open_upload(frame)
-        elif frame.type is FrameType.DATA:
-            self._write_upload(frame)
-        elif frame.type is FrameType.END:
-            self._close_upload(frame.id)
-        elif frame.type is FrameType.GET:
-            self._download(frame)
+        handler = self._handlers.get(frame.type)
+        if handler is not None:
+            handler(frame)
+
+    def _answer(self, frame: Frame) -> None:
+        self._send(FrameType.PING, frame.id, struct.pack("<Q", time.monotonic_ns()))
+
+    def _kill(self, frame: Frame) -> None:
+        if frame.id in self._jobs:
+            number = frame.payload[0] if frame.payload else signal.SIGKILL
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._jobs[frame.id].pid, number)
 
     def _execute(self, frame: Frame) -> None:
         """Start at an absolute CLOCK_MONOTONIC time, so that no arrival jitter is left."""
@@ -141,56 +163,111 @@ class Agent:
         order = frame.json()
         argv = [str(word) for word in order["argv"]]
         environment = _ENVIRONMENT | dict(order.get("environment", {}))
-        out_read, out_write = os.pipe2(os.O_CLOEXEC)
-        err_read, err_write = os.pipe2(os.O_CLOEXEC)
+        if order.get("tty"):
+            job, actions, theirs = _on_terminal(frame.id, order["tty"])
+        else:
+            job, actions, theirs = _on_pipes(frame.id, with_input=bool(order.get("stdin")))
         try:
-            pid = os.posix_spawnp(
+            job.pid = os.posix_spawnp(
                 argv[0],
                 argv,
                 environment,
-                file_actions=[
-                    (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
-                    (os.POSIX_SPAWN_DUP2, out_write, 1),
-                    (os.POSIX_SPAWN_DUP2, err_write, 2),
-                ],
+                file_actions=actions,
                 setsid=True,
+                setsigdef=_DEFAULT_SIGNALS,
             )
         except OSError as error:
-            os.close(out_read)
-            os.close(err_read)
-            message = f"{argv[0]}: {error.strerror}"
-            self._send(FrameType.EXIT, frame.id, json.dumps({"error": message}).encode())
+            for handle in {*job.streams, *([] if job.input is None else [job.input])}:
+                os.close(handle)
+            end = {"error": f"{argv[0]}: {error.strerror}", "errno": error.errno}
+            self._send(FrameType.EXIT, frame.id, json.dumps(end).encode())
             return
         finally:
-            os.close(out_write)
-            os.close(err_write)
-        streams = {out_read: FrameType.STDOUT, err_read: FrameType.STDERR}
-        job = _Job(frame.id, pid, streams, late)
+            for handle in theirs:
+                os.close(handle)
+        job.late = late
         self._jobs[frame.id] = job
         for stream in job.streams:
             os.set_blocking(stream, False)
             self._stream_owner[stream] = job
             self._poll.register(stream, select.POLLIN)
+        if job.input is not None and job.input not in job.streams:
+            os.set_blocking(job.input, False)
+            self._stream_owner[job.input] = job
 
-    def _forward(self, stream: int) -> None:
-        job = self._stream_owner.get(stream)
+    def _exchange(self, handle: int, events: int) -> None:
+        job = self._stream_owner.get(handle)
         if job is None:  # closed by an earlier event of the same poll
             return
+        if handle == job.input and events & ~select.POLLIN:
+            self._feed(job)
+        if handle in job.streams:
+            self._forward(job, handle)
+
+    def _forward(self, job: _Job, stream: int) -> None:
         try:
             data = os.read(stream, CHUNK)
         except BlockingIOError:
             return
+        except OSError:  # EIO: nobody has the terminal open any more
+            data = b""
         if data:
             self._send(job.streams[stream], job.id, data)
             return
-        self._close_stream(job, stream)
+        self._close(job, stream)
         self._finish(job)
 
-    def _close_stream(self, job: _Job, stream: int) -> None:
-        self._poll.unregister(stream)
-        os.close(stream)
-        del job.streams[stream]
-        del self._stream_owner[stream]
+    def _close(self, job: _Job, handle: int) -> None:
+        with contextlib.suppress(KeyError):  # input is registered only while something waits
+            self._poll.unregister(handle)
+        os.close(handle)
+        job.streams.pop(handle, None)
+        del self._stream_owner[handle]
+        if handle == job.input:
+            job.input = None
+
+    def _take_input(self, frame: Frame) -> None:
+        job = self._jobs.get(frame.id)
+        if job is not None:
+            job.waiting += frame.payload
+            job.ended = job.ended or not frame.payload
+            self._feed(job)
+
+    def _feed(self, job: _Job) -> None:
+        """Write what waits as far as the command takes it, and report how much that was."""
+        taken = 0
+        try:
+            if job.input is None:
+                taken = len(job.waiting)
+            elif job.waiting:
+                taken = os.write(job.input, job.waiting)
+        except BlockingIOError:
+            pass
+        except OSError:  # EPIPE, EIO: nobody will read it
+            taken, job.ended = len(job.waiting), True
+        if taken:
+            del job.waiting[:taken]
+            self._send(FrameType.STDIN, job.id, struct.pack("<I", taken))
+        if job.input is not None:
+            self._rest(job, job.input)
+
+    def _rest(self, job: _Job, handle: int) -> None:
+        """Wait until the command takes more, or close its input when that was all."""
+        if not job.waiting and job.ended:
+            self._close(job, handle)
+        elif job.waiting:
+            reading = select.POLLIN if handle in job.streams else 0
+            self._poll.register(handle, reading | select.POLLOUT)
+        elif handle in job.streams:
+            self._poll.register(handle, select.POLLIN)
+        else:
+            with contextlib.suppress(KeyError):
+                self._poll.unregister(handle)
+
+    def _resize(self, frame: Frame) -> None:
+        job = self._jobs.get(frame.id)
+        if job is not None and job.input in job.streams:
+            _set_size(job.input, *struct.unpack("<HH", frame.payload))
 
     def _reap(self) -> None:
         os.read(self._wake, 4096)
@@ -217,9 +294,11 @@ class Agent:
             try:
                 while data := os.read(stream, CHUNK):
                     self._send(job.streams[stream], job.id, data)
-            except BlockingIOError:
+            except OSError:  # nothing more now (EAGAIN), or ever (EIO of a terminal)
                 pass
-            self._close_stream(job, stream)
+            self._close(job, stream)
+        if job.input is not None:
+            self._close(job, job.input)
         del self._jobs[job.id]
         end = {"status": os.waitstatus_to_exitcode(job.status), "late": job.late}
         self._send(FrameType.EXIT, job.id, json.dumps(end).encode())
@@ -241,17 +320,17 @@ class Agent:
         except OSError as error:
             self._uploads[frame.id] = error
 
-    def _close_upload(self, request: int) -> None:
-        target = self._uploads.pop(request, None)
+    def _close_upload(self, frame: Frame) -> None:
+        target = self._uploads.pop(frame.id, None)
         try:
             if isinstance(target, OSError):
                 raise target
             if target is not None:
                 target.close()
         except OSError as error:
-            self._send(FrameType.END, request, str(error).encode())
+            self._send(FrameType.END, frame.id, str(error).encode())
         else:
-            self._send(FrameType.END, request)
+            self._send(FrameType.END, frame.id)
 
     def _download(self, frame: Frame) -> None:
         error = b""
@@ -262,6 +341,39 @@ class Agent:
         except OSError as failure:
             error = str(failure).encode()
         self._send(FrameType.END, frame.id, error)
+
+
+def _on_pipes(request: int, *, with_input: bool) -> tuple[_Job, list[_Action], list[int]]:
+    """Give a job on pipes, how its command gets them, and the ends to close here."""
+    out_read, out_write = os.pipe2(os.O_CLOEXEC)
+    err_read, err_write = os.pipe2(os.O_CLOEXEC)
+    job = _Job(request, {out_read: FrameType.STDOUT, err_read: FrameType.STDERR})
+    theirs = [out_write, err_write]
+    source: _Action = (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0)
+    if with_input:
+        in_read, job.input = os.pipe2(os.O_CLOEXEC)
+        theirs.append(in_read)
+        source = (os.POSIX_SPAWN_DUP2, in_read, 0)
+    to_pipes = [(os.POSIX_SPAWN_DUP2, out_write, 1), (os.POSIX_SPAWN_DUP2, err_write, 2)]
+    return job, [source, *to_pipes], theirs
+
+
+def _on_terminal(request: int, size: Sequence[int]) -> tuple[_Job, list[_Action], list[int]]:
+    """Give a job on a new terminal, like `_on_pipes`.
+
+    The command leads a session without a terminal, so the first that it opens is its own.
+    """
+    master, slave = os.openpty()
+    _set_size(master, *size)
+    first: _Action = (os.POSIX_SPAWN_OPEN, 0, os.ttyname(slave), os.O_RDWR, 0)
+    others = [(os.POSIX_SPAWN_DUP2, 0, 1), (os.POSIX_SPAWN_DUP2, 0, 2)]
+    return _Job(request, {master: FrameType.STDOUT}, master), [first, *others], [slave]
+
+
+def _set_size(terminal: int, rows: int, columns: int) -> None:
+    import termios  # noqa: PLC0415 - only consoles need it, every guest's start would pay
+
+    termios.tcsetwinsize(terminal, (rows, columns))
 
 
 def main() -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 __all__ = [
     "CHUNK",
+    "INPUT_WINDOW",
     "MAX_PAYLOAD",
     "PORT_NAME",
     "Frame",
@@ -29,6 +30,8 @@ MAX_PAYLOAD = 1 << 20
 """Largest payload in bytes; a longer one means that the stream is damaged."""
 CHUNK = 256 << 10
 """Payload size of file transfers and output, in bytes."""
+INPUT_WINDOW = 64 << 10
+"""Bytes of standard input that may be on their way: the agent reports what a command took."""
 _HEADER = struct.Struct("<IBI")
 
 
@@ -41,15 +44,17 @@ class FrameType(IntEnum):
 
     READY = 1  # agent: JSON {release, monotonic_ns}
     PING = 2  # both: echoed payload; the agent answers with its CLOCK_MONOTONIC, u64 ns
-    EXECUTE = 3  # harness: JSON {argv, environment, start_ns, cwd}
+    EXECUTE = 3  # harness: JSON {argv, environment, start_ns, stdin, tty: [rows, columns]}
     STDOUT = 4  # agent: bytes
     STDERR = 5  # agent: bytes
-    EXIT = 6  # agent: JSON {status, late}, or {error} when it could not start
-    KILL = 7  # harness: kill the process group of request id
+    EXIT = 6  # agent: JSON {status, late}, or {error, errno} when it could not start
+    KILL = 7  # harness: signal the process group of request id; u8 signal, SIGKILL if empty
     PUT = 8  # harness: path; followed by DATA and END of the same id
     GET = 9  # harness: path; answered by DATA and END
     DATA = 10  # both: bytes of a file
     END = 11  # both: end of file; payload is an error message, or empty
+    STDIN = 12  # harness: bytes, empty: end of input, or hang-up of a terminal; agent: u32 taken
+    WINDOW = 13  # harness: u16 rows, u16 columns of the terminal of request id
 
 
 _TYPES = frozenset(FrameType)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import re
 import signal
 import socket
 import struct
@@ -15,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from hyperbox.harness.lab.agent import find_port
-from hyperbox.harness.lab.protocol import Frame, FrameDecoder, FrameType
+from hyperbox.harness.lab.protocol import INPUT_WINDOW, Frame, FrameDecoder, FrameType
 from hyperbox.paths import project_directory
 from hyperbox.processes import spawn, stop
 
@@ -162,3 +164,119 @@ def test_port_is_found_by_its_name(tmp_path: Path) -> None:
     assert find_port("hyperbox.agent", directory=tmp_path) == Path("/dev/vport0p1")
     with pytest.raises(FileNotFoundError, match="other"):
         find_port("other", directory=tmp_path)
+
+
+def feed(client: Client, request: int, data: bytes) -> bytes:
+    """Send input within the window, then its end; give standard output."""
+    output, in_flight, offset = b"", 0, 0
+    client.execute(request, "cat", stdin=True)
+    while offset < len(data) or in_flight:
+        while offset < len(data) and in_flight < INPUT_WINDOW:
+            piece = data[offset : offset + INPUT_WINDOW - in_flight]
+            client.send(FrameType.STDIN, request, piece)
+            offset, in_flight = offset + len(piece), in_flight + len(piece)
+        frame = client.receive()
+        if frame.type is FrameType.STDIN:
+            in_flight -= struct.unpack("<I", frame.payload)[0]
+        else:
+            assert frame.type is FrameType.STDOUT
+            output += frame.payload
+    client.send(FrameType.STDIN, request)
+    end, rest, _ = client.outcome(request)
+    assert end["status"] == 0
+    return output + rest
+
+
+@pytest.mark.parametrize("size", [0, 1, 500_000])
+def test_input_arrives_whole_and_ends(client: Client, size: int) -> None:
+    data = os.urandom(size)
+    assert feed(client, 3, data) == data
+
+
+def test_without_input_a_command_reads_nothing(client: Client) -> None:
+    client.execute(1, "cat")
+    assert client.outcome(1) == ({"status": 0, "late": False}, b"", b"")
+
+
+def test_input_that_nobody_reads_is_reported_as_taken(client: Client) -> None:
+    client.execute(1, "sh", "-c", "exec <&-; echo closed; sleep 60", stdin=True)
+    assert client.receive() == Frame(FrameType.STDOUT, 1, b"closed\n")
+    client.send(FrameType.STDIN, 1, b"x" * 10)
+    assert client.receive() == Frame(FrameType.STDIN, 1, struct.pack("<I", 10))
+    client.send(FrameType.STDIN, 1, b"x" * 20)
+    assert client.receive() == Frame(FrameType.STDIN, 1, struct.pack("<I", 20))
+    client.send(FrameType.KILL, 1)
+    assert client.outcome(1)[0]["status"] == -signal.SIGKILL
+
+
+def test_input_for_a_command_that_has_ended_is_harmless(client: Client) -> None:
+    client.execute(1, "true", stdin=True)
+    assert client.outcome(1)[0]["status"] == 0
+    for kind in (FrameType.STDIN, FrameType.WINDOW, FrameType.KILL):
+        client.send(kind, 1, b"\x01\x00\x01\x00")
+    client.send(FrameType.PING, 2)
+    assert client.receive().type is FrameType.PING
+
+
+def test_kill_can_name_the_signal(client: Client) -> None:
+    client.execute(1, "sh", "-c", "trap 'echo caught; exit 4' INT; echo ready; sleep 60 & wait")
+    assert client.receive().payload == b"ready\n"
+    client.send(FrameType.KILL, 1, bytes([signal.SIGINT]))
+    assert client.outcome(1) == ({"status": 4, "late": False}, b"caught\n", b"")
+
+
+def test_a_pipeline_whose_reader_leaves_ends_quietly(client: Client) -> None:
+    client.execute(1, "bash", "-c", "yes | head -n 1; echo ${PIPESTATUS[0]}")
+    out = f"y\n{128 + signal.SIGPIPE}\n".encode()
+    assert client.outcome(1) == ({"status": 0, "late": False}, out, b"")
+
+
+def until(client: Client, text: bytes) -> bytes:
+    """Read a terminal's output until `text` is in it."""
+    seen = b""
+    while text not in seen:
+        frame = client.receive()
+        if frame.type is FrameType.STDOUT:
+            seen += frame.payload
+        else:
+            assert frame.type is FrameType.STDIN, frame
+    return seen
+
+
+def test_a_terminal_has_its_size_and_controls_its_command(client: Client) -> None:
+    script = (
+        "tty; stty size; trap 'stty size' WINCH; echo go; while read line; do echo =$line; done"
+    )
+    client.execute(1, "bash", "-c", script, tty=[31, 77])
+    assert re.search(rb"/dev/pts/\d+\r\n31 77\r\n", until(client, b"go\r\n"))
+    client.send(FrameType.STDIN, 1, b"abc\r")
+    assert b"abc\r\n=abc\r\n" in until(client, b"=abc\r\n")
+    client.send(FrameType.WINDOW, 1, struct.pack("<HH", 40, 100))
+    client.send(FrameType.STDIN, 1, b"def\r")
+    until(client, b"40 100\r\n")
+    client.send(FrameType.STDIN, 1, b"\x03")  # Ctrl-C
+    until(client, b"^C")
+    while (frame := client.receive()).type is not FrameType.EXIT:
+        pass
+    assert frame.json()["status"] == -signal.SIGINT
+
+
+def test_hanging_up_a_terminal_ends_what_runs_there(client: Client) -> None:
+    client.execute(1, "bash", "-c", "echo up; sleep 60; echo not reached", tty=[24, 80])
+    until(client, b"up\r\n")
+    client.send(FrameType.STDIN, 1)
+    while (frame := client.receive()).type is not FrameType.EXIT:
+        assert b"not reached" not in frame.payload
+    assert frame.json()["status"] == -signal.SIGHUP
+
+
+def test_the_end_of_a_terminals_command_is_reported_with_all_its_output(client: Client) -> None:
+    client.execute(1, "bash", "-c", "seq 20000; exit 7", tty=[24, 80])
+    end, out, _ = client.outcome(1)
+    assert end["status"] == 7
+    assert out.split() == [str(n).encode() for n in range(1, 20001)]
+
+
+def test_a_terminal_for_an_unknown_program_is_an_error(client: Client) -> None:
+    client.execute(1, "no-such-program", tty=[24, 80])
+    assert client.outcome(1)[0]["errno"] == errno.ENOENT
