@@ -180,6 +180,31 @@ class VirtualMachine:
         self.resume()
         return self._collect(request, argv, timeout)
 
+    def begin(self, argv: Sequence[str], environment: Mapping[str, str], **more: object) -> int:
+        """Start a command whose frames the caller takes from `arrived`; give its number.
+
+        `more` goes into the order: ``stdin``, ``tty``; see `FrameType.EXECUTE`.
+        """
+        variables = {"PYTHONPATH": str(PROJECT_DIRECTORY)} | dict(environment)
+        order = {"argv": list(argv), "environment": variables, **more}
+        return self.send(FrameType.EXECUTE, json.dumps(order).encode())
+
+    def send(self, kind: FrameType, payload: bytes = b"", request: int | None = None) -> int:
+        """Send a frame, about a request that runs or a new one; give the request's number."""
+        self.resume()
+        return self._send(kind, payload, request)
+
+    def arrived(self) -> Sequence[Frame]:
+        """Give the frames that are there; blocks unless `fileno` is readable."""
+        if not self._frames:
+            self._read_channel()
+        frames, self._frames = self._frames, []
+        return frames
+
+    def fileno(self) -> int:
+        """Give the descriptor that select(2) can wait on for `arrived`."""
+        return self._agent.fileno()
+
     def put(self, path: str, data: bytes) -> None:
         """Write a file in the guest; OSError with the guest's reason if it cannot."""
         self.resume()  # a stopped guest would not empty the channel
@@ -308,19 +333,21 @@ class VirtualMachine:
             if remaining <= 0:
                 raise TimeoutError
             readable, _, _ = select.select([self._agent], [], [], min(remaining, 5.0))
-            if not readable:
-                continue
-            try:
-                data = self._agent.recv(1 << 20)
-            except ConnectionResetError:
-                data = b""
-            if not data:
-                raise self._lost("the machine went away")
-            try:
-                self._frames.extend(self._decoder.feed(data))
-            except ProtocolError as error:
-                raise MachineLost(f"the agent's channel is damaged: {error}") from error
+            if readable:
+                self._read_channel()
         return self._frames.pop(0)
+
+    def _read_channel(self) -> None:
+        try:
+            data = self._agent.recv(1 << 20)
+        except ConnectionResetError:
+            data = b""
+        if not data:
+            raise self._lost("the machine went away")
+        try:
+            self._frames.extend(self._decoder.feed(data))
+        except ProtocolError as error:
+            raise MachineLost(f"the agent's channel is damaged: {error}") from error
 
     def _await(self, request: int, kind: FrameType | None, timeout: float) -> Frame:
         """Give the next frame of a request; frames of other requests wait their turn."""
