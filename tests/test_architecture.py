@@ -12,7 +12,15 @@ import pytest
 
 PROJECT = Path(__file__).resolve().parents[1]
 OURS = ("hyperbox", "suites", "workloads")
-GROUND = ("hyperbox.errors", "hyperbox.files", "hyperbox.paths", "hyperbox.processes")
+GROUND = (
+    "hyperbox.errors",
+    "hyperbox.files",
+    "hyperbox.journal",
+    "hyperbox.owner",
+    "hyperbox.paths",
+    "hyperbox.processes",
+    "hyperbox.repair",
+)
 FEATURES = ("memory", "storage", "observability", "isolation")
 PRODUCT = ("hyperbox.linux", *(f"hyperbox.{feature}" for feature in FEATURES))
 MODEL = "hyperbox.harness.model"
@@ -23,8 +31,11 @@ ALLOWED: Mapping[str, tuple[str, ...]] = {
     "hyperbox": (),
     "hyperbox.errors": (),
     "hyperbox.files": ("hyperbox.errors",),
+    "hyperbox.journal": ("hyperbox.errors", "hyperbox.owner"),
+    "hyperbox.owner": (),
     "hyperbox.paths": ("hyperbox.errors",),
     "hyperbox.processes": ("hyperbox.errors",),
+    "hyperbox.repair": ("hyperbox.errors", "hyperbox.journal"),
     "hyperbox.linux": GROUND,
     **{f"hyperbox.{feature}": ("hyperbox.linux", *GROUND) for feature in FEATURES},
     "hyperbox.config": ("hyperbox.errors", DECLARATIONS),
@@ -61,6 +72,7 @@ MAY_START = {
 }
 MAY_WRITE = {
     "hyperbox/files.py": "the door itself",
+    "hyperbox/journal.py": "appends: a record is on disk before the change, one line a record",
     "hyperbox/harness/lab/agent.py": "writes inside a guest that is thrown away",
     "hyperbox/harness/lab/accelerator.py": "disk of a probe guest, gone with it",
     "hyperbox/harness/lab/debian_archive.py": "apt's error stream, and a partial file apt resumes",

@@ -1,7 +1,9 @@
 """Kernel settings that are one small file each: procfs, sysfs, configfs, cgroupfs.
 
 Such files are written in place by a single write(2): the kernel takes the value or
-refuses it, there is nothing to make atomic.
+refuses it, there is nothing to make atomic. `changed` and `KnobChange` go through the
+journal; `write_knob` does not and is for what goes away with its owner, such as the files
+of a cgroup of one's own.
 """
 
 from __future__ import annotations
@@ -9,15 +11,33 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from hyperbox.errors import KernelFeatureMissing, WorkloadError
+from hyperbox.journal import Change, Kind, Outcome, Record, Sharing, begin
 
-__all__ = ["changed", "read_knob", "sysctl", "write_knob"]
+__all__ = [
+    "KNOB",
+    "KnobChange",
+    "KnobTaken",
+    "changed",
+    "read_knob",
+    "same_setting",
+    "setting",
+    "sysctl",
+    "write_knob",
+]
 
 _MISSING = (errno.ENOENT, errno.ENODEV, errno.EOPNOTSUPP)
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+_CHOSEN = re.compile(r"\[([^\]\s]+)\]")
+_TRUTH = {"1": "Y", "y": "Y", "Y": "Y", "0": "N", "n": "N", "N": "N"}
+
+
+class KnobTaken(WorkloadError):
+    """Somebody else gave the setting another value meanwhile: it is theirs now."""
 
 
 def sysctl(name: str) -> Path:
@@ -61,20 +81,161 @@ def write_knob(path: Path, value: str | int) -> None:
         raise _explained(error, f"cannot write {value!r} to {path}") from error
 
 
+def setting(text: str) -> str:
+    """Give what has to be written to get a knob that reads as `text`.
+
+    A choice such as ``always [madvise] never`` is written as the chosen word.
+    """
+    chosen = _CHOSEN.findall(text)
+    return chosen[0] if len(chosen) == 1 and len(text.split()) > 1 else text
+
+
+def same_setting(written: str, read: str) -> bool:
+    """Whether a knob that reads `read` may hold what was written to it.
+
+    Kernels show truths as Y and N, choices in brackets, columns with tabs, and round
+    sizes down to pages.
+    """
+    one, two = written.split(), setting(read).split()
+    if one == two:
+        return True
+    if len(one) != 1 or len(two) != 1:
+        return False
+    if one[0] in _TRUTH and _TRUTH[one[0]] == _TRUTH.get(two[0]):
+        return True
+    page = os.sysconf("SC_PAGE_SIZE")
+    sizes = one[0].isdecimal() and two[0].isdecimal() and int(two[0]) > 0
+    return sizes and int(one[0]) // page * page == int(two[0])
+
+
+class KnobChange:
+    """A setting in our hands, journalled, from the first `apply` to `restore`.
+
+    Parameters
+    ----------
+    path
+        The setting's file.
+
+    Raises
+    ------
+    KernelFeatureMissing, WorkloadError
+        If it cannot be read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.original = read_knob(path)
+        """What it read before the first `apply`, the value that `restore` brings back."""
+        self._record: Record | None = None
+
+    def __enter__(self) -> KnobChange:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.restore()
+
+    @property
+    def ours(self) -> str | None:
+        """What it read after our last `apply`; None if nothing is applied."""
+        return self._record.change.text("ours") if self._record else None
+
+    def held(self) -> bool:
+        """Whether it is ours and still reads as we left it; False too if it is gone."""
+        try:
+            return self._record is not None and read_knob(self.path) == self.ours
+        except KernelFeatureMissing:
+            return False
+
+    def apply(self, value: str | int) -> str:
+        """Give it a value, on record before; gives what it reads then.
+
+        Raises
+        ------
+        KnobTaken
+            If it no longer holds what we last gave it: nothing is written any more.
+        HarnessError
+            If the journal cannot be written: then nothing is changed.
+        WorkloadError
+            If the kernel refuses, or another process is changing it.
+        KernelFeatureMissing
+            If it is gone.
+        """
+        now, intended = read_knob(self.path), str(value)
+        first = self._record is None
+        if self._record is None:
+            self.original = now
+            facts = {"original": now, "ours": now, "intended": intended}
+            self._record = begin(KNOB, self.path, **facts)
+        elif now != self.ours:
+            raise KnobTaken(f"{self.path} holds {now!r}, not our {self.ours!r}: left alone")
+        else:
+            self._record.note(intended=intended)
+        try:
+            write_knob(self.path, value)
+            ours = read_knob(self.path)
+        except (WorkloadError, KernelFeatureMissing):
+            if first:
+                self.restore()
+            raise
+        if ours != self.ours:
+            self._record.note(ours=ours)
+        return ours
+
+    def restore(self) -> Outcome:
+        """Bring the original back where it still holds ours; `apply` may follow again.
+
+        Raises
+        ------
+        WorkloadError
+            If the kernel refuses; then it stays on record.
+        """
+        if self._record is None:
+            return Outcome.NOTHING
+        outcome = self._record.undo()
+        self._record = None
+        return outcome
+
+
 @contextlib.contextmanager
 def changed(path: Path, value: str | int) -> Iterator[str]:
     """Give a setting a value for the block; gives the original, which is put back after.
 
-    A value that somebody else has written meanwhile is left alone.
+    A value that somebody else has written meanwhile is left alone. Errors are those of
+    `KnobChange.apply`.
     """
-    original = read_knob(path)
-    write_knob(path, value)
-    ours = read_knob(path)
+    with KnobChange(path) as knob:
+        knob.apply(value)
+        yield knob.original
+
+
+def _undo(change: Change) -> Outcome:
+    path = Path(change.subject)
     try:
-        yield original
-    finally:
-        if read_knob(path) == ours:
-            write_knob(path, original)
+        now = read_knob(path)
+    except KernelFeatureMissing:
+        return Outcome.NOTHING  # it went away, and its value with it
+    original, ours = change.text("original"), change.text("ours")
+    if now == original:
+        return Outcome.NOTHING
+    if now != ours and not same_setting(change.text("intended"), now):
+        return Outcome.FOREIGN
+    write_knob(path, setting(original))
+    return Outcome.UNDONE
+
+
+def _describe(change: Change) -> str:
+    name = change.subject
+    if name.startswith("/proc/sys/"):
+        name = name.removeprefix("/proc/sys/").replace("/", ".")
+    try:
+        now = read_knob(Path(change.subject))
+    except (KernelFeatureMissing, WorkloadError):
+        return f"{name} is gone, was {setting(change.text('original'))}"
+    return f"{name} is {setting(now)}, was {setting(change.text('original'))}"
+
+
+KNOB = Kind("knob", _describe, _undo, Sharing.NONE)
+"""A setting: facts `original` and `ours` as read, `intended` as written."""
 
 
 def _explained(error: OSError, what: str) -> WorkloadError | KernelFeatureMissing:

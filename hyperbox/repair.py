@@ -1,0 +1,109 @@
+"""What killed processes left changed on this machine, and undoing it.
+
+Changes of a running process are never touched. The newest is undone first, whoever made
+it, because later changes stand on earlier ones.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from hyperbox.errors import HyperboxError
+from hyperbox.journal import (
+    Change,
+    Kind,
+    Outcome,
+    Sharing,
+    exclusively,
+    read_directory,
+    state_directories,
+    strike,
+)
+
+__all__ = ["Repair", "describe", "left_behind", "repair"]
+
+
+@dataclass(frozen=True)
+class Repair:
+    """What came of undoing one change: what had been left, and why it could not be undone."""
+
+    change: Change
+    left: str
+    outcome: Outcome
+    reason: str = ""
+
+    def __str__(self) -> str:
+        """Give one line for people."""
+        return f"{self.outcome}: {self.left}" + (f": {self.reason}" if self.reason else "")
+
+
+def left_behind(pids: Collection[int] | None = None) -> tuple[Change, ...]:
+    """Give the changes that dead processes left since the boot, newest first.
+
+    `pids` narrows it to processes that had these numbers.
+    """
+    found = [change for place in state_directories() for change in _left_in(place)]
+    return tuple(change for change in found if pids is None or change.owner.pid in pids)
+
+
+def repair(kinds: Mapping[str, Kind], pids: Collection[int] | None = None) -> tuple[Repair, ...]:
+    """Undo what `left_behind` gives; one that cannot be undone keeps none of the others up.
+
+    It stays on record, so that a later repair tries again.
+    """
+    done: list[Repair] = []
+    for place in state_directories():
+        if not place.is_dir():
+            continue
+        try:
+            with exclusively(place):
+                _forget_earlier_boots(place)
+                for change in _left_in(place):
+                    if pids is None or change.owner.pid in pids:
+                        done.append(_repaired(change, kinds, place))
+        except HyperboxError as error:
+            for change in _left_in(place):
+                if pids is None or change.owner.pid in pids:
+                    left = describe(change, kinds)
+                    done.append(Repair(change, left, Outcome.FAILED, error.message))
+    return tuple(done)
+
+
+def describe(change: Change, kinds: Mapping[str, Kind]) -> str:
+    """Say what a change left, as far as its kind is known."""
+    kind = kinds.get(change.kind)
+    return kind.describe(change) if kind else f"{change.kind} of {change.subject}"
+
+
+def _left_in(place: Path) -> list[Change]:
+    return [c for c in read_directory(place) if not c.owner.lives() and c.owner.booted_now()]
+
+
+def _repaired(change: Change, kinds: Mapping[str, Kind], place: Path) -> Repair:
+    left = describe(change, kinds)
+    kind = kinds.get(change.kind)
+    if kind is None:
+        reason = f"this version knows no changes of kind {change.kind}"
+        return Repair(change, left, Outcome.FAILED, reason)
+    users = [
+        str(other.owner.pid)
+        for other in read_directory(place)
+        if (other.kind, other.subject) == (change.kind, change.subject) and other.owner.lives()
+    ]
+    if users and kind.sharing is Sharing.NONE:
+        return Repair(change, left, Outcome.FAILED, f"process {users[0]} is changing it now")
+    try:
+        outcome = Outcome.SHARED if users and kind.sharing is Sharing.LAST else kind.undo(change)
+        strike(place, [change])
+    except (HyperboxError, OSError, ValueError) as error:
+        return Repair(change, left, Outcome.FAILED, str(error))
+    return Repair(change, left, outcome)
+
+
+def _forget_earlier_boots(place: Path) -> None:
+    """Remove journals of earlier boots: no change outlives one."""
+    with contextlib.suppress(HyperboxError):
+        strike(place, [c for c in read_directory(place) if not c.owner.booted_now()])
