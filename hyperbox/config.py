@@ -67,8 +67,9 @@ class Settings:
         default=("default",),
         metadata=_about(
             "list",
-            "kernel series, set (default, full, all) or path of a bzImage; may be repeated",
-            metavar="LABEL|PATH",
+            "kernel series, set (default, full, all), packaged version such as 6.12.90, path of a "
+            "bzImage, or host for the kernel that runs here; may be repeated",
+            metavar="KERNEL",
         ),
     )
     modules: Path | None = field(

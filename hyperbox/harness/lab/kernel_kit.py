@@ -22,6 +22,7 @@ from hyperbox.errors import ConfigError, HarnessError, MissingDependency
 from hyperbox.files import locked, sha256_file, write_bytes, write_json
 from hyperbox.harness.lab.custom_kernel import custom_kernel
 from hyperbox.harness.lab.debian_archive import DebianArchive, MirrorSilent, PackageGone
+from hyperbox.harness.lab.host_kernel import RUNNING, running_kernel
 from hyperbox.harness.lab.initramfs import initramfs, load_order
 from hyperbox.harness.lab.kernel_lock import read_lock, read_matrix
 from hyperbox.harness.lab.kernel_matrix import (
@@ -37,9 +38,18 @@ from hyperbox.harness.lab.kernel_tree import (
     stage_modules,
     unpack_debs,
 )
+from hyperbox.harness.lab.point_releases import find_release, is_point_release, point_releases
+from hyperbox.harness.lab.unlisted import with_hashes
 from hyperbox.paths import cache_directory, project_directory
 
-__all__ = ["KernelKit", "cached_kits", "kernel_kit", "kernel_kits", "kernels_directory"]
+__all__ = [
+    "KernelKit",
+    "cached_kits",
+    "kernel_kit",
+    "kernel_kits",
+    "kernels_directory",
+    "packaged_kernels",
+]
 
 _FORMAT = 2  # raise it when the way of building changes
 _BUSYBOX = Path("/bin/busybox")
@@ -59,10 +69,11 @@ _hashed_in_this_process: set[Path] = set()
 class KernelKit:
     """A kernel ready to boot.
 
-    `label` is the series ("6.12") or a custom kernel's release; `package` and `version`
-    are Debian's, empty for a custom kernel; `sha256` is that of the deb with the kernel
-    image, or of the bzImage. `modules_image` is an EROFS file of a multiple of 2 MiB whose
-    root is the content of ``/usr/lib/modules``; None if the kernel has no modules.
+    `label` is the series ("6.12"), the version of a point release, or a custom kernel's
+    release; `package` and `version` are Debian's, empty for a custom kernel; `sha256` is that
+    of the deb with the kernel image, or of the bzImage. `modules_image` is an EROFS file of a
+    multiple of 2 MiB whose root is the content of ``/usr/lib/modules``; None if the kernel has
+    no modules.
     """
 
     label: str
@@ -118,7 +129,8 @@ def kernel_kit(
     Parameters
     ----------
     label_or_path
-        A series of the matrix ("6.12"), or the path of a bzImage.
+        A series of the matrix ("6.12"), one packaged kernel ("6.12.90", see `find_release`),
+        the path of a bzImage, or "host": the kernel that this machine runs.
     modules
         Modules of the bzImage; see `custom_kernel`.
     mirror
@@ -138,10 +150,14 @@ def kernel_kit(
     """
     report = progress or (lambda _text, _fraction: None)
     try:
+        if label_or_path == RUNNING:
+            return _custom_kit(*running_kernel(), report)
         if os.sep in label_or_path or Path(label_or_path).is_file():
             return _custom_kit(Path(label_or_path), modules, report)
         if modules is not None:
             raise ConfigError("a modules directory needs the path of a bzImage, not a series")
+        if is_point_release(label_or_path):
+            return _point_kit(label_or_path, mirror, report)
         return _debian_kit(label_or_path, mirror, report)
     except OSError as error:
         raise HarnessError(
@@ -202,6 +218,44 @@ def _debian_kit(label: str, mirror: str | None, report: Progress) -> KernelKit:
             raise
         remark = f"{silent.message}; cached {kits[-1].version} used"
         return replace(kits[-1], remarks=(*kits[-1].remarks, remark))
+
+
+def packaged_kernels(
+    mirror: str | None = None, progress: Progress | None = None, *, refresh: bool = True
+) -> tuple[KernelRelease, ...]:
+    """Give every kernel that the mirror has, oldest version first; see `point_releases`.
+
+    Lists older than an hour are fetched again, unless `refresh` is false and there are any.
+
+    Raises
+    ------
+    MirrorSilent, UntrustedLists, MissingDependency
+        As of `DebianArchive.refresh`.
+    """
+    archive, matrix = _archive(mirror), read_matrix()
+    packages = archive.known() if archive.age() < _LISTS_FRESH_S or not refresh else None
+    if packages is None:
+        packages = archive.refresh(matrix.suites, matrix.flavour, progress)
+    return point_releases(packages, matrix.flavour, read_lock().values())
+
+
+def _point_kit(name: str, mirror: str | None, report: Progress) -> KernelKit:
+    """Give one packaged kernel; its label is the package version."""
+    cached = cached_kits(name)
+    if cached:
+        return cached[-1]
+    known = packaged_kernels(mirror, report, refresh=False)
+    try:
+        release = find_release(name, known, {})
+    except ConfigError:
+        release = find_release(name, packaged_kernels(mirror, report), {})
+    unlisted = [part.name for part in release.packages if not part.listed]
+    whole = with_hashes(release, _archive(mirror), kernels_directory())
+    kit = _kit_of(replace(whole, series=release.version), mirror, report)
+    if not unlisted:
+        return kit
+    remark = f"no signed list names {', '.join(unlisted)} any more"
+    return replace(kit, remarks=(*kit.remarks, remark))
 
 
 def _newest_kit(
@@ -278,10 +332,14 @@ def _cached_or_built(
 
 
 def _forget_old_kits(label: str) -> None:
-    """Remove kits of a label that nothing used for a week, and what killed builds left."""
+    """Remove kits that nothing used for a week, of this label or of point releases.
+
+    What killed builds left goes too.
+    """
     root = kernels_directory()
     old = time.time() - _KIT_LIFETIME_S
-    patterns = (f"kits/{label}-*", f"kits/{_BUILDING}*", "debs/.fetching-*")
+    points = "kits/*.*.*-*"  # dozens of them: each is seldom asked for again
+    patterns = (f"kits/{label}-*", points, f"kits/{_BUILDING}*", "debs/.fetching-*")
     for path in (path for pattern in patterns for path in root.glob(pattern)):
         manifest = path / _MANIFEST
         used = manifest if manifest.exists() else path

@@ -22,7 +22,7 @@ from hyperbox.errors import ConfigError, HarnessError, HyperboxError
 from hyperbox.harness.declarations import load_suites
 from hyperbox.harness.lab.host import HOST, HostLaboratory, host_facts
 from hyperbox.harness.lab.kernel_kit import KernelKit, kernel_kit
-from hyperbox.harness.lab.kernel_lock import read_matrix
+from hyperbox.harness.lab.kernel_selectors import expand_kernels
 from hyperbox.harness.lab.machine import Laboratory
 from hyperbox.harness.lab.qemu import find_qemu
 from hyperbox.harness.lab.vm import SHARED_MEMORY
@@ -112,7 +112,7 @@ def _planned(settings: Settings, names: Sequence[str], listening: Listening) -> 
     kits: tuple[KernelKit, ...] = ()
     lane = LaneChoice(Lane.HOST, "asked for")
     if settings.target == "vm":
-        selectors = _selectors(settings)
+        selectors = expand_kernels(settings.kernel)
         find_qemu()
         _check_space(settings)
         kits = _fetched(selectors, settings.modules, listening)
@@ -154,16 +154,6 @@ def _resumed(store: RunStore, names: Sequence[str]) -> _Job:
         Path(asked["suites"]) if asked["suites"] else None,
         LaneChoice(info.plan.lane, "the interrupted run's"),
     )
-
-
-def _selectors(settings: Settings) -> tuple[str, ...]:
-    """Give series and paths, sets expanded, in the order given."""
-    matrix = read_matrix()
-    found: list[str] = []
-    for name in settings.kernel:
-        is_path = os.sep in name or Path(name).is_file()
-        found += [os.path.abspath(name)] if is_path else matrix.expand([name])  # noqa: PTH100
-    return tuple(dict.fromkeys(found))
 
 
 def _fetched(
