@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from hyperbox.errors import ConfigError
-from hyperbox.harness.model import Arm, Experiment, Gate, Metric, Rule, Suite
+from hyperbox.harness.model import Arm, Experiment, Gate, Metric, Rule, Scale, Suite
 from hyperbox.paths import project_directory
 
 __all__ = ["load_suite", "load_suites", "near", "parse_suite", "read_toml"]
@@ -132,8 +132,8 @@ class _Table:
             raise self.fail(f"{key} {value!r} is not an id", hint)
         return value
 
-    def reference(self, key: str, known: Iterable[str]) -> str:
-        value = self.text(key)
+    def reference(self, key: str, known: Iterable[str], default: Any = _MISSING) -> str:
+        value = self.text(key, default)
         names = tuple(known)
         if value not in names:
             raise self.fail(f"{key} {value!r} does not exist", near(value, names))
@@ -238,6 +238,7 @@ def _gate(table: _Table, experiments: Sequence[Experiment]) -> Gate:
         arm=table.reference("arm", arms),
         baseline=table.reference("baseline", arms) if has_baseline else None,
         band_upper=table.number("band_upper") if has_band else None,
+        scale=Scale(table.reference("scale", [scale.value for scale in Scale], Gate.scale)),
     )
     table.finish()
     _check_gate(table, gate, experiment)
@@ -247,7 +248,9 @@ def _gate(table: _Table, experiments: Sequence[Experiment]) -> Gate:
 def _check_gate(table: _Table, gate: Gate, experiment: Experiment) -> None:
     """Refuse combinations that no rule can decide."""
     better = experiment.metric(gate.metric).better
-    if not gate.is_ratio:
+    if not gate.is_paired:
+        if gate.scale is not Scale.RATIO:
+            raise table.fail(f"rule {gate.rule} judges one arm: scale has no meaning")
         if gate.baseline is not None:
             raise table.fail(f"rule {gate.rule} judges one arm: baseline has no meaning")
         if gate.band_upper is not None:
@@ -257,14 +260,22 @@ def _check_gate(table: _Table, gate: Gate, experiment: Experiment) -> None:
         raise table.fail(f"rule {gate.rule} needs a baseline", "add baseline = <arm id>")
     if gate.baseline == gate.arm:
         raise table.fail(f"arm and baseline are both {gate.arm!r}")
-    if not 0 <= gate.margin < 1:
+    if gate.is_ratio and not 0 <= gate.margin < 1:
         raise table.fail(f"margin must be a fraction from 0 to below 1, not {gate.margin:g}")
-    if better == "neither":
+    if gate.margin < 0:
+        raise table.fail(f"margin must be 0 or more, not {gate.margin:g}")
+    if better == "neither" and gate.rule is not Rule.WITHIN:
         raise table.fail(f"metric {gate.metric!r} has no better side: no ratio rule can use it")
     if gate.rule is Rule.REDUCES_AT_LEAST and better != "lower":
         raise table.fail(f"metric {gate.metric!r} is better {better}: a reduction is no gain")
-    if gate.band_upper is not None and not gate.margin < gate.band_upper < 1:
+    if gate.band_upper is None:
+        return
+    if gate.rule is not Rule.REDUCES_AT_LEAST:
+        raise table.fail(f"rule {gate.rule} has no band: remove band_upper")
+    if gate.is_ratio and not gate.margin < gate.band_upper < 1:
         raise table.fail("band_upper must lie between margin and 1")
+    if gate.band_upper <= gate.margin:
+        raise table.fail("band_upper must lie above margin")
 
 
 def _no_doubles(table: _Table, kind: str, ids: Sequence[str]) -> None:

@@ -20,6 +20,7 @@ __all__ = [
     "Outcome",
     "Rule",
     "Sample",
+    "Scale",
     "Start",
     "Suite",
     "Verdict",
@@ -29,8 +30,8 @@ __all__ = [
 class Rule(StrEnum):
     """How a metric decides a gate.
 
-    Ratio rules look at paired blocks with d = log(tuned/baseline); level rules look at
-    one value per block of a single arm.
+    Paired rules look at blocks of two arms with d = log(tuned/baseline), or at differences
+    if `Gate.scale` says so; level rules look at one value per block of a single arm.
     """
 
     REDUCES_AT_LEAST = "reduces_at_least"
@@ -38,12 +39,24 @@ class Rule(StrEnum):
     NON_INFERIOR = "non_inferior"
     """Ratio: tuned is worse than baseline by less than `margin`; `Metric.better` says
     which way is worse."""
+    WITHIN = "within"
+    """Ratio: tuned and baseline are equivalent: neither is more than `margin` above the
+    other (0.02 = 2 %)."""
     AT_MOST = "at_most"
     """Level: the value stays at or below `margin`, in the metric's unit."""
     AT_LEAST = "at_least"
     """Level: the value stays at or above `margin`, in the metric's unit."""
     COUNT = "count"
     """Exact: every single sample is at or below `margin`; decided at once."""
+
+
+class Scale(StrEnum):
+    """How a paired rule compares its two arms."""
+
+    RATIO = "ratio"
+    """By log(tuned/baseline): `margin` is a fraction, values must be positive."""
+    DIFFERENCE = "difference"
+    """By tuned - baseline: `margin` is in the metric's unit. For metrics near zero."""
 
 
 class Outcome(StrEnum):
@@ -128,7 +141,7 @@ class Gate:
     """A target with metric, rule and margin.
 
     `arm` is the arm judged (the tuned one); `baseline` the arm compared against, for
-    ratio rules. `band_upper` (a fraction) adds the remark "exceeds band" to a PASS
+    paired rules, on `scale`. `band_upper` (a fraction) adds the remark "exceeds band" to a PASS
     beyond it.
     """
 
@@ -142,11 +155,17 @@ class Gate:
     arm: str
     baseline: str | None = None
     band_upper: float | None = None
+    scale: Scale = Scale.RATIO
+
+    @property
+    def is_paired(self) -> bool:
+        """Whether the rule compares two arms."""
+        return self.rule in (Rule.REDUCES_AT_LEAST, Rule.NON_INFERIOR, Rule.WITHIN)
 
     @property
     def is_ratio(self) -> bool:
-        """Whether the rule compares two arms."""
-        return self.rule in (Rule.REDUCES_AT_LEAST, Rule.NON_INFERIOR)
+        """Whether the rule compares two arms, and by their ratio."""
+        return self.is_paired and self.scale is Scale.RATIO
 
 
 @dataclass(frozen=True)
@@ -214,8 +233,7 @@ class Verdict:
     """What a gate says about one kernel.
 
     `estimate`, `low` and `high` are in the gate's terms: for ratio rules the relative
-    change of tuned against baseline (-0.25 = 25 % lower), for level rules the metric's
-    unit. `level` is the two-sided confidence level of the interval. `n` counts blocks.
+    change of tuned against baseline (-0.25 = 25 % lower), else the metric's unit. `level` is the two-sided confidence level of the interval. `n` counts blocks.
     """
 
     gate: str

@@ -36,6 +36,7 @@ from hyperbox.harness.model import (
     Metric,
     Rule,
     Sample,
+    Scale,
 )
 from hyperbox.harness.runs.attempt import Attempt, State
 from hyperbox.harness.runs.plan import Plan
@@ -251,9 +252,15 @@ def plan_from(document: Mapping[str, Any]) -> Plan:
         kernels=tuple(document["kernels"]),
         lane=Lane(document["lane"]),
         experiments=tuple(_experiment(item) for item in document["experiments"]),
-        gates=tuple(Gate(**{**item, "rule": Rule(item["rule"])}) for item in document["gates"]),
+        gates=tuple(_gate(item) for item in document["gates"]),
         seed=document["seed"],
     )
+
+
+def _gate(item: Mapping[str, Any]) -> Gate:
+    """Give a gate back; runs of old hyperboxes have no scale: they knew ratios only."""
+    scale = Scale(item.get("scale", Gate.scale))
+    return Gate(**{**item, "rule": Rule(item["rule"]), "scale": scale})
 
 
 def record_document(cell: Cell, attempt: Attempt, number: int, samples: bytes) -> dict[str, Any]:
