@@ -25,6 +25,7 @@ _VERBS = {
     "kernels": "list, fetch, lock and update kernels",
     "doctor": "say what this machine can do and what is missing",
     "psi": "watch this machine's pressure",
+    "daemon": "serve this machine's pressure over HTTP",
 }
 _STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _PATIENCE = 5

@@ -1,0 +1,1 @@
+"""The daemon: features as rooms of one house, served over HTTP."""

@@ -1,0 +1,222 @@
+"""The web application: routes of all rooms, and the pages about the house as a whole.
+
+Starlette does routing, HEAD, 404 and 405. What it and no room says lies here: one shape
+for refusals, limits on bodies, unknown query parameters, and the Host header, which a web
+page that resolves its own name to 127.0.0.1 cannot fake (DNS rebinding).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from email.utils import formatdate
+
+from starlette.applications import Starlette
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+import hyperbox
+from hyperbox.daemon import openapi, problems
+from hyperbox.daemon.exposition import CONTENT_TYPES, Exposition
+from hyperbox.daemon.house import House
+from hyperbox.daemon.room import Answer, Endpoint, Schema, State
+
+__all__ = ["application"]
+
+_STATUS: Schema = {
+    "type": "object",
+    "properties": {
+        "state": {"enum": [str(state) for state in State]},
+        "reason": {"type": "string", "description": "Why it does not run."},
+        "hint": {"type": "string", "description": "What would mend it."},
+    },
+    "required": ["state"],
+    "additionalProperties": False,
+}
+_HEALTH: Schema = {
+    "type": "object",
+    "properties": {
+        "live": {"const": True, "description": "It answers."},
+        "ready": {
+            "type": "boolean",
+            "description": "Everything that this machine can do runs; else the status is 503.",
+        },
+        "version": {"type": "string"},
+        "pid": {"type": "integer"},
+        "started_unix_s": {"type": "number"},
+        "rooms": {
+            "type": "object",
+            "description": "Each room; one that is unavailable does not make the daemon unready.",
+            "additionalProperties": _STATUS,
+        },
+    },
+    "required": ["live", "ready", "version", "pid", "started_unix_s", "rooms"],
+    "additionalProperties": False,
+}
+_INDEX: Schema = {
+    "type": "object",
+    "properties": {
+        "name": {"const": "hyperbox"},
+        "version": {"type": "string"},
+        "endpoints": {
+            "type": "object",
+            "description": "Path to what it answers.",
+            "additionalProperties": {"type": "string"},
+        },
+    },
+    "required": ["name", "version", "endpoints"],
+    "additionalProperties": False,
+}
+
+
+def application(house: House, *, longest_body: int) -> ASGIApp:
+    """Give the application that serves a house.
+
+    Parameters
+    ----------
+    longest_body
+        Bytes that a request's body may say it has.
+    """
+    endpoints = [*_common(house), *(e for room in house.rooms for e in room.endpoints())]
+    by_path = {endpoint.path: endpoint for endpoint in endpoints}
+    if len(by_path) != len(endpoints):
+        raise ValueError("two endpoints of one path")
+    by_path["/"], by_path["/openapi.json"] = _index(endpoints), _described(endpoints)
+    starlette = Starlette(
+        routes=[Route(e.path, _checked(e), methods=["GET"]) for e in by_path.values()],
+        middleware=[Middleware(_Edge, longest_body=longest_body)],
+        exception_handlers={HTTPException: problems.explain, Exception: problems.explain_bug},
+    )
+    starlette.router.redirect_slashes = False  # a wrong path is a refusal, not a detour
+    return starlette
+
+
+class _Edge:
+    """What every request passes on its way in, and every answer on its way out."""
+
+    def __init__(self, app: ASGIApp, longest_body: int) -> None:
+        self.app = app
+        self.longest_body = longest_body
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Refuse what no endpoint should see; date the answer."""
+
+        async def dated(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                headers["date"] = formatdate(usegmt=True)
+                headers.setdefault("cache-control", "no-store")
+                headers.setdefault("x-content-type-options", "nosniff")
+            await send(message)
+
+        headers = Headers(scope=scope)
+        length = headers.get("content-length", "0")
+        if length.isdigit() and int(length) > self.longest_body:
+            detail = f"a body of at most {self.longest_body} bytes is taken"
+            refusal = problems.response(413, detail, {"connection": "close"})
+            await refusal(scope, receive, dated)
+        elif not _meant_here(scope, headers.get("host", "")):
+            refusal = problems.response(421, "the Host header names another machine")
+            await refusal(scope, receive, dated)
+        else:
+            await self.app(scope, receive, dated)
+
+
+def _meant_here(scope: Scope, host: str) -> bool:
+    """Whether a request to a loopback address names this machine as its host."""
+    server = scope.get("server")
+    if not server or server[1] is None or not _loopback(server[0]):
+        return True  # a unix socket, which no web page reaches, or an address that has names
+    name = host.rpartition(":")[0] if not host.endswith("]") and ":" in host else host
+    return name in ("", "localhost") or _loopback(name.strip("[]"))
+
+
+def _loopback(address: str) -> bool:
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return False
+
+
+def _checked(endpoint: Endpoint) -> Answer:
+    known = sorted(parameter.name for parameter in endpoint.parameters)
+
+    async def answer(request: Request) -> Response:
+        names = [name for name, _ in request.query_params.multi_items()]
+        for name in names:
+            if name not in known:
+                takes = f"it takes {', '.join(known)}" if known else "it takes none"
+                raise HTTPException(400, f"no parameter {name!r} here; {takes}")
+            if names.count(name) > 1:
+                raise HTTPException(400, f"parameter {name!r} is given more than once")
+        return await endpoint.answer(request)
+
+    return answer
+
+
+def _common(house: House) -> list[Endpoint]:
+    exposition = Exposition(house)
+
+    async def health(_request: Request) -> Response:
+        statuses = house.statuses()
+        said = {
+            "live": True,
+            "ready": house.ready,
+            "version": hyperbox.__version__,
+            "pid": os.getpid(),
+            "started_unix_s": house.started_unix_s,
+            "rooms": {name: status.as_json() for name, status in statuses.items()},
+        }
+        return JSONResponse(said, 200 if said["ready"] else 503)
+
+    async def metrics(request: Request) -> Response:
+        body, media_type = exposition.encoded(request.headers.get("accept", ""))
+        return Response(body, headers={"content-type": media_type, "vary": "accept"})
+
+    return [
+        Endpoint(
+            "/healthz",
+            "What runs, what this machine cannot do and why, what has failed.",
+            health,
+            {"application/json": _HEALTH},
+            also={503: "Something that should run does not; or too many connections."},
+        ),
+        Endpoint(
+            "/metrics",
+            "Metrics for Prometheus, under the names of its node_exporter where it has them.",
+            metrics,
+            {media: {"type": "string"} for media in CONTENT_TYPES},
+            description="OpenMetrics 1.0 if the Accept header asks for it, else text format 0.0.4.",
+        ),
+    ]
+
+
+def _index(endpoints: list[Endpoint]) -> Endpoint:
+    paths = {"/": "This list.", **{endpoint.path: endpoint.summary for endpoint in endpoints}}
+    paths["/openapi.json"] = "All this as an OpenAPI document."
+
+    async def index(_request: Request) -> Response:
+        said = {"name": "hyperbox", "version": hyperbox.__version__, "endpoints": paths}
+        return JSONResponse(said)
+
+    return Endpoint("/", "What there is.", index, {"application/json": _INDEX})
+
+
+def _described(endpoints: list[Endpoint]) -> Endpoint:
+    async def described(_request: Request) -> Response:
+        return JSONResponse(document)
+
+    own = Endpoint(
+        "/openapi.json",
+        "This document.",
+        described,
+        {"application/json": {"type": "object"}},
+    )
+    everything = [_index(endpoints), *endpoints, own]
+    document = openapi.document(everything, hyperbox.__version__)
+    return own

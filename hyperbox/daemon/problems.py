@@ -1,0 +1,60 @@
+"""Refusals: one JSON shape for all of them, problem details after RFC 9457."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from http import HTTPStatus
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from hyperbox.daemon.room import Schema
+
+__all__ = ["MEDIA_TYPE", "SCHEMA", "body", "explain", "explain_bug", "response"]
+
+MEDIA_TYPE = "application/problem+json"
+
+SCHEMA: Schema = {
+    "type": "object",
+    "description": "Problem details (RFC 9457); about:blank says that the status says it all.",
+    "properties": {
+        "type": {"type": "string", "const": "about:blank"},
+        "title": {"type": "string", "description": "The status in words."},
+        "status": {"type": "integer"},
+        "detail": {"type": "string", "description": "What is wrong with this request."},
+    },
+    "required": ["type", "title", "status", "detail"],
+    "additionalProperties": False,
+}
+
+_DETAILS = {
+    404: "nothing is here; GET / lists what there is",
+    405: "this path answers GET and HEAD only",
+}
+
+
+def body(status: int, detail: str) -> bytes:
+    """Give the body of a refusal."""
+    title = HTTPStatus(status).phrase
+    found = {"type": "about:blank", "title": title, "status": status, "detail": detail}
+    return json.dumps(found).encode()
+
+
+def response(status: int, detail: str, headers: Mapping[str, str] | None = None) -> Response:
+    """Give a refusal as a response."""
+    return Response(body(status, detail), status, headers, media_type=MEDIA_TYPE)
+
+
+async def explain(_request: Request, error: Exception) -> Response:
+    """Turn the web framework's refusals, and the rooms' own, into the one shape."""
+    assert isinstance(error, HTTPException)
+    said = error.detail if error.detail != HTTPStatus(error.status_code).phrase else ""
+    detail = said or _DETAILS.get(error.status_code, said) or "refused"
+    return response(error.status_code, detail, error.headers)
+
+
+async def explain_bug(_request: Request, _error: Exception) -> Response:
+    """Say that it is our fault; the log has the rest."""
+    return response(500, "a bug; the daemon's log has its trace")

@@ -1,0 +1,114 @@
+"""What a room is: a feature that starts, stops, says how it is, and answers requests.
+
+A room brings its endpoints, its metrics and whatever else serves it (a thread, a gRPC
+port of its own); the house starts and stops it. Nothing outside of
+`hyperbox.daemon.composition` knows a room by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol
+
+from prometheus_client import Metric
+from starlette.requests import Request
+from starlette.responses import Response
+
+__all__ = ["Answer", "Endpoint", "Parameter", "Room", "Schema", "State", "Status"]
+
+Schema = Mapping[str, object]
+"""A JSON Schema (2020-12, as OpenAPI 3.1 has it)."""
+
+Answer = Callable[[Request], Awaitable[Response]]
+"""Answers one request; raises starlette's HTTPException for a refusal."""
+
+
+class State(StrEnum):
+    """How a room is."""
+
+    RUNNING = "running"
+    UNAVAILABLE = "unavailable"
+    """This machine cannot do it, or it is not wanted: no fault."""
+    FAILED = "failed"
+    """It should run and does not."""
+    STOPPED = "stopped"
+    """Not started yet, or stopped with the daemon."""
+
+
+@dataclass(frozen=True)
+class Status:
+    """A room's state, and if it does not run, why (`reason`) and what would mend it."""
+
+    state: State
+    reason: str = ""
+    hint: str = ""
+
+    @classmethod
+    def running(cls) -> Status:
+        """Give the status of a room that runs."""
+        return cls(State.RUNNING)
+
+    def as_json(self) -> dict[str, object]:
+        """Give it as JSON values; reason and hint only where there are any."""
+        said = {"state": str(self.state), "reason": self.reason, "hint": self.hint}
+        return {name: text for name, text in said.items() if text}
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A query parameter that an endpoint takes."""
+
+    name: str
+    description: str
+    schema: Schema
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """A path, what answers it (GET, and HEAD), and what OpenAPI says about it.
+
+    `content` maps each media type of the answer to the schema of its body. Parameters
+    that are not listed are refused.
+    """
+
+    path: str
+    summary: str
+    answer: Answer
+    content: Mapping[str, Schema]
+    description: str = ""
+    parameters: Sequence[Parameter] = ()
+    also: Mapping[int, str] = field(default_factory=dict)
+    """Further statuses with the same body, and what they mean; refusals need no mention."""
+
+
+class Room(Protocol):
+    """A feature of the daemon. `start` and `stop` are called once, from any thread."""
+
+    @property
+    def name(self) -> str:
+        """A word; label of its metrics, key of its status."""
+
+    def start(self) -> None:
+        """Begin to serve.
+
+        Raises
+        ------
+        KernelFeatureMissing
+            If this machine cannot do it: the room is unavailable, the daemon goes on.
+        HyperboxError
+            If it cannot start for another reason: the daemon does not start.
+        """
+
+    def stop(self) -> None:
+        """End within half a second and put back everything that was changed."""
+
+    def status(self) -> Status:
+        """Say how it is now."""
+
+    def endpoints(self) -> Sequence[Endpoint]:
+        """Give what it answers, whether it runs or not."""
+
+    def metrics(self) -> Iterable[Metric]:
+        """Give its metric families now; none while it does not run."""

@@ -1,0 +1,1 @@
+"""One module per room: a feature as the daemon serves it."""

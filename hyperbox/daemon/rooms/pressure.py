@@ -1,0 +1,218 @@
+"""The pressure room: a thread samples pressure and feeds the tuner; requests are answered.
+
+Totals in an answer are read from the kernel at that moment and so equal it; history and
+averages come from the samples. A request costs the sampling thread nothing: it hands over
+snapshots that never change.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from prometheus_client import Metric
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from hyperbox.daemon.logs import fields
+from hyperbox.daemon.room import Endpoint, Parameter, State, Status
+from hyperbox.daemon.rooms import pressure_answer, pressure_metrics
+from hyperbox.daemon.rooms.pressure_answer import Sampling
+from hyperbox.errors import HyperboxError
+from hyperbox.linux.pressure import PROC_PRESSURE, PressureFile, system_files
+from hyperbox.memory.psi import HISTORY, INTERVAL_S, Sample, Sampler, Snapshot, watch
+
+__all__ = ["PressureRoom", "SampleListener"]
+
+_LOG = logging.getLogger(__name__)
+_PATIENCE_S = 0.4  # for the thread to end; a sample takes far below a millisecond
+_OFF: Mapping[str, object] = {"mode": "off"}
+
+
+class SampleListener(Protocol):
+    """What the room tells of each sample, for example the tuner."""
+
+    def sampled(self, snapshot: Snapshot) -> None:
+        """Hear of the newest sample; runs in the sampling thread.
+
+        Raises
+        ------
+        HyperboxError
+            If it cannot go on: the room has failed.
+        """
+
+    def report(self) -> Mapping[str, object]:
+        """Give what it says of itself as JSON values; from any thread."""
+
+    def metrics(self) -> Iterable[Metric]:
+        """Give its metric families; from any thread."""
+
+    def close(self) -> None:
+        """Put back everything that it changed; the sampling thread has ended."""
+
+
+class PressureRoom:
+    """Samples this machine's pressure and serves it.
+
+    Parameters
+    ----------
+    directory
+        Where the pressure files are; the machine's own by default.
+    interval_s, history
+        Seconds between samples, and how many are kept.
+    listener
+        Makes what listens to the samples, once there is pressure to listen to.
+    """
+
+    name = "pressure"
+
+    def __init__(
+        self,
+        directory: Path = PROC_PRESSURE,
+        *,
+        interval_s: float = INTERVAL_S,
+        history: int = HISTORY,
+        listener: Callable[[], SampleListener] | None = None,
+    ) -> None:
+        self._directory = directory
+        self._interval_s = interval_s
+        self._history = history
+        self._make_listener = listener
+        self._listener: SampleListener | None = None
+        self._files: tuple[PressureFile, ...] = ()
+        self._reading = threading.Lock()  # files are not closed while one is read
+        self._ended = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._snapshot = Snapshot(history=history)
+        self._status = Status(State.STOPPED)
+        self._started = 0.0
+        self._sampling = Sampling(interval_s)
+
+    def start(self) -> None:
+        """Open the pressure files and begin to sample; see `Room.start`."""
+        self._files = system_files(self._directory)
+        if self._make_listener is not None:
+            self._listener = self._make_listener()
+        self._started = time.monotonic()
+        self._status = Status.running()
+        self._thread = threading.Thread(target=self._sample, name="pressure", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End sampling, then let the listener put things back; see `Room.stop`."""
+        self._ended.set()
+        self._status = Status(State.STOPPED)
+        if self._thread is not None:
+            self._thread.join(_PATIENCE_S)
+            if self._thread.is_alive():
+                _LOG.error("sampling hangs", extra=fields(room=self.name))
+        try:
+            if self._listener is not None:
+                self._listener.close()
+        finally:
+            with self._reading:
+                files, self._files = self._files, ()
+                for file in files:
+                    file.close()
+
+    def status(self) -> Status:
+        """Say how it is; see `Room.status`."""
+        return self._status
+
+    def endpoints(self) -> Sequence[Endpoint]:
+        """Give ``/metrics/memory/psi``; see `Room.endpoints`."""
+        samples = Parameter(
+            "samples",
+            f"How many of the last samples to give, 0 to {self._history}; all by default.",
+            {"type": "integer", "minimum": 0, "maximum": self._history, "default": self._history},
+        )
+        return [
+            Endpoint(
+                "/metrics/memory/psi",
+                "Pressure of this machine now, its last samples, and what the tuner does.",
+                self._answer,
+                {"application/json": pressure_answer.SCHEMA},
+                description="Where there is no pressure to read the status is 200 and "
+                "`available` is false with the reason: no monitor should raise an alarm "
+                "because a kernel was built without it.",
+                parameters=[samples],
+            )
+        ]
+
+    def metrics(self) -> Iterable[Metric]:
+        """Give pressure as metric families; see `Room.metrics`."""
+        now = self._read()
+        if now is None:
+            return
+        yield from pressure_metrics.families(now, self._snapshot, self._now_sampling())
+        if self._listener is not None:
+            yield from self._listener.metrics()
+
+    async def _answer(self, request: Request) -> Response:
+        rows = self._rows(request.query_params.get("samples"))
+        now = self._read()
+        if now is None:
+            return JSONResponse(pressure_answer.unavailable(self._status))
+        tuner = self._listener.report() if self._listener is not None else _OFF
+        return JSONResponse(
+            pressure_answer.answer(now, self._snapshot, self._now_sampling(), tuner, rows)
+        )
+
+    def _rows(self, text: str | None) -> int:
+        if text is None:
+            return self._history
+        # A length first: int() of a long text takes time that grows with its square.
+        if not (text.isascii() and text.isdigit() and len(text) <= 9):
+            raise HTTPException(400, f"samples is a whole number from 0 to {self._history}")
+        if int(text) > self._history:
+            raise HTTPException(400, f"samples is at most {self._history}, what is kept")
+        return int(text)
+
+    def _read(self) -> Sample | None:
+        """Read everything now; None if this room does not run (any more)."""
+        unix_s, began = time.time(), time.monotonic_ns()
+        try:
+            with self._reading:
+                pressure = {file.resource: file.read() for file in self._files}
+        except HyperboxError as error:
+            self._fail(error.message, error.hint)
+            return None
+        if not pressure or self._status.state is not State.RUNNING:
+            return None
+        return Sample(began, time.monotonic_ns() - began, unix_s, pressure)
+
+    def _now_sampling(self) -> Sampling:
+        known = self._sampling
+        running_s = time.monotonic() - self._started
+        return Sampling(known.interval_s, known.taken, running_s, known.cpu_s)
+
+    def _sample(self) -> None:
+        """Sample until the room stops: the thread's work."""
+        # Not closed here: its files are the room's, requests read them too.
+        sampler = Sampler(self._files, history=self._history)
+        try:
+            watch(sampler, self._sampled, interval_s=self._interval_s, stop=self._ended)
+        except HyperboxError as error:
+            _LOG.error("sampling ended", extra=fields(room=self.name, why=error.message))
+            self._fail(error.message, error.hint)
+        except Exception as error:
+            _LOG.exception("sampling ended", extra=fields(room=self.name))
+            self._fail(f"a bug: {type(error).__name__}: {error}", "the log has its trace")
+
+    def _sampled(self, sampler: Sampler) -> None:
+        self._snapshot = sampler.snapshot()
+        if self._listener is not None:
+            self._listener.sampled(self._snapshot)
+        # The thread's own clock, read in the thread: what monitoring costs.
+        self._sampling = Sampling(
+            self._interval_s, self._sampling.taken + 1, cpu_s=time.thread_time()
+        )
+
+    def _fail(self, reason: str, hint: str = "") -> None:
+        if self._status.state is State.RUNNING:
+            self._status = Status(State.FAILED, reason, hint)

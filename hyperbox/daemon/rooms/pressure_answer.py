@@ -1,0 +1,189 @@
+"""What ``/metrics/memory/psi`` answers, as JSON values and as the schema of them. Pure.
+
+Totals are microseconds of stall since boot, as the kernel has them at the moment of the
+answer; averages percent of the last 10 s; times seconds of the wall clock (``time_ns``
+CLOCK_MONOTONIC).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from hyperbox.daemon.room import Schema, Status
+from hyperbox.linux.pressure import Kind, Resource
+from hyperbox.memory.psi import Sample, Snapshot
+
+__all__ = ["SCHEMA", "Sampling", "answer", "unavailable"]
+
+_NAMES = tuple(f"{kind}_{resource}" for resource in Resource for kind in Kind)
+_NUMBER = {"type": "number"}
+_TOTALS = {
+    f"{name}_us": {
+        "type": "integer",
+        "minimum": 0,
+        "description": "Stall since boot in microseconds; absent where this kernel has none.",
+    }
+    for name in _NAMES
+}
+_REQUIRED = ["some_cpu_us", "some_memory_us", "full_memory_us"]
+_BESIDE = ["avg10", "samples", "history", "sampling", "tuner"]
+_BOXCAR: Schema = {
+    "description": "Share of the last 10 s before the newest sample that was stall; null before "
+    "the second sample.",
+    "oneOf": [
+        {"type": "null"},
+        {
+            "type": "object",
+            "properties": {
+                "percent": _NUMBER,
+                "error": {**_NUMBER, "description": "The truth is within so many points."},
+                "span_s": {**_NUMBER, "description": "Less than 10 while history is shorter."},
+            },
+            "required": ["percent", "error", "span_s"],
+            "additionalProperties": False,
+        },
+    ],
+}
+_AVERAGES: Schema = {
+    "type": "object",
+    "description": "Averages over 10 s in percent, of each total.",
+    "properties": {
+        name: {
+            "type": "object",
+            "properties": {
+                "kernel": {**_NUMBER, "description": "The kernel's avg10: exponential, 2 s steps."},
+                "boxcar": _BOXCAR,
+            },
+            "required": ["kernel", "boxcar"],
+            "additionalProperties": False,
+        }
+        for name in _NAMES
+    },
+    "additionalProperties": False,
+}
+_ROW: Schema = {
+    "type": "object",
+    "properties": {"time_unix_s": _NUMBER, "time_ns": {"type": "integer"}, **_TOTALS},
+    "required": ["time_unix_s", "time_ns", *_REQUIRED],
+    "additionalProperties": False,
+}
+_SAMPLING: Schema = {
+    "type": "object",
+    "description": "The sampler, and what it costs: CPU seconds of its thread, tuner included.",
+    "properties": {
+        "interval_s": _NUMBER,
+        "keeps": {"type": "integer", "description": "Samples kept at most."},
+        "taken": {"type": "integer", "description": "Samples taken since it started."},
+        "running_s": _NUMBER,
+        "cpu_s": _NUMBER,
+    },
+    "required": ["interval_s", "keeps", "taken", "running_s", "cpu_s"],
+    "additionalProperties": False,
+}
+SCHEMA: Schema = {
+    "oneOf": [
+        {
+            "type": "object",
+            "properties": {
+                "available": {"const": True},
+                "time_unix_s": {**_NUMBER, "description": "When the totals were read."},
+                **_TOTALS,
+                "avg10": _AVERAGES,
+                "samples": {"type": "integer", "description": "How many samples are kept now."},
+                "history": {
+                    "type": "array",
+                    "description": "The last samples, oldest first.",
+                    "items": _ROW,
+                },
+                "sampling": _SAMPLING,
+                "tuner": {
+                    "type": "object",
+                    "description": "The tuner's mode (off, dry-run, tune), state, and decisions.",
+                    "properties": {"mode": {"enum": ["off", "dry-run", "tune"]}},
+                    "required": ["mode"],
+                },
+            },
+            "required": ["available", "time_unix_s", *_REQUIRED, *_BESIDE],
+            "additionalProperties": False,
+        },
+        {
+            "type": "object",
+            "description": "This machine has no pressure to read, or it is not read now.",
+            "properties": {
+                "available": {"const": False},
+                "reason": {"type": "string"},
+                "hint": {"type": "string", "description": "What would mend it."},
+            },
+            "required": ["available", "reason"],
+            "additionalProperties": False,
+        },
+    ],
+}
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How a sampler is doing; times are seconds, `cpu_s` of its thread."""
+
+    interval_s: float
+    taken: int = 0
+    running_s: float = 0.0
+    cpu_s: float = 0.0
+
+
+def answer(
+    now: Sample,
+    snapshot: Snapshot,
+    sampling: Sampling,
+    tuner: Mapping[str, object],
+    rows: int,
+) -> dict[str, object]:
+    """Give the answer of a room that runs.
+
+    Parameters
+    ----------
+    now
+        What the kernel says while the request is answered.
+    rows
+        How many of the last samples are given.
+    """
+    lines = now.lines()
+    said: dict[str, object] = {"available": True, "time_unix_s": now.unix_s}
+    said |= {f"{kind}_{resource}_us": line.total_us for (resource, kind), line in lines.items()}
+    said["avg10"] = {
+        f"{kind}_{resource}": {
+            "kernel": line.avg10,
+            "boxcar": _boxcar(snapshot, resource, kind),
+        }
+        for (resource, kind), line in lines.items()
+    }
+    said["samples"] = len(snapshot.samples)
+    last = Snapshot(snapshot.samples[len(snapshot.samples) - rows :] if rows else ())
+    said["history"] = last.rows()
+    said["sampling"] = {
+        "interval_s": sampling.interval_s,
+        "keeps": snapshot.history,
+        "taken": sampling.taken,
+        "running_s": round(sampling.running_s, 3),
+        "cpu_s": round(sampling.cpu_s, 6),
+    }
+    return said | {"tuner": tuner}
+
+
+def unavailable(status: Status) -> dict[str, object]:
+    """Give the answer of a room that does not run."""
+    reason = status.reason or f"pressure monitoring is {status.state}"
+    said: dict[str, object] = {"available": False, "reason": reason}
+    return said | ({"hint": status.hint} if status.hint else {})
+
+
+def _boxcar(snapshot: Snapshot, resource: Resource, kind: Kind) -> dict[str, float] | None:
+    average = snapshot.boxcar(resource, kind)
+    if average is None:
+        return None
+    return {
+        "percent": round(average.percent, 3),
+        "error": round(average.error, 3),
+        "span_s": round(average.span_s, 3),
+    }
