@@ -118,11 +118,13 @@ class Snapshot:
 
     def rows(self) -> list[dict[str, object]]:
         """Give every sample kept as JSON values, oldest first: time and totals."""
-        return [
-            {"time_unix_s": sample.unix_s, "time_ns": sample.time_ns}
-            | {f"{kind}_{what}_us": line.total_us for (what, kind), line in sample.lines().items()}
-            for sample in self.samples
-        ]
+        rows: list[dict[str, object]] = []
+        for sample in self.samples:
+            row: dict[str, object] = {"time_unix_s": sample.unix_s, "time_ns": sample.time_ns}
+            for (resource, kind), line in sample.lines().items():
+                row[f"{kind}_{resource}_us"] = line.total_us
+            rows.append(row)
+        return rows
 
 
 class Sampler:
