@@ -17,17 +17,7 @@ from hyperbox.memory.decisions import Action, Decision, Rules, StepStatus, Tuner
 from hyperbox.memory.policy import Policy, decide, lost, refused
 from hyperbox.memory.readings import Reading
 
-__all__ = [
-    "Action",
-    "Actuator",
-    "Decision",
-    "Reading",
-    "Rules",
-    "StepView",
-    "Tuner",
-    "TunerState",
-    "TunerStatus",
-]
+__all__ = ["StepView", "Tuner", "TunerStatus"]
 
 _TRAIL = 50  # decisions that the status keeps
 
