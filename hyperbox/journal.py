@@ -33,6 +33,7 @@ __all__ = [
     "Sharing",
     "begin",
     "exclusively",
+    "on_record",
     "parse",
     "read_directory",
     "state_directories",
@@ -126,7 +127,8 @@ class Record:
         if self.change.owner != this_process():
             return Outcome.SHARED
         with exclusively() if self._kind.sharing is Sharing.LAST else contextlib.nullcontext():
-            shared = self._kind.sharing is Sharing.LAST and self.others()
+            used = any(other.owner.lives() for other in self.others())
+            shared = self._kind.sharing is Sharing.LAST and used
             outcome = Outcome.SHARED if shared else self._kind.undo(self.change)
             self.forget()
         return outcome
@@ -136,14 +138,10 @@ class Record:
         self._journal.done(self.change)
 
     def others(self) -> tuple[Change, ...]:
-        """Give the other records of running processes, this one too, of the same subject."""
-        return tuple(
-            other
-            for other in read_directory(self._journal.path.parent)
-            if (other.kind, other.subject) == (self.change.kind, self.change.subject)
-            and (other.owner, other.number) != (self.change.owner, self.change.number)
-            and other.owner.lives()
-        )
+        """Give the other records of the same subject, of this process or another."""
+        mine = (self.change.owner, self.change.number)
+        found = on_record(self._kind, self.change.subject)
+        return tuple(other for other in found if (other.owner, other.number) != mine)
 
 
 def begin(kind: Kind, subject: str | os.PathLike[str], **facts: Fact) -> Record:
@@ -160,13 +158,23 @@ def begin(kind: Kind, subject: str | os.PathLike[str], **facts: Fact) -> Record:
     if kind.sharing is not Sharing.NONE:
         return record
     for other in record.others():
-        if other.owner != record.change.owner:
+        if other.owner != record.change.owner and other.owner.lives():
             record.forget()
             raise WorkloadError(
                 f"{subject} is being changed by process {other.owner.pid} already",
                 hint="let the other hyperbox end first",
             )
     return record
+
+
+def on_record(kind: Kind, subject: str | os.PathLike[str]) -> tuple[Change, ...]:
+    """Give what is outstanding of a subject since the boot, newest first, whoever made it."""
+    wanted = (kind.name, os.fspath(subject))
+    return tuple(
+        change
+        for change in read_directory(state_directory())
+        if (change.kind, change.subject) == wanted and change.owner.booted_now()
+    )
 
 
 @contextlib.contextmanager

@@ -13,10 +13,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from hyperbox.errors import KernelFeatureMissing, WorkloadError
+from hyperbox.journal import Change, Kind, Outcome, Sharing, begin, exclusively, on_record
 from hyperbox.linux.knob import read_knob, write_knob
 from hyperbox.linux.mounts import mounts
 
-__all__ = ["Cgroup", "cgroup", "cgroup_root", "parse_flat_keyed"]
+__all__ = ["CGROUP", "CONTROLLER", "Cgroup", "cgroup", "cgroup_root", "parse_flat_keyed"]
 
 _PATIENCE_S = 5.0  # a cgroup stays busy until its last task is reaped
 
@@ -95,7 +96,7 @@ def cgroup(
     """Give a new cgroup below `root` (default: the hierarchy's root); it is removed after.
 
     `controllers` are switched on for the children of `root` where they are not, and off
-    again at the end.
+    again at the end, by the last process that used them. Journalled.
 
     Raises
     ------
@@ -107,13 +108,16 @@ def cgroup(
         for controller in controllers:
             _enable(stack, top, controller)
         group = Cgroup(top / name)
+        record = begin(CGROUP, group.directory)
         try:
             group.directory.mkdir()
         except OSError as error:
+            record.forget()
             hint = "run as root" if error.errno in (errno.EACCES, errno.EPERM) else ""
             message = f"cannot make {group.directory}: {error.strerror}"
             raise WorkloadError(message, hint=hint) from error
-        stack.callback(group.remove)
+        stack.callback(record.undo)
+        record.note(inode=group.directory.stat().st_ino)
         yield group
 
 
@@ -130,11 +134,50 @@ def _enable(stack: contextlib.ExitStack, top: Path, controller: str) -> None:
     if controller not in read_knob(top / "cgroup.controllers").split():
         raise KernelFeatureMissing(f"cgroup v2 at {os.fspath(top)} has no {controller} controller")
     knob = top / "cgroup.subtree_control"
-    if controller not in read_knob(knob).split():
-        write_knob(knob, f"+{controller}")
-        stack.callback(_disable, knob, controller)
+    subject = f"{controller} of {top}"
+    with exclusively():
+        enabled = controller in read_knob(knob).split()
+        if not enabled or on_record(CONTROLLER, subject):
+            record = begin(CONTROLLER, subject, knob=os.fspath(knob), controller=controller)
+            stack.callback(record.undo)
+        if not enabled:
+            write_knob(knob, f"+{controller}")
 
 
-def _disable(knob: Path, controller: str) -> None:
-    with contextlib.suppress(WorkloadError):  # another cgroup has begun to use it
+def _undo_cgroup(change: Change) -> Outcome:
+    group = Cgroup(Path(change.subject))
+    try:
+        inode = group.directory.stat().st_ino
+    except FileNotFoundError:
+        return Outcome.NOTHING
+    if change.facts.get("inode", inode) != inode:
+        return Outcome.FOREIGN  # made again by somebody under the same name
+    group.remove()
+    return Outcome.UNDONE
+
+
+def _undo_controller(change: Change) -> Outcome:
+    knob, controller = Path(change.text("knob")), change.text("controller")
+    try:
+        if controller not in read_knob(knob).split():
+            return Outcome.NOTHING
         write_knob(knob, f"-{controller}")
+    except KernelFeatureMissing:
+        return Outcome.NOTHING
+    except WorkloadError as error:
+        if isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.EBUSY:
+            return Outcome.SHARED  # a cgroup below has begun to use it
+        raise
+    return Outcome.UNDONE
+
+
+CGROUP = Kind("cgroup", lambda change: f"cgroup {change.subject} is there, was not", _undo_cgroup)
+"""A cgroup by its directory: fact `inode`, which the kernel does not give twice."""
+
+CONTROLLER = Kind(
+    "controller",
+    lambda change: f"controller {change.subject} is on for its children, was off",
+    _undo_controller,
+    Sharing.LAST,
+)
+"""A controller that is on for the children of a cgroup: facts `knob`, `controller`."""

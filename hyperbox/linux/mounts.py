@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hyperbox.errors import KernelFeatureMissing, WorkloadError
+from hyperbox.journal import Change, Kind, Outcome, Sharing, begin, exclusively, on_record
 
-__all__ = ["Mount", "mount", "mounted", "mounts", "parse_mountinfo", "unescape", "unmount"]
+__all__ = ["MOUNT", "Mount", "mount", "mounted", "mounts", "parse_mountinfo", "unescape", "unmount"]
 
 _OCTAL = re.compile(r"\\([0-7]{3})")
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -70,16 +71,35 @@ def unmount(point: Path) -> None:
 
 @contextlib.contextmanager
 def mounted(kind: str, point: Path) -> Iterator[Path]:
-    """Give where `kind` is mounted; mounts it on `point` for the block if it is nowhere."""
-    existing = mounts(kind)
-    if existing:
-        yield existing[0].point
-        return
-    mount(kind, point)
-    try:
-        yield point
-    finally:
-        unmount(point)
+    """Give where `kind` is mounted; mounts it on `point` for the block if it is nowhere.
+
+    Journalled. Where several processes use such a mount, the last one unmounts it.
+    """
+    with contextlib.ExitStack() as stack:
+        with exclusively():
+            existing = mounts(kind)
+            where = existing[0].point if existing else point
+            if not existing or on_record(MOUNT, where):
+                stack.callback(begin(MOUNT, where, file_system=kind).undo)
+            if not existing:
+                mount(kind, point)
+        yield where
+
+
+def _undo(change: Change) -> Outcome:
+    point = Path(change.subject)
+    if all(found.point != point for found in mounts(change.text("file_system"))):
+        return Outcome.NOTHING
+    unmount(point)
+    return Outcome.UNDONE
+
+
+def _describe(change: Change) -> str:
+    return f"{change.text('file_system')} is mounted on {change.subject}, was not"
+
+
+MOUNT = Kind("mount", _describe, _undo, Sharing.LAST)
+"""A mount of a file system that was mounted nowhere: fact `file_system`."""
 
 
 def _mount(line: str) -> Mount:

@@ -7,16 +7,19 @@ Follows Documentation/block/null_blk.rst. Made through configfs (4.14+), because
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from hyperbox.errors import KernelFeatureMissing, WorkloadError
+from hyperbox.journal import Change, Kind, Outcome, begin
 from hyperbox.linux.knob import read_knob, write_knob
 from hyperbox.linux.modules import load_module
 from hyperbox.linux.mounts import mounted
 
-__all__ = ["null_block_device"]
+__all__ = ["NULL_BLK", "null_block_device"]
 
 _CONFIGFS = Path("/sys/kernel/config")
 _TIMER = 2  # irqmode: a request completes when its timer fires
@@ -27,22 +30,28 @@ _MULTI_QUEUE = 2  # queue_mode: blk-mq
 def null_block_device(name: str, *, size_mib: int, latency_ns: int) -> Iterator[Path]:
     """Give ``/dev/...`` of a disk in memory whose every request takes `latency_ns`.
 
-    Memory is taken page by page as the disk is written, up to `size_mib`.
+    Memory is taken page by page as the disk is written, up to `size_mib`. Journalled.
 
     Raises
     ------
     KernelFeatureMissing
         If this kernel has no null_blk.
+    WorkloadError
+        If there is one of that name already, or the kernel refuses.
     """
     with contextlib.ExitStack() as stack:
         load_module("null_blk", "nr_devices=0")
         top = stack.enter_context(mounted("configfs", _CONFIGFS)) / "nullb"
         item = top / name
+        record = begin(NULL_BLK, name)
         try:
             item.mkdir()
-        except FileNotFoundError as error:
-            raise KernelFeatureMissing("null_blk has no configfs directory") from error
-        stack.callback(item.rmdir)
+        except OSError as error:
+            record.forget()
+            if error.errno == errno.ENOENT:
+                raise KernelFeatureMissing("null_blk has no configfs directory") from error
+            raise WorkloadError(f"cannot make {item}: {error.strerror}") from error
+        stack.callback(record.undo)
         settings = {
             "size": size_mib,
             "blocksize": 4096,
@@ -55,13 +64,48 @@ def null_block_device(name: str, *, size_mib: int, latency_ns: int) -> Iterator[
         for key, value in settings.items():
             write_knob(item / key, value)
         write_knob(item / "power", 1)
-        stack.callback(write_knob, item / "power", 0)
         yield _device(name, read_knob(item / "index"))
 
 
+def _undo(change: Change) -> Outcome:
+    with mounted("configfs", _CONFIGFS) as top:
+        item = top / "nullb" / change.subject
+        if not item.exists():
+            return Outcome.NOTHING
+        if read_knob(item / "power") == "1":
+            for device in _candidates(change.subject, read_knob(item / "index")):
+                _refuse_used(device)  # powering it off would not ask
+            write_knob(item / "power", 0)
+        try:
+            item.rmdir()
+        except OSError as error:
+            raise WorkloadError(f"cannot remove {item}: {error.strerror}") from error
+    return Outcome.UNDONE
+
+
+def _refuse_used(device: Path) -> None:
+    try:
+        os.close(os.open(device, os.O_RDONLY | os.O_EXCL | os.O_CLOEXEC))
+    except OSError as error:
+        if error.errno == errno.EBUSY:
+            raise WorkloadError(f"{device} is in use") from error
+
+
+def _describe(change: Change) -> str:
+    return f"null_blk disk {change.subject} is there, was not"
+
+
+NULL_BLK = Kind("null_blk", _describe, _undo)
+"""A null_blk disk by its name in configfs; no facts."""
+
+
+def _candidates(name: str, index: str) -> tuple[Path, Path]:
+    """Newer kernels name a disk after its directory, older after its index."""
+    return Path("/dev", name), Path("/dev", f"nullb{index}")
+
+
 def _device(name: str, index: str) -> Path:
-    """Find the disk: newer kernels name it after its directory, older after its index."""
-    candidates = (Path("/dev", name), Path("/dev", f"nullb{index}"))
+    candidates = _candidates(name, index)
     for _ in range(100):
         for candidate in candidates:
             if candidate.is_block_device():

@@ -1,4 +1,7 @@
-"""Swap areas: mkswap(8), swapon(2), swapoff(2) and ``/proc/swaps``."""
+"""Swap areas: mkswap(8), swapon(2), swapoff(2) and ``/proc/swaps``.
+
+`swapping` goes through the journal; `swap_on` and `swap_off` are the bare calls.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hyperbox.errors import KernelFeatureMissing, WorkloadError
+from hyperbox.journal import Change, Kind, Outcome, undoing
 from hyperbox.linux.mounts import unescape
 from hyperbox.processes import require, run
 
-__all__ = ["SwapArea", "parse_swaps", "swap_areas", "swap_off", "swap_on", "swapping"]
+__all__ = ["SWAP", "SwapArea", "parse_swaps", "swap_areas", "swap_off", "swap_on", "swapping"]
 
 _PREFER = 0x8000  # SWAP_FLAG_PREFER of swapon(2); the priority is in the lower 15 bits
 _HIGHEST = 0x7FFF
+_UUID = slice(1036, 1052)  # sws_uuid of union swap_header, include/linux/swap.h
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -67,13 +72,39 @@ def swap_off(device: Path) -> None:
 
 @contextlib.contextmanager
 def swapping(device: Path, priority: int | None = None) -> Iterator[None]:
-    """Format `device` (its content is lost) and swap to it for the block."""
-    run([require("mkswap", "util-linux"), device], timeout=60)
-    swap_on(device, priority)
-    try:
+    """Format `device` (its content is lost) and swap to it for the block. Journalled."""
+    device = device.resolve()
+    uuid = Path("/proc/sys/kernel/random/uuid").read_text().strip()
+    run([require("mkswap", "util-linux"), "--uuid", uuid, device], timeout=60)
+    with undoing(SWAP, device, uuid=uuid):
+        swap_on(device, priority)
         yield
-    finally:
-        swap_off(device)
+
+
+def _undo(change: Change) -> Outcome:
+    device = Path(change.subject)
+    if all(area.path != change.subject for area in swap_areas()):
+        return Outcome.NOTHING
+    if _uuid(device) != change.text("uuid").replace("-", ""):
+        return Outcome.FOREIGN  # made again by somebody under the same name
+    swap_off(device)
+    return Outcome.UNDONE
+
+
+def _describe(change: Change) -> str:
+    return f"swapping to {change.subject}, was not"
+
+
+SWAP = Kind("swap", _describe, _undo)
+"""A swap area: fact `uuid` of its signature."""
+
+
+def _uuid(device: Path) -> str:
+    try:
+        with device.open("rb", buffering=0) as stream:
+            return stream.read(4096)[_UUID].hex()
+    except OSError as error:
+        raise WorkloadError(f"cannot read {device}: {error.strerror or error}") from error
 
 
 def _area(line: str) -> SwapArea:

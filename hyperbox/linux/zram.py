@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import re
 import time
 from collections.abc import Iterator, Sequence
@@ -10,10 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hyperbox.errors import KernelFeatureMissing, WorkloadError
+from hyperbox.journal import Change, Kind, Outcome, undoing
 from hyperbox.linux.knob import read_knob, write_knob
 from hyperbox.linux.modules import load_module
 
 __all__ = [
+    "ZRAM",
     "ZramMemory",
     "choose_algorithm",
     "parse_algorithms",
@@ -23,6 +27,8 @@ __all__ = [
 ]
 
 _CONTROL = Path("/sys/class/zram-control")
+_DISKS = Path("/sys/class/block")
+_PATIENCE_S = 5.0  # udev may look at a disk that has just changed
 
 
 @dataclass(frozen=True)
@@ -66,29 +72,91 @@ def parse_mm_stat(text: str) -> ZramMemory:
 
 def zram_memory(device: Path) -> ZramMemory:
     """Read what a zram disk holds and takes now."""
-    return parse_mm_stat(read_knob(Path("/sys/class/block", device.name, "mm_stat")))
+    return parse_mm_stat(read_knob(_DISKS / device.name / "mm_stat"))
 
 
 @contextlib.contextmanager
 def zram_device(*, size: int, algorithms: Sequence[str]) -> Iterator[tuple[Path, str]]:
     """Give ``/dev/zramN`` of `size` bytes and the algorithm taken, the first that is there.
 
+    Journalled.
+
     Raises
     ------
     KernelFeatureMissing
         If this kernel has no zram or none of the algorithms.
     """
-    with contextlib.ExitStack() as stack:
-        load_module("zram", "num_devices=0")
+    load_module("zram", "num_devices=0")
+    with undoing(ZRAM, "zram", before=_disks()) as record:
         number = read_knob(_CONTROL / "hot_add")
-        stack.callback(write_knob, _CONTROL / "hot_remove", number)
-        settings = Path("/sys/class/block", f"zram{number}")
+        settings = _DISKS / f"zram{number}"
+        record.note(disk=settings.name, inode=settings.stat().st_ino)
         offered = parse_algorithms(read_knob(settings / "comp_algorithm"))
         algorithm = choose_algorithm(algorithms, offered)
         write_knob(settings / "comp_algorithm", algorithm)
         write_knob(settings / "disksize", size)
-        stack.callback(write_knob, settings / "reset", 1)
         yield _device(number), algorithm
+
+
+def _disks() -> list[str]:
+    return sorted(path.name for path in _DISKS.glob("zram*"))
+
+
+def _undo(change: Change) -> Outcome:
+    name = change.text("disk")
+    if name:
+        return _remove(name, change.facts["inode"])
+    # Killed between the making and the note of its number: new since, and of no size yet.
+    before = change.facts.get("before", ())
+    assert not isinstance(before, int)
+    fresh = [disk for disk in _disks() if disk not in before and _size(disk) == "0"]
+    done = [_remove(disk) for disk in fresh]
+    return done[0] if done else Outcome.NOTHING
+
+
+def _remove(disk: str, inode: object = None) -> Outcome:
+    """Remove a disk; sysfs numbers its directories anew, so a later namesake is told apart."""
+    settings = _DISKS / disk
+    try:
+        if inode not in (None, settings.stat().st_ino):
+            return Outcome.FOREIGN
+    except FileNotFoundError:
+        return Outcome.NOTHING
+    deadline = time.monotonic() + _PATIENCE_S
+    while True:
+        try:
+            write_knob(settings / "reset", 1)
+            write_knob(_CONTROL / "hot_remove", disk.removeprefix("zram"))
+        except WorkloadError:
+            if time.monotonic() > deadline or _in_use(disk):
+                raise
+            time.sleep(0.05)
+        else:
+            return Outcome.UNDONE
+
+
+def _in_use(disk: str) -> bool:
+    """Whether something swaps to it or has it mounted: that does not pass by waiting."""
+    try:
+        os.close(os.open(Path("/dev", disk), os.O_RDONLY | os.O_EXCL | os.O_CLOEXEC))
+    except OSError as error:
+        return error.errno == errno.EBUSY
+    return False
+
+
+def _size(disk: str) -> str:
+    try:
+        return read_knob(_DISKS / disk / "disksize")
+    except KernelFeatureMissing:
+        return ""
+
+
+def _describe(change: Change) -> str:
+    return f"{change.text('disk') or 'a zram disk'} is there, was not"
+
+
+ZRAM = Kind("zram", _describe, _undo)
+"""A zram disk: facts `before` (disks), then `disk` and `inode` of its sysfs directory."""
 
 
 def _device(number: str) -> Path:
