@@ -23,6 +23,8 @@ _VERBS = {
     "validate": "boot kernels, measure, and give a verdict on every gate",
     "report": "make the report of a run again",
     "kernels": "list, fetch, lock and update kernels",
+    "exec": "run a command under a kernel",
+    "shell": "open a console in a guest",
     "doctor": "say what this machine can do and what is missing",
     "psi": "watch this machine's pressure",
     "daemon": "serve this machine's pressure over HTTP",

@@ -1,0 +1,272 @@
+"""``hyperbox exec``: run a command under one kernel, or under several."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import stat
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hyperbox.cli.guests import Prepared, add_options, exit_status, lost, prepare, progress
+from hyperbox.errors import ConfigError, ExitCode, GuestCrash, HarnessError, HyperboxError
+from hyperbox.files import write_bytes
+from hyperbox.harness.lab.kernel_kit import KernelKit
+from hyperbox.harness.lab.session import (
+    CommandOverdue,
+    CommandUnstartable,
+    Streams,
+    converse,
+    open_guest,
+)
+from hyperbox.harness.lab.vm import VirtualMachine
+
+__all__ = ["LinePrefix", "add_parser"]
+
+_OVERDUE, _NO_PROGRAM, _NOT_FOUND = 124, 126, 127  # as timeout(1) and shells
+_EPILOG = """\
+CMD runs in /opt/hyperbox, the project. Its output comes as it is printed; its input is what
+is piped into hyperbox. Write -- before CMD.
+
+exit status: CMD's; 128+N if signal N ended it; 124 after --timeout; 127 and 126 if CMD is not
+there or no program; 3 if the machine died, with one line that names crash and console.
+
+examples:
+  hyperbox exec --kernel 6.1 -- uname -a
+  hyperbox exec --kernel 5.10 --kernel 7.3 -- sh -c 'grep -c . /proc/filesystems'
+  hyperbox exec --kernel 6.12.90 --put test.py:/tmp/test.py -- python3 /tmp/test.py
+  hyperbox exec --get /tmp/trace:trace.bin -- sh -c 'cat /proc/vmstat > /tmp/trace'
+  tar c data | hyperbox exec --memory 2048 -- tar x -C /tmp
+"""
+
+
+class LinePrefix:
+    """Puts a prefix before every line of a stream that comes in pieces."""
+
+    def __init__(self, prefix: bytes, out: Callable[[bytes], None]) -> None:
+        self._prefix = prefix
+        self._out = out
+        self._inside = False
+
+    def __call__(self, data: bytes) -> None:
+        """Pass a piece on."""
+        text = b"".join(self._prefix + line for line in data.splitlines(keepends=True))
+        if self._inside:
+            text = text[len(self._prefix) :]
+        self._inside = not data.endswith(b"\n")
+        self._out(text)
+
+    def end(self) -> None:
+        """End the last line, if it is not."""
+        if self._inside:
+            self._out(b"\n")
+        self._inside = False
+
+
+@dataclass
+class _Result:
+    """What came of one kernel; `status` is the exit status that shows it."""
+
+    kit: KernelKit
+    status: int = ExitCode.HARNESS_ERROR
+    error: str = ""
+    fingerprint: str = ""
+    seconds: float = 0.0
+    stdout: bytearray = field(default_factory=bytearray)
+    stderr: bytearray = field(default_factory=bytearray)
+
+
+def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the verb."""
+    parser = verbs.add_parser(
+        "exec",
+        help="run a command under a kernel",
+        description="Boots a kernel, runs a command in it, and ends with the command's status.",
+        usage="hyperbox exec [options] -- CMD [ARG ...]",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_options(parser, several=True)
+    parser.add_argument(
+        "--put",
+        action="append",
+        default=[],
+        metavar="FILE:PATH",
+        help="copy FILE to PATH in the guest before; may be repeated",
+    )
+    parser.add_argument(
+        "--get",
+        action="append",
+        default=[],
+        metavar="PATH:FILE",
+        help="copy PATH of the guest to FILE after, whatever CMD's status; may be repeated",
+    )
+    parser.add_argument("--timeout", type=float, metavar="SECONDS", help="kill CMD after so long")
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON object instead of the output"
+    )
+    parser.add_argument("command", nargs="+", metavar="CMD", help="program and arguments")
+    parser.set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    puts = [_pair(text, "--put", last=True) for text in arguments.put]
+    gets = [_pair(text, "--get", last=False) for text in arguments.get]
+    files = [(path, *_readable(Path(name))) for name, path in puts]
+    if arguments.timeout is not None and not arguments.timeout > 0:
+        raise ConfigError(f"--timeout must be more than 0, not {arguments.timeout:g}")
+    prepared = prepare(arguments)
+    if len(prepared.kits) > 1 and gets:
+        raise ConfigError("--get works with one kernel: several would overwrite the file")
+    results = []
+    with _input(several=len(prepared.kits) > 1) as rewound:
+        for kit in prepared.kits:
+            result = _Result(kit)
+            results.append(result)
+            try:
+                _one(result, prepared, arguments, files, gets, rewound())
+            except HyperboxError as error:
+                _note(result, error)
+    status = next((result.status for result in results if result.status), 0)
+    if arguments.json:
+        told = [_facts(result) for result in results]
+        print(json.dumps({"exit_code": status, "lane": prepared.lane, "runs": told}, indent=2))
+    return status
+
+
+def _one(
+    result: _Result,
+    prepared: Prepared,
+    arguments: argparse.Namespace,
+    files: Sequence[tuple[str, bytes, bool]],
+    gets: Sequence[tuple[str, str]],
+    stdin: int | None,
+) -> None:
+    """Run the command under one kernel; what fails is an exception."""
+    prefix = f"{result.kit.label} | ".encode() if len(prepared.kits) > 1 else b""
+    out, err = LinePrefix(prefix, _write_out), LinePrefix(prefix, _write_err)
+    streams = Streams(out, err, stdin)
+    if not prefix:
+        streams = Streams(_write_out, _write_err, stdin)
+    if arguments.json:
+        streams = Streams(result.stdout.extend, result.stderr.extend, stdin)
+    with contextlib.ExitStack() as stack:
+        with progress() as step:
+            guest = open_guest(result.kit, prepared.lane, memory=prepared.memory, progress=step)
+            machine = stack.enter_context(guest)
+        _put(machine, files)
+        began = time.monotonic()
+        try:
+            status = converse(machine, arguments.command, streams, timeout=arguments.timeout)
+            result.status = exit_status(status)
+        finally:
+            result.seconds = time.monotonic() - began
+            out.end()
+            err.end()
+        for path, name in gets:
+            write_bytes(Path(name), _got(machine, path))
+
+
+def _note(result: _Result, error: HyperboxError) -> None:
+    """Say what went wrong in one line, and keep it as the kernel's result."""
+    if isinstance(error, CommandOverdue):
+        result.status = _OVERDUE
+    elif isinstance(error, CommandUnstartable):
+        missing = error.errno in (0, 2)
+        result.status = _NOT_FOUND if missing else _NO_PROGRAM
+    elif isinstance(error, HarnessError):
+        result.fingerprint = error.fingerprint if isinstance(error, GuestCrash) else ""
+        result.status = ExitCode.HARNESS_ERROR
+        error = lost(result.kit.label, error)
+    else:
+        result.status = error.exit_code
+    result.error = error.message
+    print(f"hyperbox: error: {error.message}", file=sys.stderr, flush=True)
+    if error.hint:
+        print(f"hint: {error.hint}", file=sys.stderr, flush=True)
+
+
+def _facts(result: _Result) -> dict[str, Any]:
+    kit = result.kit
+    return {
+        "kernel": {"label": kit.label, "release": kit.release, "version": kit.version},
+        "status": result.status,
+        "error": result.error or None,
+        "fingerprint": result.fingerprint or None,
+        "seconds": round(result.seconds, 3),
+        "stdout": result.stdout.decode(errors="replace"),
+        "stderr": result.stderr.decode(errors="replace"),
+    }
+
+
+@contextlib.contextmanager
+def _input(*, several: bool) -> Iterator[Callable[[], int | None]]:
+    """Give what gives the input for the next kernel: several read the same, from memory."""
+    try:
+        absent = os.isatty(0) or stat.S_ISDIR(os.fstat(0).st_mode)
+    except OSError:  # closed
+        absent = True
+    if absent or not several:
+        yield lambda: None if absent else 0
+        return
+    memory = os.memfd_create("input")
+    try:
+        while data := os.read(0, 1 << 20):
+            os.write(memory, data)
+
+        def rewound() -> int:
+            os.lseek(memory, 0, os.SEEK_SET)
+            return memory
+
+        yield rewound
+    finally:
+        os.close(memory)
+
+
+def _pair(text: str, option: str, *, last: bool) -> tuple[str, str]:
+    """Split at the colon beside the guest's path: a name on the host may have colons."""
+    one, colon, other = text.rpartition(":") if last else text.partition(":")
+    if not (one and colon and other):
+        form = "FILE:PATH" if last else "PATH:FILE"
+        raise ConfigError(f"{option} takes {form}, not {text!r}")
+    return one, other
+
+
+def _readable(path: Path) -> tuple[bytes, bool]:
+    try:
+        return path.read_bytes(), os.access(path, os.X_OK)
+    except OSError as error:
+        raise ConfigError(f"--put: cannot read {path}: {error.strerror}") from error
+
+
+def _put(machine: VirtualMachine, files: Sequence[tuple[str, bytes, bool]]) -> None:
+    for path, data, program in files:
+        try:
+            machine.put(path, data)
+        except OSError as error:
+            raise HarnessError(f"--put: {error}") from error
+        if program:
+            machine.execute(["chmod", "+x", "--", path], timeout=60)
+
+
+def _got(machine: VirtualMachine, path: str) -> bytes:
+    try:
+        return machine.get(path)
+    except OSError as error:
+        raise HarnessError(f"--get: {error}") from error
+
+
+def _write_out(data: bytes) -> None:
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()
+
+
+def _write_err(data: bytes) -> None:
+    sys.stderr.buffer.write(data)
+    sys.stderr.buffer.flush()

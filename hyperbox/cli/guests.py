@@ -1,0 +1,110 @@
+"""What the verbs that boot a guest for people share: options, preparation, bad news."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from hyperbox.errors import ConfigError, GuestCrash, HarnessError
+from hyperbox.harness.lab.kernel_kit import KernelKit, kernel_kit
+from hyperbox.harness.lab.kernel_lock import read_matrix
+from hyperbox.harness.lab.kernel_selectors import expand_kernels
+from hyperbox.harness.lab.qemu import MEBIBYTE, find_qemu
+from hyperbox.harness.lab.session import keep_console
+from hyperbox.harness.lab.vm_laboratory import choose_lane
+from hyperbox.harness.model import Lane
+from hyperbox.harness.runs.progress import ProgressDisplay
+
+__all__ = ["Prepared", "add_options", "exit_status", "lost", "prepare", "progress"]
+
+KERNEL_HELP = (
+    "series such as 6.12, set, packaged version such as 6.12.90, path of a bzImage, or host "
+    "for the kernel that runs here"
+)
+_LEAST_MEMORY = 256
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Kernels ready to boot, and how."""
+
+    kits: Sequence[KernelKit]
+    lane: Lane
+    memory: int | None
+
+
+def add_options(parser: argparse.ArgumentParser, *, several: bool) -> None:
+    """Add ``--kernel``, ``--lane`` and ``--memory``."""
+    again = "; may be repeated" if several else ""
+    parser.add_argument(
+        "--kernel",
+        action="append" if several else "store",
+        metavar="KERNEL",
+        help=f"{KERNEL_HELP}{again} (default: the newest series)",
+    )
+    parser.add_argument(
+        "--lane",
+        choices=("fast", "exact", "kvm", "auto"),
+        default="fast",
+        help="how time passes in the guest: fast is the host's time, emulated; exact counts "
+        "instructions; auto is kvm where it works (default: fast)",
+    )
+    parser.add_argument(
+        "--memory", type=_memory, metavar="MIB", help="the guest's memory in MiB (default: 768)"
+    )
+
+
+def prepare(arguments: argparse.Namespace) -> Prepared:
+    """Fetch and build what the options ask for; shows progress if it takes a while."""
+    asked = arguments.kernel or read_matrix().labels()[-1]
+    names = expand_kernels([asked] if isinstance(asked, str) else asked)
+    find_qemu()
+    with progress() as step:
+        kits = [kernel_kit(name, progress=step) for name in names]
+    for kit in kits:
+        for remark in kit.remarks:
+            if "lacks drivers" not in remark:
+                print(f"hyperbox: note: kernel {kit.label}: {remark}", file=sys.stderr)
+    lane = choose_lane(arguments.lane, kits).lane
+    memory = None if arguments.memory is None else arguments.memory * MEBIBYTE
+    return Prepared(kits, lane, memory)
+
+
+@contextlib.contextmanager
+def progress() -> Iterator[Callable[[str, float], None]]:
+    """Show steps on standard error; where that is no terminal, all but the boot."""
+    with ProgressDisplay() as display:
+
+        def quiet(text: str, fraction: float) -> None:
+            if not text.startswith("booting"):
+                display.step(text, fraction)
+
+        yield display.step if display.console.is_terminal else quiet
+
+
+def lost(label: str, error: HarnessError) -> HarnessError:
+    """Give the error with the kernel, the crash's fingerprint and where the console is."""
+    text = f"kernel {label}: {error.message}"
+    if isinstance(error, GuestCrash) and error.fingerprint:
+        text += f" [{error.fingerprint}]"
+    if error.console:
+        text += f"; console: {keep_console(label, error.console)}"
+    return HarnessError(text, hint=error.hint)
+
+
+def exit_status(status: int) -> int:
+    """Give a command's status as shells do: 128 and more for a signal."""
+    return 128 - status if status < 0 else status
+
+
+def _memory(text: str) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if number < _LEAST_MEMORY:
+        raise ConfigError(f"--memory must be a whole number from {_LEAST_MEMORY} up, not {text!r}")
+    return number
