@@ -54,6 +54,7 @@ ALLOWED: Mapping[str, tuple[str, ...]] = {
         "hyperbox.harness.report.data",  # what a run is read into
         *GROUND,
     ),
+    "hyperbox.daemon": ("hyperbox", *PRODUCT, *GROUND),
     "hyperbox.cli": ("hyperbox",),
     "hyperbox.__main__": ("hyperbox.cli",),
     "suites": ("hyperbox", "workloads", *PRODUCT, *GROUND),

@@ -71,7 +71,7 @@ def families(now: Sample, snapshot: Snapshot, sampling: Sampling) -> Iterable[Me
         average = snapshot.boxcar(resource, kind)
         if average is not None:
             window.add_metric([resource, kind], average.percent / 100)
-    yield from (window, kernel)
+    yield from (family for family in (window, kernel) if family.samples)
     yield CounterMetricFamily(
         "hyperbox_pressure_samples", "Samples of pressure taken.", value=sampling.taken
     )
