@@ -90,7 +90,8 @@ class Kind:
     """A kind of change.
 
     `undo` looks first: it undoes only what still is as the change left it, may be repeated,
-    and raises `HyperboxError` if the kernel refuses. `describe` says what is outstanding.
+    and raises `HyperboxError` if the kernel refuses. `describe` says what is left of the change,
+    nothing if nothing is.
     """
 
     name: str

@@ -23,7 +23,7 @@ from hyperbox.journal import (
     strike,
 )
 
-__all__ = ["Repair", "describe", "left_behind", "repair"]
+__all__ = ["Repair", "damage", "left_behind", "repair"]
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,8 @@ class Repair:
 
     def __str__(self) -> str:
         """Give one line for people."""
-        return f"{self.outcome}: {self.left}" + (f": {self.reason}" if self.reason else "")
+        what = self.left or f"{self.change.kind} {self.change.subject}"
+        return f"{self.outcome}: {what}" + (f": {self.reason}" if self.reason else "")
 
 
 def left_behind(pids: Collection[int] | None = None) -> tuple[Change, ...]:
@@ -64,18 +65,32 @@ def repair(kinds: Mapping[str, Kind], pids: Collection[int] | None = None) -> tu
                 for change in _left_in(place):
                     if pids is None or change.owner.pid in pids:
                         done.append(_repaired(change, kinds, place))
-        except HyperboxError as error:
+        except HyperboxError as error:  # the lock cannot be had
             for change in _left_in(place):
                 if pids is None or change.owner.pid in pids:
-                    left = describe(change, kinds)
-                    done.append(Repair(change, left, Outcome.FAILED, error.message))
+                    left = _described(change, kinds)
+                    done.append(Repair(change, left, Outcome.FAILED, _refusal(error)))
     return tuple(done)
 
 
-def describe(change: Change, kinds: Mapping[str, Kind]) -> str:
-    """Say what a change left, as far as its kind is known."""
+def damage(kinds: Mapping[str, Kind]) -> tuple[str, ...]:
+    """Say what dead processes left, a line for each change that is still there."""
+    found = (_described(change, kinds) for change in left_behind())
+    return tuple(text for text in found if text)
+
+
+def _described(change: Change, kinds: Mapping[str, Kind]) -> str:
+    """Say what is left of a change, as far as its kind is known; nothing if nothing is."""
     kind = kinds.get(change.kind)
-    return kind.describe(change) if kind else f"{change.kind} of {change.subject}"
+    try:
+        return kind.describe(change) if kind else f"{change.kind} {change.subject}"
+    except (HyperboxError, OSError, ValueError) as error:
+        return f"{change.kind} {change.subject}: {error}"
+
+
+def _refusal(error: HyperboxError) -> str:
+    forbidden = isinstance(error.__cause__, PermissionError)
+    return "run as the user who made the change, or root" if forbidden else error.message
 
 
 def _left_in(place: Path) -> list[Change]:
@@ -83,7 +98,7 @@ def _left_in(place: Path) -> list[Change]:
 
 
 def _repaired(change: Change, kinds: Mapping[str, Kind], place: Path) -> Repair:
-    left = describe(change, kinds)
+    left = _described(change, kinds)
     kind = kinds.get(change.kind)
     if kind is None:
         reason = f"this version knows no changes of kind {change.kind}"

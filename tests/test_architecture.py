@@ -41,7 +41,7 @@ ALLOWED: Mapping[str, tuple[str, ...]] = {
     "hyperbox.config": ("hyperbox.errors", DECLARATIONS),
     MODEL: (),
     DECLARATIONS: (MODEL, *GROUND),
-    "hyperbox.harness.lab": (MODEL, *GROUND),
+    "hyperbox.harness.lab": (MODEL, "hyperbox.linux.undo", *GROUND),  # what hosts are repaired by
     "hyperbox.harness.verdicts": (MODEL, "hyperbox.errors"),
     "hyperbox.harness.report": (MODEL, "hyperbox.harness.verdicts", *GROUND),
     "hyperbox.harness.runs": (

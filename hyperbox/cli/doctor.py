@@ -23,8 +23,11 @@ from hyperbox.harness.lab.kernel_lock import read_matrix
 from hyperbox.harness.lab.qemu import find_qemu
 from hyperbox.harness.lab.vm import SHARED_MEMORY
 from hyperbox.harness.runs.leftovers import clear_leftovers, leftovers
+from hyperbox.journal import Outcome
+from hyperbox.linux.undo import KINDS
 from hyperbox.paths import cache_directory, project_directory
 from hyperbox.processes import require
+from hyperbox.repair import Repair, damage, repair
 
 __all__ = ["Check", "add_parser", "checks"]
 
@@ -60,13 +63,14 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         "doctor",
         help="say what this machine can do and what is missing",
         description="Looks at everything that a validation needs. Exit code 3 if something "
-        "required is missing.",
+        "required is missing or a change cannot be undone.",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument(
         "--repair",
         action="store_true",
-        help="remove what killed runs left in shared memory, the temporary directory and runs/",
+        help="undo what killed runs changed on this machine, and remove what they left in "
+        "shared memory, the temporary directory and runs/",
     )
     parser.set_defaults(run=_run)
 
@@ -87,20 +91,29 @@ def checks() -> Iterator[Check]:
     yield _pressure()
     yield Check("root", os.geteuid() == 0, False, f"user id {os.geteuid()}", "run as root")
     yield _leftovers()
+    yield from _changes()
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    undone = repair(KINDS) if arguments.repair else ()
     removed = clear_leftovers(_runs()) if arguments.repair else ()
     found = tuple(checks())
     if arguments.json:
-        document = {"checks": [asdict(c) for c in found], "removed": [str(p) for p in removed]}
+        document = {
+            "checks": [asdict(check) for check in found],
+            "changes": [_facts(one) for one in undone],
+            "removed": [str(path) for path in removed],
+        }
         print(json.dumps(document, indent=2))
     else:
+        for one in undone:
+            print(one)
         for path in removed:
             print(f"removed {path}")
         _show(found)
     missing = any(check.required and not check.fine for check in found)
-    return ExitCode.HARNESS_ERROR if missing else ExitCode.PASS
+    failed = any(one.outcome is Outcome.FAILED for one in undone)
+    return ExitCode.HARNESS_ERROR if missing or failed else ExitCode.PASS
 
 
 def _show(found: tuple[Check, ...]) -> None:
@@ -174,6 +187,27 @@ def _leftovers() -> Check:
     found = [str(path) for path in leftovers(_runs())]
     detail = f"{len(found)} left by killed runs" if found else "nothing left by killed runs"
     return Check("leftovers", not found, False, detail, "hyperbox doctor --repair")
+
+
+def _changes() -> Iterator[Check]:
+    """Give a line for each change of a dead process, or one that says that there is none."""
+    found = damage(KINDS)
+    if not found:
+        yield Check("changes", True, False, "no change of this machine left by killed runs")
+    for left in found:
+        detail = f"left by a killed run: {left}"
+        yield Check("changes", False, False, detail, "hyperbox doctor --repair")
+
+
+def _facts(one: Repair) -> dict[str, object]:
+    return {
+        "kind": one.change.kind,
+        "subject": one.change.subject,
+        "pid": one.change.owner.pid,
+        "left": one.left,
+        "outcome": one.outcome.name.lower(),
+        "reason": one.reason,
+    }
 
 
 def _runs() -> list[Path]:

@@ -145,15 +145,23 @@ def _enable(stack: contextlib.ExitStack, top: Path, controller: str) -> None:
 
 
 def _undo_cgroup(change: Change) -> Outcome:
-    group = Cgroup(Path(change.subject))
-    try:
-        inode = group.directory.stat().st_ino
-    except FileNotFoundError:
+    if not _is_there(change):
         return Outcome.NOTHING
-    if change.facts.get("inode", inode) != inode:
-        return Outcome.FOREIGN  # made again by somebody under the same name
-    group.remove()
+    Cgroup(Path(change.subject)).remove()
     return Outcome.UNDONE
+
+
+def _is_there(change: Change) -> bool:
+    """Whether the cgroup exists; one made again by somebody has another inode."""
+    try:
+        inode = Path(change.subject).stat().st_ino
+    except FileNotFoundError:
+        return False
+    return change.facts.get("inode", inode) == inode
+
+
+def _describe_cgroup(change: Change) -> str:
+    return f"cgroup {change.subject} is there, was not" if _is_there(change) else ""
 
 
 def _undo_controller(change: Change) -> Outcome:
@@ -171,13 +179,15 @@ def _undo_controller(change: Change) -> Outcome:
     return Outcome.UNDONE
 
 
-CGROUP = Kind("cgroup", lambda change: f"cgroup {change.subject} is there, was not", _undo_cgroup)
+def _describe_controller(change: Change) -> str:
+    with contextlib.suppress(KernelFeatureMissing):
+        if change.text("controller") in read_knob(Path(change.text("knob"))).split():
+            return f"controller {change.subject} is on for its children, was off"
+    return ""
+
+
+CGROUP = Kind("cgroup", _describe_cgroup, _undo_cgroup)
 """A cgroup by its directory: fact `inode`, which the kernel does not give twice."""
 
-CONTROLLER = Kind(
-    "controller",
-    lambda change: f"controller {change.subject} is on for its children, was off",
-    _undo_controller,
-    Sharing.LAST,
-)
+CONTROLLER = Kind("controller", _describe_controller, _undo_controller, Sharing.LAST)
 """A controller that is on for the children of a cgroup: facts `knob`, `controller`."""

@@ -208,29 +208,33 @@ def changed(path: Path, value: str | int) -> Iterator[str]:
         yield knob.original
 
 
-def _undo(change: Change) -> Outcome:
-    path = Path(change.subject)
+def _look(change: Change) -> tuple[Outcome, str]:
+    """Say what is to be done, and what the knob reads."""
     try:
-        now = read_knob(path)
+        now = read_knob(Path(change.subject))
     except KernelFeatureMissing:
-        return Outcome.NOTHING  # it went away, and its value with it
-    original, ours = change.text("original"), change.text("ours")
-    if now == original:
-        return Outcome.NOTHING
-    if now != ours and not same_setting(change.text("intended"), now):
-        return Outcome.FOREIGN
-    write_knob(path, setting(original))
-    return Outcome.UNDONE
+        return Outcome.NOTHING, ""  # it went away, and its value with it
+    if now == change.text("original"):
+        return Outcome.NOTHING, now
+    if now != change.text("ours") and not same_setting(change.text("intended"), now):
+        return Outcome.FOREIGN, now
+    return Outcome.UNDONE, now
+
+
+def _undo(change: Change) -> Outcome:
+    outcome, _ = _look(change)
+    if outcome is Outcome.UNDONE:
+        write_knob(Path(change.subject), setting(change.text("original")))
+    return outcome
 
 
 def _describe(change: Change) -> str:
+    outcome, now = _look(change)
+    if outcome is not Outcome.UNDONE:
+        return ""
     name = change.subject
     if name.startswith("/proc/sys/"):
         name = name.removeprefix("/proc/sys/").replace("/", ".")
-    try:
-        now = read_knob(Path(change.subject))
-    except (KernelFeatureMissing, WorkloadError):
-        return f"{name} is gone, was {setting(change.text('original'))}"
     return f"{name} is {setting(now)}, was {setting(change.text('original'))}"
 
 

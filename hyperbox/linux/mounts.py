@@ -87,15 +87,19 @@ def mounted(kind: str, point: Path) -> Iterator[Path]:
 
 
 def _undo(change: Change) -> Outcome:
-    point = Path(change.subject)
-    if all(found.point != point for found in mounts(change.text("file_system"))):
+    if not _is_mounted(change):
         return Outcome.NOTHING
-    unmount(point)
+    unmount(Path(change.subject))
     return Outcome.UNDONE
 
 
 def _describe(change: Change) -> str:
-    return f"{change.text('file_system')} is mounted on {change.subject}, was not"
+    text = f"{change.text('file_system')} is mounted on {change.subject}, was not"
+    return text if _is_mounted(change) else ""
+
+
+def _is_mounted(change: Change) -> bool:
+    return any(str(found.point) == change.subject for found in mounts(change.text("file_system")))
 
 
 MOUNT = Kind("mount", _describe, _undo, Sharing.LAST)

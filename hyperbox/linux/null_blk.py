@@ -17,7 +17,7 @@ from hyperbox.errors import KernelFeatureMissing, WorkloadError
 from hyperbox.journal import Change, Kind, Outcome, begin
 from hyperbox.linux.knob import read_knob, write_knob
 from hyperbox.linux.modules import load_module
-from hyperbox.linux.mounts import mounted
+from hyperbox.linux.mounts import mounted, mounts
 
 __all__ = ["NULL_BLK", "null_block_device"]
 
@@ -92,7 +92,9 @@ def _refuse_used(device: Path) -> None:
 
 
 def _describe(change: Change) -> str:
-    return f"null_blk disk {change.subject} is there, was not"
+    found = mounts("configfs")  # where it is not mounted, only a repair can tell
+    gone = found and not (found[0].point / "nullb" / change.subject).exists()
+    return "" if gone else f"null_blk disk {change.subject} is there, was not"
 
 
 NULL_BLK = Kind("null_blk", _describe, _undo)

@@ -82,17 +82,24 @@ def swapping(device: Path, priority: int | None = None) -> Iterator[None]:
 
 
 def _undo(change: Change) -> Outcome:
-    device = Path(change.subject)
+    outcome = _look(change)
+    if outcome is Outcome.UNDONE:
+        swap_off(Path(change.subject))
+    return outcome
+
+
+def _look(change: Change) -> Outcome:
+    """Say what is to be done."""
     if all(area.path != change.subject for area in swap_areas()):
         return Outcome.NOTHING
-    if _uuid(device) != change.text("uuid").replace("-", ""):
+    if _uuid(Path(change.subject)) != change.text("uuid").replace("-", ""):
         return Outcome.FOREIGN  # made again by somebody under the same name
-    swap_off(device)
     return Outcome.UNDONE
 
 
 def _describe(change: Change) -> str:
-    return f"swapping to {change.subject}, was not"
+    used = _look(change) is Outcome.UNDONE
+    return f"{change.subject} is used for swap, was not" if used else ""
 
 
 SWAP = Kind("swap", _describe, _undo)

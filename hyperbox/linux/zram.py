@@ -103,25 +103,27 @@ def _disks() -> list[str]:
 
 
 def _undo(change: Change) -> Outcome:
+    left = _left(change)
+    for disk in left:
+        _remove(disk)
+    return Outcome.UNDONE if left else Outcome.NOTHING
+
+
+def _left(change: Change) -> list[str]:
+    """Give the disk if it is still there; sysfs numbers a later one of the same name anew."""
     name = change.text("disk")
     if name:
-        return _remove(name, change.facts["inode"])
+        with contextlib.suppress(FileNotFoundError):
+            return [name] if (_DISKS / name).stat().st_ino == change.facts["inode"] else []
+        return []
     # Killed between the making and the note of its number: new since, and of no size yet.
     before = change.facts.get("before", ())
     assert not isinstance(before, int)
-    fresh = [disk for disk in _disks() if disk not in before and _size(disk) == "0"]
-    done = [_remove(disk) for disk in fresh]
-    return done[0] if done else Outcome.NOTHING
+    return [disk for disk in _disks() if disk not in before and _size(disk) == "0"]
 
 
-def _remove(disk: str, inode: object = None) -> Outcome:
-    """Remove a disk; sysfs numbers its directories anew, so a later namesake is told apart."""
+def _remove(disk: str) -> None:
     settings = _DISKS / disk
-    try:
-        if inode not in (None, settings.stat().st_ino):
-            return Outcome.FOREIGN
-    except FileNotFoundError:
-        return Outcome.NOTHING
     deadline = time.monotonic() + _PATIENCE_S
     while True:
         try:
@@ -132,7 +134,7 @@ def _remove(disk: str, inode: object = None) -> Outcome:
                 raise
             time.sleep(0.05)
         else:
-            return Outcome.UNDONE
+            return
 
 
 def _in_use(disk: str) -> bool:
@@ -152,7 +154,8 @@ def _size(disk: str) -> str:
 
 
 def _describe(change: Change) -> str:
-    return f"{change.text('disk') or 'a zram disk'} is there, was not"
+    left = _left(change)
+    return f"disk {', '.join(left)} is there, was not" if left else ""
 
 
 ZRAM = Kind("zram", _describe, _undo)

@@ -1,7 +1,9 @@
 """The machine itself behind the laboratory's protocols: no VM, no snapshot.
 
 Experiments that change the machine are refused unless allowed; the refusal is a reason on
-record (SKIP), not an error. What a machine was given (files) is removed when it is left.
+record (SKIP), not an error. What a machine was given (files) is removed when it is left, what
+a killed program changed is undone at once, and a machine that an earlier run left changed is
+not measured.
 """
 
 from __future__ import annotations
@@ -20,10 +22,21 @@ from hyperbox import files
 from hyperbox.errors import HarnessError, KernelFeatureMissing, MissingDependency, WorkloadError
 from hyperbox.harness.lab.machine import Artifacts, CommandResult
 from hyperbox.harness.model import Experiment, Lane, Start
+from hyperbox.journal import Outcome, state_directory
+from hyperbox.linux.undo import KINDS
 from hyperbox.paths import project_directory
 from hyperbox.processes import run, spawn, stop
+from hyperbox.repair import damage, repair
 
-__all__ = ["HOST", "ChangesRefused", "HostLaboratory", "HostMachine", "HostSource", "host_facts"]
+__all__ = [
+    "HOST",
+    "ChangesRefused",
+    "HostLaboratory",
+    "HostMachine",
+    "HostSource",
+    "check_unchanged",
+    "host_facts",
+]
 
 HOST = "host"
 """Label of the only kernel of this laboratory: the one that runs."""
@@ -54,10 +67,12 @@ class HostMachine:
         """Run a command in the project directory; see `machine.Machine`.
 
         Output goes through files, so a descendant that keeps it open holds nothing up; the
-        command's whole process group is killed at the end.
+        command's whole process group is killed at the end. Changes of the machine that it
+        left, killed or not, are undone; HarnessError if one cannot be.
         """
         variables = {"PYTHONPATH": os.fspath(_PACKAGE_PARENT), "PYTHONDONTWRITEBYTECODE": "1"}
         variables |= {"PYTHONHASHSEED": "0"} | dict(environment or {})
+        variables["HYPERBOX_STATE"] = os.fspath(state_directory().parent)
         if start is not None:
             variables |= start.environment()
             time.sleep(start.delay_ns / 1e9)
@@ -68,7 +83,10 @@ class HostMachine:
                 )
             except MissingDependency as error:
                 raise WorkloadError(error.message) from error
-            status = _wait(process, argv, timeout)
+            try:
+                status = _wait(process, argv, timeout)
+            finally:
+                _undo_changes_of(process.pid)
             out.seek(0)
             err.seek(0)
             return CommandResult(status, out.read(), err.read())
@@ -110,7 +128,8 @@ class HostSource:
 
     @contextlib.contextmanager
     def fresh(self) -> Iterator[HostMachine]:
-        """Give the host; files put there are removed afterwards."""
+        """Give the host; files put there are removed afterwards. See `check_unchanged`."""
+        check_unchanged()
         machine = HostMachine(self._project)
         try:
             yield machine
@@ -150,7 +169,7 @@ class HostLaboratory:
         ChangesRefused
             If the experiment changes the machine and that is not allowed.
         HarnessError
-            If the preparation fails.
+            If the preparation fails, or a killed run left the machine changed.
         """
         if kernel != HOST:
             raise HarnessError(f"the host runs its own kernel, not {kernel}")
@@ -159,6 +178,7 @@ class HostLaboratory:
                 "changes settings of this machine, which was not allowed",
                 hint="add --allow-host-changes",
             )
+        check_unchanged()
         source = HostSource(self._project)
         if experiment.prepare:
             with source.fresh() as machine:
@@ -175,6 +195,23 @@ class HostLaboratory:
 
     def close(self) -> None:
         """Nothing runs on after its command."""
+
+
+def check_unchanged() -> None:
+    """Refuse a machine that a killed run left changed: it would be measured so.
+
+    Raises
+    ------
+    HarnessError
+        With the newest change.
+    """
+    found = damage(KINDS)
+    if found:
+        more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+        raise HarnessError(
+            f"a killed run left this machine changed: {found[0]}{more}",
+            hint="hyperbox doctor --repair",
+        )
 
 
 def host_facts() -> dict[str, object]:
@@ -202,6 +239,15 @@ def _wait(process: subprocess.Popen[bytes], argv: Sequence[str], timeout: float)
         stop(process)
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)  # descendants that outlived it
+
+
+def _undo_changes_of(pid: int) -> None:
+    for one in repair(KINDS, pids=(pid,)):
+        if one.outcome is Outcome.FAILED:
+            raise HarnessError(
+                f"a program left this machine changed: {one.left}: {one.reason}",
+                hint="hyperbox doctor --repair",
+            )
 
 
 def _kernel_messages() -> list[str]:

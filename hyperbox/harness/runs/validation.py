@@ -20,7 +20,7 @@ import hyperbox
 from hyperbox.config import Settings
 from hyperbox.errors import ConfigError, HarnessError, HyperboxError
 from hyperbox.harness.declarations import load_suites
-from hyperbox.harness.lab.host import HOST, HostLaboratory, host_facts
+from hyperbox.harness.lab.host import HOST, HostLaboratory, check_unchanged, host_facts
 from hyperbox.harness.lab.kernel_kit import KernelKit, kernel_kit
 from hyperbox.harness.lab.kernel_selectors import expand_kernels
 from hyperbox.harness.lab.machine import Laboratory
@@ -90,6 +90,7 @@ def validate(settings: Settings, names: Sequence[str], listening: Listening) -> 
     if settings.resume is not None:
         store = RunStore.open(settings.resume)
         job = _resumed(store, names)
+        _check_host(job.target)
     else:
         job = _planned(settings, names, listening)
         store = _created(settings, job, names)
@@ -101,6 +102,7 @@ def validate(settings: Settings, names: Sequence[str], listening: Listening) -> 
 
 
 def _planned(settings: Settings, names: Sequence[str], listening: Listening) -> _Job:
+    _check_host(settings.target)
     if settings.suites is not None and settings.target != "host":
         raise ConfigError(
             "--suites works with --target host only: guests see the project's suites",
@@ -234,6 +236,11 @@ def _end(store: RunStore, status: str) -> None:
     """Note how the run ended, if it can be noted: the disk may be full."""
     with contextlib.suppress(HyperboxError):
         store.set_status(status)
+
+
+def _check_host(target: str) -> None:
+    if target == "host":
+        check_unchanged()
 
 
 def _check_space(settings: Settings) -> None:

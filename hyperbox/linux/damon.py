@@ -1,0 +1,20 @@
+"""DAMON-based proactive reclaim: the kernel pages out what nobody has touched for a while.
+
+Follows Documentation/admin-guide/mm/damon/reclaim.rst (Linux 5.16). It works on the physical
+memory of the machine, within a quota of time and bytes, and while the share of free memory
+lies between its watermarks (in thousandths).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+__all__ = ["DAMON_RECLAIM", "damon_reclaim_present"]
+
+DAMON_RECLAIM = Path("/sys/module/damon_reclaim/parameters")
+"""Its settings: ``enabled``, ``min_age`` (us), ``quota_ms``, ``quota_sz``, ``wmarks_*`` ..."""
+
+
+def damon_reclaim_present() -> bool:
+    """Whether this kernel was built with it."""
+    return (DAMON_RECLAIM / "enabled").exists()

@@ -1,0 +1,96 @@
+"""Swapping to zram as one journalled thing that can also be left for later.
+
+Context managers undo when they are left, whatever the cost: to stop swapping reads every
+page back into memory, which is the last thing a machine short of memory needs. This object
+is asked to undo, may be left as it is, and is then undone by ``hyperbox doctor --repair``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from hyperbox.errors import HyperboxError
+from hyperbox.journal import Record, begin
+from hyperbox.linux.knob import read_knob, write_knob
+from hyperbox.linux.modules import load_module
+from hyperbox.linux.swap import SWAP, swap_areas, swap_on
+from hyperbox.linux.zram import ZRAM, choose_algorithm, parse_algorithms
+from hyperbox.processes import require, run
+
+__all__ = ["ZramSwap"]
+
+_CONTROL = Path("/sys/class/zram-control")
+_DISKS = Path("/sys/class/block")
+
+
+class ZramSwap:
+    """A zram disk that is swapped to.
+
+    Parameters
+    ----------
+    size
+        Bytes that it may hold, before compression.
+    algorithms
+        Compression, the first that the kernel has.
+    priority
+        Of the swap area: above the disks'.
+
+    Raises
+    ------
+    KernelFeatureMissing
+        If this kernel has no zram or none of the algorithms.
+    HarnessError, WorkloadError
+        If the journal cannot be written, or the kernel refuses; nothing is left then.
+    """
+
+    def __init__(self, size: int, algorithms: Sequence[str], priority: int = 100) -> None:
+        load_module("zram", "num_devices=0")
+        self._records: list[Record] = []
+        try:
+            self.device, self.algorithm = self._disk(size, algorithms)
+            self._swap_on(priority)
+        except BaseException:
+            with contextlib.suppress(HyperboxError):
+                self.undo()
+            raise
+
+    def active(self) -> bool:
+        """Whether it is swapped to."""
+        return any(area.path == str(self.device) for area in swap_areas())
+
+    def held(self) -> int:
+        """Give the bytes swapped to it: what stopping would need of free memory."""
+        return sum(area.used for area in swap_areas() if area.path == str(self.device))
+
+    def undo(self) -> None:
+        """Stop swapping to it and remove the disk.
+
+        Raises
+        ------
+        WorkloadError
+            If the kernel refuses; it stays in the journal.
+        """
+        while self._records:
+            self._records[-1].undo()
+            self._records.pop()
+
+    def _disk(self, size: int, algorithms: Sequence[str]) -> tuple[Path, str]:
+        before = sorted(path.name for path in _DISKS.glob("zram*"))
+        record = begin(ZRAM, "zram", before=before)
+        self._records.append(record)
+        number = read_knob(_CONTROL / "hot_add")
+        settings = _DISKS / f"zram{number}"
+        record.note(disk=settings.name, inode=settings.stat().st_ino)
+        offered = parse_algorithms(read_knob(settings / "comp_algorithm"))
+        algorithm = choose_algorithm(algorithms, offered)
+        write_knob(settings / "comp_algorithm", algorithm)
+        write_knob(settings / "disksize", size)
+        return Path("/dev", settings.name), algorithm
+
+    def _swap_on(self, priority: int) -> None:
+        uuid = read_knob(Path("/proc/sys/kernel/random/uuid"))
+        run([require("mkswap", "util-linux"), "--uuid", uuid, self.device], timeout=60)
+        self._records.append(begin(SWAP, self.device, uuid=uuid))
+        swap_on(self.device, priority)

@@ -1,0 +1,30 @@
+"""zswap: compressed memory in front of disk swap.
+
+Follows Documentation/admin-guide/mm/zswap.rst (Linux 3.11; ``shrinker_enabled`` in 6.8,
+which writes the coldest pages back to disk ahead of need).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hyperbox.errors import HyperboxError
+from hyperbox.linux.knob import read_knob
+
+__all__ = ["ZSWAP", "zswap_enabled", "zswap_present"]
+
+ZSWAP = Path("/sys/module/zswap/parameters")
+"""Its settings: ``enabled``, ``compressor``, ``max_pool_percent``, ``shrinker_enabled`` ..."""
+
+
+def zswap_present() -> bool:
+    """Whether this kernel was built with it."""
+    return (ZSWAP / "enabled").exists()
+
+
+def zswap_enabled() -> bool:
+    """Whether pages go through it now."""
+    try:
+        return read_knob(ZSWAP / "enabled") == "Y"
+    except HyperboxError:
+        return False
