@@ -63,7 +63,7 @@ def reclaim_files(group: Path) -> int:
 
 
 def drop_open_files(pid: int) -> int:
-    """Drop the clean cached pages of the regular files that a process has open; give how many files.
+    """Drop the clean cached pages of the regular files that a process has open; count the files.
 
     A process that has ended, or that one may not look into, has none.
     """

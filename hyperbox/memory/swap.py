@@ -128,7 +128,7 @@ class Tuner:
         self._policy, decision = decide(self._policy, reading, self.rules)
         decision = self._carried_out(decision)
         swapped = before.last is not None and before.last.swaps != reading.swaps
-        if swapped or self._policy.state is not before.state:
+        if swapped or decision.noteworthy or self._policy.state is not before.state:
             self._probe()
         self._tick()
         self._publish(decision)

@@ -1,0 +1,42 @@
+"""A lock that at most one process of the machine holds: flock(2), dropped by any death."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from hyperbox.errors import HarnessError
+
+__all__ = ["sole_holder"]
+
+
+@contextlib.contextmanager
+def sole_holder(path: Path, what: str) -> Iterator[None]:
+    """Hold the lock at `path` for the block; do not wait for it.
+
+    Raises
+    ------
+    HarnessError
+        If another process holds it, with that process's number; or if it cannot be made.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise HarnessError(f"cannot make {path}: {error.strerror}", hint="run as root") from error
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(handle, 32, 0).decode("ascii", "replace").strip() or "unknown"
+            raise HarnessError(
+                f"{what} runs already, as process {holder}", hint="let the other one end first"
+            ) from None
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
+        yield
+    finally:
+        os.close(handle)

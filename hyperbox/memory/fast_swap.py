@@ -1,0 +1,241 @@
+"""Preparations: swap in compressed memory, ahead of need.
+
+What is on the disk already stays there, so this helps little once memory is short. zram goes
+in front of disk swap by its priority; zswap compresses what is on its way to the disk. One of
+them is enough: together they would compress twice.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from hyperbox.errors import HyperboxError, KernelFeatureMissing
+from hyperbox.linux.knob import KnobChange, read_knob, setting
+from hyperbox.linux.swap import SwapArea, swap_areas
+from hyperbox.linux.zram_swap import ZramSwap
+from hyperbox.linux.zswap import ZSWAP, zswap_enabled, zswap_present
+from hyperbox.memory.actuators import Actuator, put_back
+
+__all__ = [
+    "ALGORITHMS",
+    "FirstOf",
+    "ZramActuator",
+    "ZswapActuator",
+    "has_fast_swap",
+    "usual_zram_size",
+]
+
+ALGORITHMS = ("lz4", "lzo-rle", "lzo", "zstd")
+"""Compression in order of preference: speed first."""
+
+_COMPRESSORS = ("zstd", "lz4", "lzo")
+_MOST_ZRAM = 4 << 30
+
+
+class FirstOf:
+    """A ladder of actuators for one purpose: the first that works is taken, and said why.
+
+    Parameters
+    ----------
+    rungs
+        In order of preference.
+    """
+
+    def __init__(self, name: str, title: str, rungs: Sequence[Actuator]) -> None:
+        self.name = name
+        self.title = title
+        self._rungs = tuple(rungs)
+        self._taken: Actuator | None = None
+
+    def unavailable(self) -> str:
+        """Say why no rung can be taken; empty if one can."""
+        reasons = [(rung.name, rung.unavailable()) for rung in self._rungs]
+        if not all(reason for _, reason in reasons):
+            return ""
+        return "; ".join(f"{name}: {reason}" for name, reason in reasons)
+
+    def apply(self) -> tuple[str, ...]:
+        """Take the first rung that can be made; what kept the better ones from it is said too.
+
+        Raises
+        ------
+        KernelFeatureMissing
+            If none can, with every reason.
+        """
+        reasons: list[str] = []
+        for rung in self._rungs:
+            why = rung.unavailable()
+            if not why:
+                try:
+                    changes = rung.apply()
+                except HyperboxError as error:
+                    why = error.message
+                else:
+                    self._taken = rung
+                    return (*changes, *reasons)
+            reasons.append(f"no {rung.name}: {why}")
+        raise KernelFeatureMissing("; ".join(reasons))
+
+    def tick(self) -> tuple[str, ...]:
+        """What the rung taken does."""
+        return self._taken.tick() if self._taken else ()
+
+    def lost(self) -> bool:
+        """Whether somebody else has undone the rung taken."""
+        return self._taken is not None and self._taken.lost()
+
+    def revert(self, *, calm: bool) -> tuple[str, ...]:
+        """Take the rung back."""
+        taken, self._taken = self._taken, None
+        return taken.revert(calm=calm) if taken else ()
+
+
+def has_fast_swap() -> bool:
+    """Whether pages are swapped to compressed memory now."""
+    return zswap_enabled() or any(map(_is_zram, swap_areas()))
+
+
+def usual_zram_size() -> int:
+    """Give half of the machine's memory, at most 4 GiB: what zram-generator takes too."""
+    for line in read_knob(Path("/proc/meminfo")).splitlines():
+        name, _, value = line.partition(":")
+        if name == "MemTotal":
+            return min(int(value.split()[0]) * 1024 // 2, _MOST_ZRAM)
+    raise ValueError("no MemTotal in /proc/meminfo")
+
+
+class ZramActuator:
+    """Swaps to zram before any disk.
+
+    Parameters
+    ----------
+    size
+        Bytes that it may hold before compression; None takes `usual_zram_size`.
+    """
+
+    name = "zram"
+    title = "swap to compressed memory (zram) before the disk"
+
+    def __init__(self, size: int | None = None, algorithms: Sequence[str] = ALGORITHMS) -> None:
+        self._size = size
+        self._algorithms = algorithms
+        self._swap: ZramSwap | None = None
+        self._left: list[ZramSwap] = []
+
+    def unavailable(self) -> str:
+        """Say why there is nothing to prepare."""
+        if any(map(_is_zram, swap_areas())):
+            return "this machine swaps to zram already"
+        if zswap_enabled():
+            return "zswap is on: one compressed swap is enough"
+        return ""
+
+    def apply(self) -> tuple[str, ...]:
+        """Make the disk and swap to it."""
+        size = self._size if self._size is not None else usual_zram_size()
+        self._swap = made = ZramSwap(size, self._algorithms)
+        return (f"swapping to {made.device}, {size >> 20} MiB, {made.algorithm}",)
+
+    def tick(self) -> tuple[str, ...]:
+        """Nothing: it stays."""
+        return ()
+
+    def lost(self) -> bool:
+        """Whether somebody else has stopped swapping to it."""
+        return self._swap is not None and not self._swap.active()
+
+    def revert(self, *, calm: bool) -> tuple[str, ...]:
+        """Stop swapping to it and remove it, if there is room for what it holds.
+
+        Under pressure it stays, and in the journal: stopping would read everything back.
+        """
+        made, self._swap = self._swap, None
+        if made is None:
+            return ()
+        held, free = made.held(), _available()
+        if held and (not calm or held > free // 2):
+            self._left.append(made)
+            why = "memory is short" if not calm else f"{free >> 20} MiB are free"
+            return (
+                f"{made.device} holds {held >> 20} MiB and stays ({why}): "
+                "hyperbox doctor --repair removes it later",
+            )
+        made.undo()
+        return (f"{made.device} removed",)
+
+
+class ZswapActuator:
+    """Compresses what is on its way to disk swap; nothing is lost when it is switched off."""
+
+    name = "zswap"
+    title = "compress pages on their way to disk swap (zswap)"
+
+    def __init__(self, compressors: Sequence[str] = _COMPRESSORS) -> None:
+        self._compressors = compressors
+        self._changes: list[KnobChange] = []
+
+    def unavailable(self) -> str:
+        """Say why it cannot be switched on."""
+        if not zswap_present():
+            return "this kernel was built without zswap"
+        if zswap_enabled():
+            return "zswap is on already"
+        areas = swap_areas()
+        if any(map(_is_zram, areas)):
+            return "this machine swaps to zram: one compressed swap is enough"
+        return "" if areas else "there is no disk swap to go in front of"
+
+    def apply(self) -> tuple[str, ...]:
+        """Choose the compression, let it write cold pages back by itself, switch it on."""
+        try:
+            done = [self._compressor()]
+            if (ZSWAP / "shrinker_enabled").exists():
+                done.append(self._set("shrinker_enabled", "Y"))
+            done.append(self._set("enabled", "Y"))
+        except HyperboxError:
+            with contextlib.suppress(HyperboxError):
+                put_back(self._changes)
+            raise
+        return tuple(done)
+
+    def tick(self) -> tuple[str, ...]:
+        """Nothing: it stays."""
+        return ()
+
+    def lost(self) -> bool:
+        """Whether somebody else has switched it off."""
+        return bool(self._changes) and not self._changes[-1].held()
+
+    def revert(self, *, calm: bool) -> tuple[str, ...]:
+        """Switch it off; what it holds stays in memory until it is wanted."""
+        return put_back(self._changes)
+
+    def _compressor(self) -> str:
+        """Take the first that the kernel accepts; what it has now will do too."""
+        for name in self._compressors:
+            with contextlib.suppress(HyperboxError):
+                return self._set("compressor", name)
+        return f"zswap compressor stays {read_knob(ZSWAP / 'compressor')}"
+
+    def _set(self, name: str, value: str) -> str:
+        change = KnobChange(ZSWAP / name)
+        before = setting(change.original)
+        if before == value:
+            return f"zswap {name} is {value}"
+        change.apply(value)
+        self._changes.append(change)
+        return f"zswap {name} {before} -> {value}"
+
+
+def _is_zram(area: SwapArea) -> bool:
+    return area.path.startswith("/dev/zram")
+
+
+def _available() -> int:
+    for line in read_knob(Path("/proc/meminfo")).splitlines():
+        name, _, value = line.partition(":")
+        if name == "MemAvailable":
+            return int(value.split()[0]) * 1024
+    return 0

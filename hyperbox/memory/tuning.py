@@ -1,0 +1,146 @@
+"""The tuner put together: options, actuators, readings, the lock, and a loop over them."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from hyperbox.errors import ConfigError
+from hyperbox.journal import state_directory
+from hyperbox.linux.sole_lock import sole_holder
+from hyperbox.memory.actuators import Actuator, page_cluster, swappiness
+from hyperbox.memory.decisions import Decision, Rules
+from hyperbox.memory.fast_swap import FirstOf, ZramActuator, ZswapActuator, has_fast_swap
+from hyperbox.memory.observer import Observer, swap_names
+from hyperbox.memory.psi import Snapshot
+from hyperbox.memory.reclaim import MemoryHighActuator, PageCacheActuator, damon
+from hyperbox.memory.swap import Tuner, TunerStatus
+
+__all__ = ["FAST_SWAPS", "STEPS", "TunerOptions", "Tuning", "actuators"]
+
+FAST_SWAPS = ("auto", "zram", "zswap", "none")
+"""What may be prepared; ``auto`` is zram, and zswap where there is no zram."""
+
+STEPS = ("page-cache", "page-cluster", "swappiness", "memory-high-1", "memory-high-2", "damon")
+"""Names of the steps in the order in which they are tried: what costs others least first."""
+
+
+@dataclass(frozen=True)
+class TunerOptions:
+    """How to tune.
+
+    `group` is a cgroup whose pressure is judged instead of the machine's. `streaming` are
+    cgroups whose page cache may be given up and whose growth may be slowed down. `zram_mib`
+    is what zram may hold before compression; None takes half of the memory, at most 4 GiB.
+    """
+
+    rules: Rules = field(default_factory=Rules)
+    group: Path | None = None
+    streaming: tuple[Path, ...] = ()
+    fast_swap: str = "auto"
+    zram_mib: int | None = None
+    swappiness: int = 100
+    dry_run: bool = False
+
+    def __post_init__(self) -> None:
+        if self.fast_swap not in FAST_SWAPS:
+            raise ConfigError(
+                f"fast swap cannot be {self.fast_swap!r}", hint=f"one of {', '.join(FAST_SWAPS)}"
+            )
+        if not 1 <= self.rules.interval_s <= 300:
+            raise ConfigError(
+                f"an interval of {self.rules.interval_s:g} s cannot be tuned by",
+                hint="give 1 to 300 seconds",
+            )
+
+
+def actuators(options: TunerOptions) -> tuple[list[Actuator], list[Actuator]]:
+    """Give the steps and the preparations."""
+    size = None if options.zram_mib is None else options.zram_mib << 20
+    rungs: dict[str, Actuator] = {"zram": ZramActuator(size), "zswap": ZswapActuator()}
+    if options.fast_swap in rungs:
+        rungs = {options.fast_swap: rungs[options.fast_swap]}
+    title = "swap to compressed memory before the disk, ahead of need"
+    ladder = FirstOf("fast-swap", title, tuple(rungs.values()))
+    ahead: list[Actuator] = [] if options.fast_swap == "none" else [ladder]
+    steps: list[Actuator] = [
+        PageCacheActuator(options.streaming),
+        page_cluster(),
+        swappiness(options.swappiness, has_fast_swap),
+        MemoryHighActuator(options.streaming, level=1),
+        MemoryHighActuator(options.streaming, level=2),
+        damon(),
+    ]
+    return steps, ahead
+
+
+class Tuning:
+    """A tuner at work on this machine; the second one is refused.
+
+    It also serves as a listener of a sampler: `sampled`, `report`, `close`.
+
+    Raises
+    ------
+    PressureMissing
+        If this kernel gives no pressure, with the reason.
+    HarnessError
+        If another tuner runs already (not with ``dry_run``).
+    """
+
+    def __init__(self, options: TunerOptions) -> None:
+        self.options = options
+        with contextlib.ExitStack() as stack:
+            self._observer = Observer(options.group, options.streaming)
+            stack.callback(self._observer.close)
+            if not options.dry_run:
+                lock = state_directory().parent / "tuner.lock"
+                stack.enter_context(sole_holder(lock, "a tuner"))
+            steps, ahead = actuators(options)
+            self.tuner = Tuner(
+                steps, ahead, rules=options.rules, swaps=swap_names, dry_run=options.dry_run
+            )
+            self._stack = stack.pop_all()
+
+    def __enter__(self) -> Tuning:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def step(self) -> Decision:
+        """Take a reading and act on it."""
+        return self.tuner.step(self._observer.reading())
+
+    def sampled(self, _snapshot: Snapshot) -> None:
+        """Take a reading and act on it: a sampler has just sampled."""
+        self.step()
+
+    def status(self) -> TunerStatus:
+        """Give what the tuner is doing; from any thread, without a lock."""
+        return self.tuner.status()
+
+    def report(self) -> dict[str, object]:
+        """Give the status as JSON values; from any thread, without a lock."""
+        return self.status().as_json()
+
+    def close(self) -> tuple[Decision, ...]:
+        """Take everything back and let the lock go; give what was done."""
+        with self._stack:
+            return self.tuner.close()
+
+    def run(self, told: Callable[[Decision], None], *, count: int | None = None) -> None:
+        """Step at the interval until `count` readings or an exception, such as a signal's.
+
+        Steps lie on a grid from the start: a late one delays no other.
+        """
+        interval_s = self.options.rules.interval_s
+        start = time.monotonic()
+        taken = 0
+        while count is None or taken < count:
+            told(self.step())
+            taken += 1
+            if taken != count:
+                time.sleep(interval_s - (time.monotonic() - start) % interval_s)
