@@ -116,9 +116,8 @@ class Record:
         HarnessError
             If the journal cannot be written: then do not make the change.
         """
-        change = replace(self.change, facts={**self.change.facts, **facts})
-        self._journal.note(change, facts)
-        self.change = change
+        self.change = replace(self.change, facts={**self.change.facts, **facts})
+        self._journal.note(self.change, facts)
 
     def undo(self) -> Outcome:
         """Undo the change and mark it as done; it stays on record if that fails.
