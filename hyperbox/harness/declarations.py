@@ -247,7 +247,6 @@ def _gate(table: _Table, experiments: Sequence[Experiment]) -> Gate:
 
 def _check_gate(table: _Table, gate: Gate, experiment: Experiment) -> None:
     """Refuse combinations that no rule can decide."""
-    better = experiment.metric(gate.metric).better
     if not gate.is_paired:
         if gate.scale is not Scale.RATIO:
             raise table.fail(f"rule {gate.rule} judges one arm: scale has no meaning")
@@ -260,14 +259,22 @@ def _check_gate(table: _Table, gate: Gate, experiment: Experiment) -> None:
         raise table.fail(f"rule {gate.rule} needs a baseline", "add baseline = <arm id>")
     if gate.baseline == gate.arm:
         raise table.fail(f"arm and baseline are both {gate.arm!r}")
-    if gate.is_ratio and not 0 <= gate.margin < 1:
-        raise table.fail(f"margin must be a fraction from 0 to below 1, not {gate.margin:g}")
-    if gate.margin < 0:
-        raise table.fail(f"margin must be 0 or more, not {gate.margin:g}")
+    _check_direction(table, gate, experiment.metric(gate.metric).better)
+    _check_margins(table, gate)
+
+
+def _check_direction(table: _Table, gate: Gate, better: str) -> None:
     if better == "neither" and gate.rule is not Rule.WITHIN:
         raise table.fail(f"metric {gate.metric!r} has no better side: no ratio rule can use it")
     if gate.rule is Rule.REDUCES_AT_LEAST and better != "lower":
         raise table.fail(f"metric {gate.metric!r} is better {better}: a reduction is no gain")
+
+
+def _check_margins(table: _Table, gate: Gate) -> None:
+    if gate.is_ratio and not 0 <= gate.margin < 1:
+        raise table.fail(f"margin must be a fraction from 0 to below 1, not {gate.margin:g}")
+    if gate.margin < 0:
+        raise table.fail(f"margin must be 0 or more, not {gate.margin:g}")
     if gate.band_upper is None:
         return
     if gate.rule is not Rule.REDUCES_AT_LEAST:

@@ -1,18 +1,26 @@
-"""Exact signed-rank inference on one value per block, with planned looks.
+"""Exact inference on one value per block: signed ranks and order statistics.
 
-The unit of replication is the block. Everything rests on the Walsh averages
-``(x_i + x_j) / 2, i <= j``: the signed-rank statistic against a limit is the number of
-Walsh averages beyond it (Tukey 1949), their median is the Hodges-Lehmann estimate, and
-the closed interval between two of them covers at least at its level even with ties and
-discrete values (Noether 1967, "Wilcoxon confidence intervals for location parameters in
-the discrete case"). So test and interval always agree: a limit is rejected exactly if it
-lies outside the interval.
+The unit of replication is the block. Both kinds of inference rest on *points* derived
+from the values: a claim "the location lies below a limit" is refuted by the points beyond
+it, their number has a known distribution at the limit, and the closed interval between
+two of the sorted points covers at least at its level, even with ties and discrete values.
+So test and interval always agree: a limit is rejected exactly if it lies outside.
+
+*Signed rank*: the points are the Walsh averages ``(x_i + x_j) / 2, i <= j`` (Tukey 1949),
+their median is the Hodges-Lehmann estimate (Noether 1967, "Wilcoxon confidence intervals
+for location parameters in the discrete case"). Exact where the values lie symmetrically
+around the location, as differences of randomly ordered pairs do.
+
+*Sign*: the points are the values themselves, the location is their median. Exact for any
+independent values, however skewed; less power where the values are symmetric.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from functools import lru_cache
 
 import numpy as np
@@ -22,15 +30,20 @@ __all__ = [
     "ALPHA",
     "LOOKS",
     "LOOK_ALPHA",
+    "Kind",
     "Location",
     "critical_value",
     "locate",
     "next_look",
     "p_above",
     "p_below",
+    "points",
     "signed_rank_tail",
+    "tail",
     "walsh_averages",
 ]
+
+Matrix = npt.NDArray[np.float64]
 
 LOOKS: tuple[int, ...] = (8, 12, 20, 32)
 """Planned numbers of blocks at which a gate may be decided."""
@@ -42,9 +55,16 @@ LOOK_ALPHA = ALPHA / len(LOOKS)
 """Bound of each look (Bonferroni over the looks: holds whatever their dependence)."""
 
 
+class Kind(StrEnum):
+    """Which points an inference rests on."""
+
+    SIGNED_RANK = "signed rank"
+    SIGN = "sign"
+
+
 @dataclass(frozen=True)
 class Location:
-    """Hodges-Lehmann estimate with its closed exact interval, in the unit of the values.
+    """Estimate of the location with its closed exact interval, in the unit of the values.
 
     `level` is the two-sided confidence level that the interval really has.
     """
@@ -61,7 +81,22 @@ def next_look(n: int) -> int | None:
     return next((look for look in LOOKS if look > n), None)
 
 
-def walsh_averages(values: Sequence[float]) -> npt.NDArray[np.float64]:
+def points(values: Matrix, kind: Kind) -> Matrix:
+    """Give the points of each row of values, in no particular order.
+
+    `values` has a row per sample and a column per block.
+    """
+    if kind is Kind.SIGN:
+        return values
+    first, second = _pairs(values.shape[-1])
+    # Halves first: the sum of two huge values would overflow.
+    averages = values[..., first] / 2
+    averages += values[..., second] / 2
+    averages[..., first == second] = values
+    return averages
+
+
+def walsh_averages(values: Sequence[float]) -> Matrix:
     """Give the sorted n (n + 1) / 2 averages of all pairs of values, each with itself too.
 
     Raises
@@ -69,51 +104,56 @@ def walsh_averages(values: Sequence[float]) -> npt.NDArray[np.float64]:
     ValueError
         If there are no values or one is not finite.
     """
-    vector = np.asarray(values, dtype=np.float64)
-    if vector.size == 0 or not np.isfinite(vector).all():
-        raise ValueError("signed ranks need at least one value, all finite")
-    first, second = np.triu_indices(vector.size)
-    # Halves first: the sum of two huge values would overflow.
-    averages = vector[first] / 2 + vector[second] / 2
-    averages[first == second] = vector
-    averages.sort()
-    return averages
+    return _sorted_points(values, Kind.SIGNED_RANK)
+
+
+def tail(count: int, n: int, kind: Kind = Kind.SIGNED_RANK) -> float:
+    """Give P(at most `count` points lie beyond the location), for `n` values."""
+    if count < 0:
+        return 0.0
+    tails = _tails(n, kind)
+    return tails[min(count, len(tails) - 1)]
 
 
 def signed_rank_tail(statistic: int, n: int) -> float:
     """Give P(T <= statistic) for the signed-rank statistic of `n` values under the null."""
-    if statistic < 0:
-        return 0.0
-    cumulative = _cumulative_counts(n)
-    return float(cumulative[min(statistic, len(cumulative) - 1)] / cumulative[-1])
+    return tail(statistic, n)
 
 
-def critical_value(n: int, alpha: float) -> int | None:
-    """Give the largest k with P(T <= k) <= alpha, or None if `n` is too small for `alpha`."""
-    allowed = alpha * 2**n
-    fitting = sum(1 for count in _cumulative_counts(n) if count <= allowed)
+@lru_cache(maxsize=1024)
+def critical_value(n: int, alpha: float, kind: Kind = Kind.SIGNED_RANK) -> int | None:
+    """Give the largest k with ``tail(k) <= alpha``, or None if `n` is too small for `alpha`."""
+    fitting = sum(1 for probability in _tails(n, kind) if probability <= alpha)
     return fitting - 1 if fitting else None
 
 
-def locate(values: Sequence[float], alpha: float = LOOK_ALPHA) -> Location:
+def locate(
+    values: Sequence[float], alpha: float = LOOK_ALPHA, kind: Kind = Kind.SIGNED_RANK
+) -> Location:
     """Estimate the location of `values` with an interval of level at least 1 - 2 alpha.
 
     With too few values for `alpha` the interval spans all values and `level` says what
     that is worth.
     """
-    averages = walsh_averages(values)
+    ordered = _sorted_points(values, kind)
     n = len(values)
-    cut = critical_value(n, alpha) or 0
+    cut = critical_value(n, alpha, kind) or 0
     return Location(
-        estimate=_median(averages),
-        low=float(averages[cut]),
-        high=float(averages[-1 - cut]),
-        level=1 - 2 * signed_rank_tail(cut, n),
+        estimate=_median(ordered),
+        low=float(ordered[cut]),
+        high=float(ordered[-1 - cut]),
+        level=max(0.0, 1 - 2 * tail(cut, n, kind)),
         n=n,
     )
 
 
-def p_below(values: Sequence[float], limit: float, *, limit_counts: bool = True) -> float:
+def p_below(
+    values: Sequence[float],
+    limit: float,
+    *,
+    limit_counts: bool = True,
+    kind: Kind = Kind.SIGNED_RANK,
+) -> float:
     """Give the exact one-sided p-value of "the location is below `limit`".
 
     Parameters
@@ -121,37 +161,71 @@ def p_below(values: Sequence[float], limit: float, *, limit_counts: bool = True)
     limit_counts
         Whether a value at the limit itself speaks for the claim ("at or below").
     """
-    averages = walsh_averages(values)
-    beyond = averages > limit if limit_counts else averages >= limit
-    return signed_rank_tail(int(np.count_nonzero(beyond)), len(values))
+    found = points(_checked(values), kind)
+    beyond = found > limit if limit_counts else found >= limit
+    return tail(int(np.count_nonzero(beyond)), len(values), kind)
 
 
-def p_above(values: Sequence[float], limit: float, *, limit_counts: bool = True) -> float:
+def p_above(
+    values: Sequence[float],
+    limit: float,
+    *,
+    limit_counts: bool = True,
+    kind: Kind = Kind.SIGNED_RANK,
+) -> float:
     """Give the exact one-sided p-value of "the location is above `limit`".
 
     See `p_below` for the parameters.
     """
-    return p_below([-value for value in values], -limit, limit_counts=limit_counts)
+    mirrored = [-value for value in values]
+    return p_below(mirrored, -limit, limit_counts=limit_counts, kind=kind)
 
 
-def _median(ordered: npt.NDArray[np.float64]) -> float:
+def _checked(values: Sequence[float]) -> Matrix:
+    vector = np.asarray(values, dtype=np.float64)
+    if vector.size == 0 or not np.isfinite(vector).all():
+        raise ValueError("exact inference needs at least one value, all finite")
+    return vector
+
+
+def _sorted_points(values: Sequence[float], kind: Kind) -> Matrix:
+    return np.sort(points(_checked(values), kind))
+
+
+def _median(ordered: Matrix) -> float:
     """Give the median of sorted values without overflow (numpy's adds the middle two)."""
     low, high = ordered[(ordered.size - 1) // 2], ordered[ordered.size // 2]
     return float(low if low == high else low / 2 + high / 2)
 
 
 @lru_cache(maxsize=256)
-def _cumulative_counts(n: int) -> tuple[int, ...]:
-    """Count the sign patterns of ranks 1..n whose positive ranks sum to at most k."""
+def _pairs(n: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    first, second = np.triu_indices(n)
+    return first, second
+
+
+@lru_cache(maxsize=512)
+def _tails(n: int, kind: Kind) -> tuple[float, ...]:
+    """Give tail(0), tail(1), ... up to 1, each rounded once from whole numbers."""
+    counts = _rank_sum_counts(n) if kind is Kind.SIGNED_RANK else _binomial_counts(n)
+    running, probabilities = 0, []
+    for count in counts:
+        running += count
+        probabilities.append(running / 2**n)
+    return tuple(probabilities)
+
+
+def _binomial_counts(n: int) -> list[int]:
+    """Count the sign patterns of n values by how many are positive."""
+    return [math.comb(n, k) for k in range(n + 1)]
+
+
+def _rank_sum_counts(n: int) -> list[int]:
+    """Count the sign patterns of ranks 1..n by the sum of their positive ranks."""
     counts = [1]
     for rank in range(1, n + 1):
         grown = counts + [0] * rank
         for total, count in enumerate(counts):
             grown[total + rank] += count
         counts = grown
-    running = 0
-    cumulative = []
-    for count in counts:
-        running += count
-        cumulative.append(running)
-    return tuple(cumulative)
+    return counts

@@ -70,8 +70,8 @@ def single(values: Sequence[float], metric: str = "stall") -> list[Sample]:
     return [Sample(block, 0, "on", metric, value) for block, value in enumerate(values)]
 
 
-def verdict(gate_: Gate, samples: Sequence[Sample]) -> Verdict:
-    return decide(gate_, EXPERIMENT, KERNEL, Lane.EXACT, samples)
+def verdict(gate_: Gate, samples: Sequence[Sample], lane: Lane = Lane.EXACT) -> Verdict:
+    return decide(gate_, EXPERIMENT, KERNEL, lane, samples)
 
 
 def spread(centre: float, n: int = 8) -> list[float]:
@@ -136,7 +136,10 @@ def test_a_reduction_of_exactly_the_margin_meets_at_least() -> None:
     for baseline in (1000.0, 190.0, 7.0):
         exact = [Sample(b, 0, "off", "stall", baseline * 20) for b in range(8)]
         exact += [Sample(b, 1, "on", "stall", baseline * 19) for b in range(8)]
-        assert verdict(REDUCES, exact).outcome is Outcome.PASS
+        assert verdict(REDUCES, exact, Lane.KVM).outcome is Outcome.PASS
+        refused = verdict(REDUCES, exact, Lane.EXACT)
+        assert refused.outcome is Outcome.INCONCLUSIVE
+        assert "closer to the limit -5.0 % than perturbed starts can tell" in refused.reason
 
 
 def test_values_at_the_limit_of_a_level_rule_meet_it() -> None:
@@ -147,7 +150,8 @@ def test_values_at_the_limit_of_a_level_rule_meet_it() -> None:
 def test_worse_by_exactly_the_margin_is_not_non_inferior() -> None:
     exact = [Sample(b, 0, "off", "stall", 100.0) for b in range(8)]
     exact += [Sample(b, 1, "on", "stall", 102.0) for b in range(8)]
-    assert verdict(gate(Rule.NON_INFERIOR, 0.02), exact).outcome is Outcome.FAIL
+    assert verdict(gate(Rule.NON_INFERIOR, 0.02), exact, Lane.KVM).outcome is Outcome.FAIL
+    assert verdict(gate(Rule.NON_INFERIOR, 0.02), exact).outcome is Outcome.INCONCLUSIVE
 
 
 @pytest.mark.parametrize("n", range(1, 8))
@@ -271,7 +275,7 @@ ratio_lists = st.lists(st.floats(0.2, 3.0), min_size=8, max_size=14)
 
 @given(ratio_lists, st.floats(0.01, 0.6))
 def test_pass_and_fail_mean_what_the_interval_says(ratios: list[float], margin: float) -> None:
-    found = verdict(gate(Rule.REDUCES_AT_LEAST, margin), paired(ratios))
+    found = verdict(gate(Rule.REDUCES_AT_LEAST, margin), paired(ratios), Lane.KVM)
     assert found.low is not None
     assert found.high is not None
     assert found.estimate is not None

@@ -1,0 +1,216 @@
+"""What the blocks of a gate say about the measurement itself. Pure; changes no verdict.
+
+Numbers for `Verdict.details`, all on the scale that is decided (log ratio or unit):
+
+``spread``
+    robust standard deviation of the blocks (median absolute deviation x 1.4826)
+``order_effect``, ``p_order``
+    median of the blocks with the baseline first minus the others' (rank-sum test)
+``drift``, ``p_drift``
+    Kendall's tau of the values with the order of the run
+``lag1``, ``p_lag1``
+    correlation of ranks of successive blocks; p is one-sided, for positive correlation
+``outliers``
+    blocks further than `FAR` spreads from the median; they are kept
+``warm_up``
+    how many blocks at the start are such outliers
+``asymmetry``
+    distance of the signed-rank estimate from the median, in spreads (paired gates)
+``power``, ``distance``
+    chance of a verdict in the planned blocks if the truth lies `distance` from the limit
+``detectable``
+    distance from the limit that would be told with 80 % power
+
+`distance` is taken from the target, never from the result: no change at all for
+"not worse" and "within"; the middle of the band, or no change, for a reduction; a tenth
+of the limit for a level. A remark is made where a test has p < `REMARKABLE`, so one in
+a hundred sound cells gets it too.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import rankdata
+
+from hyperbox.harness.model import Gate, Rule
+from hyperbox.harness.verdicts.blocks import DecidedBlock
+from hyperbox.harness.verdicts.power import WANTED_POWER, detectable, power
+from hyperbox.harness.verdicts.sequential import spread_of
+from hyperbox.harness.verdicts.statistics import LOOKS, Kind, Matrix, points
+from hyperbox.harness.verdicts.targets import Target
+from hyperbox.harness.verdicts.wording import number
+
+__all__ = ["FAR", "REMARKABLE", "UNDERPOWERED", "Diagnosis", "diagnose", "warm_up_length"]
+
+REMARKABLE = 0.01
+"""A diagnostic test with a smaller p makes a remark."""
+
+FAR = 5.0
+"""Spreads from the median beyond which a block is an outlier."""
+
+UNDERPOWERED = "underpowered"
+"""First word of the remark of a gate with less than 80 % power."""
+
+_ASYMMETRIC = 0.5
+_ASYMMETRY_BLOCKS = 20
+_LEVEL_DISTANCE = 0.1  # of the limit
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """Named numbers and remarks about the blocks of one gate."""
+
+    details: dict[str, float]
+    remarks: tuple[str, ...]
+
+
+def diagnose(
+    gate: Gate, blocks: Sequence[DecidedBlock], target: Target, planned_blocks: int
+) -> Diagnosis:
+    """Diagnose the measured blocks of a gate; fewer than the first look say nothing."""
+    if len(blocks) < LOOKS[0]:
+        return Diagnosis({}, ())
+    values = np.array([block.value for block in blocks])
+    spread = float(spread_of(values))
+    details = {"spread": spread, **_over_time(values)}
+    if gate.is_paired:
+        details |= _order(values, [block.baseline_first for block in blocks])
+        details |= _asymmetry(values, spread)
+    details |= _outliers(values, spread)
+    details |= _power(gate, target, spread, max(planned_blocks, len(blocks)))
+    finite = {name: value for name, value in details.items() if math.isfinite(value)}
+    return Diagnosis(finite, tuple(_remarks(finite, len(blocks))))
+
+
+def warm_up_length(values: Sequence[float]) -> int:
+    """Give how many values at the start are far from what the rest agree on.
+
+    For a pilot: measure it once, write the number into the program, and keep it there.
+    Choosing it anew from the data that decide would bias them. At most half of the
+    values can be warm-up.
+    """
+    vector = np.asarray(values, dtype=np.float64)
+    settled = vector[vector.size // 2 :]
+    if settled.size < 2:
+        return 0
+    centre, spread = float(np.median(settled)), float(spread_of(settled))
+    for place, value in enumerate(vector[: vector.size // 2]):
+        if abs(value - centre) <= FAR * spread:
+            return place
+    return vector.size // 2
+
+
+def _over_time(values: Matrix) -> dict[str, float]:
+    """Test for a trend and for likeness of neighbours."""
+    n = values.size
+    first, second = np.triu_indices(n, 1)
+    agreement = float(np.sign(values[second] - values[first]).sum())
+    deviation = math.sqrt(n * (n - 1) * (2 * n + 5) / 18)
+    ranks = rankdata(values) - (n + 1) / 2
+    square = float(ranks @ ranks)
+    lag = float(ranks[1:] @ ranks[:-1]) / square if square else 0.0
+    # Moments under independence: Dufour and Roy 1985, "Some robust exact results on
+    # sample autocorrelations and tests of randomness".
+    lag_deviation = math.sqrt((n - 2) ** 2 / (n**2 * (n - 1)))
+    return {
+        "drift": agreement / (n * (n - 1) / 2),
+        "p_drift": _two_sided(max(0.0, abs(agreement) - 1) / deviation),
+        "lag1": lag,
+        "p_lag1": _upper((lag + 1 / n) / lag_deviation) if square else 1.0,
+    }
+
+
+def _order(values: Matrix, baseline_first: Sequence[bool]) -> dict[str, float]:
+    """Test whether it matters which arm runs first (Mann-Whitney, normal approximation)."""
+    first = np.array(baseline_first)
+    n, m = int(first.sum()), int((~first).sum())
+    if not n or not m:
+        return {"order_effect": 0.0, "p_order": 1.0}
+    statistic = float(rankdata(values)[first].sum()) - n * (n + 1) / 2
+    distance = max(0.0, abs(statistic - n * m / 2) - 0.5)
+    return {
+        "order_effect": float(np.median(values[first]) - np.median(values[~first])),
+        "p_order": _two_sided(distance / math.sqrt(n * m * (n + m + 1) / 12)),
+    }
+
+
+def _asymmetry(values: Matrix, spread: float) -> dict[str, float]:
+    if spread <= 0:
+        return {"asymmetry": 0.0}
+    centre = float(np.median(points(values, Kind.SIGNED_RANK)))
+    return {"asymmetry": (centre - float(np.median(values))) / spread}
+
+
+def _outliers(values: Matrix, spread: float) -> dict[str, float]:
+    if spread <= 0:
+        return {"outliers": 0.0, "warm_up": 0.0}
+    far = np.abs(values - np.median(values)) > FAR * spread
+    warm_up = int(np.argmin(far)) if not far.all() else 0
+    return {"outliers": float(np.count_nonzero(far)), "warm_up": float(warm_up)}
+
+
+def _power(gate: Gate, target: Target, spread: float, blocks: int) -> dict[str, float]:
+    found = {}
+    smallest = detectable(spread, blocks, target)
+    if smallest is not None:
+        found["detectable"] = smallest
+    distance = _distance(gate, target)
+    if distance:
+        found |= {"distance": distance, "power": power(distance, spread, blocks, target)}
+    return found
+
+
+def _distance(gate: Gate, target: Target) -> float:
+    """Give the distance from the limit that the gate should be able to tell; 0: none."""
+    limits = [limit for limit in (target.low, target.high) if limit is not None]
+    nearest = min(limits, key=abs)
+    if gate.rule is Rule.REDUCES_AT_LEAST and gate.band_upper is not None:
+        middle = -(gate.margin + gate.band_upper) / 2
+        return abs((math.log1p(middle) if gate.is_ratio else middle) - nearest)
+    return abs(nearest) * (1.0 if gate.is_paired else _LEVEL_DISTANCE)
+
+
+def _remarks(details: dict[str, float], n: int) -> list[str]:
+    remarks = []
+    if details.get("p_order", 1.0) < REMARKABLE:
+        remarks.append(
+            f"order effect: it matters which arm runs first (p = {details['p_order']:.2g})"
+        )
+    if details["p_drift"] < REMARKABLE:
+        way = "rise" if details["drift"] > 0 else "fall"
+        remarks.append(f"drift: blocks {way} over the run (p = {details['p_drift']:.2g})")
+    if details["p_lag1"] < REMARKABLE:
+        remarks.append(
+            f"blocks resemble their predecessors (lag-1 correlation {details['lag1']:.2f}): "
+            "they may not be independent"
+        )
+    if details["outliers"]:
+        remarks.append(f"{details['outliers']:.0f} of {n} blocks lie far off; they are kept")
+    if details["warm_up"]:
+        remarks.append(f"warm-up: the first {details['warm_up']:.0f} of them lie far off")
+    if n >= _ASYMMETRY_BLOCKS and abs(details.get("asymmetry", 0.0)) > _ASYMMETRIC:
+        remarks.append("asymmetric: blocks lie skewed around the estimate, which signed ranks mind")
+    if details.get("power", 1.0) < WANTED_POWER:
+        remarks.append(_underpowered(details))
+    return remarks
+
+
+def _underpowered(details: dict[str, float]) -> str:
+    told = f"{UNDERPOWERED}: a chance of {100 * details['power']:.0f} % to tell the target apart"
+    smallest = details.get("detectable")
+    if smallest is None:
+        return told
+    share = number(smallest / details["distance"], 2)
+    return f"{told}; it takes {share} times its distance from the limit, or more blocks"
+
+
+def _upper(z: float) -> float:
+    return 0.5 * math.erfc(z / math.sqrt(2))
+
+
+def _two_sided(z: float) -> float:
+    return math.erfc(z / math.sqrt(2))

@@ -1,0 +1,86 @@
+"""A verdict in words: its reason, and the remarks that its numbers call for. Pure."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from hyperbox.harness.model import Gate, Metric, Outcome, Rule
+from hyperbox.harness.verdicts.statistics import LOOKS, Location
+from hyperbox.harness.verdicts.targets import limits_of
+from hyperbox.harness.verdicts.wording import (
+    EXCEEDS_BAND,
+    number,
+    relative,
+    relative_interval,
+    with_unit,
+)
+
+__all__ = ["Told"]
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a verdict is told from.
+
+    `shown` and `spread` (smallest and largest block) are in the verdict's terms.
+    `refused` says that only the exact lane's spread of starts stood against a decision.
+    """
+
+    gate: Gate
+    metric: Metric
+    outcome: Outcome
+    shown: Location
+    spread: tuple[float, float]
+    refused: bool = False
+
+    def reason(self) -> str:
+        """Say why the outcome is what it is, in one line."""
+        shown, found, limit = self.shown, self._interval(), self._limit()
+        if shown.n < LOOKS[0]:
+            return f"{shown.n} of the {LOOKS[0]} blocks that a verdict needs; so far {found}"
+        if self.refused:
+            return f"{found} lies closer to {limit} than perturbed starts can tell"
+        if self.gate.rule is Rule.WITHIN:
+            sides = {Outcome.PASS: "lies wholly within", Outcome.FAIL: "lies wholly outside of"}
+            return f"{found} {sides.get(self.outcome, 'spans a limit of')} {limit}"
+        sides = {
+            Outcome.PASS: "lies wholly on the good side of",
+            Outcome.FAIL: "lies wholly on the wrong side of",
+        }
+        return f"{found} {sides.get(self.outcome, 'spans')} {limit}"
+
+    def remarks(self, measured: int) -> tuple[str, ...]:
+        """Give the remarks on the estimate and the spread of `measured` blocks."""
+        remarks = []
+        if self.outcome is Outcome.PASS and self._exceeds_band():
+            remarks.append(EXCEEDS_BAND)
+        n, (smallest, largest) = self.shown.n, self.spread
+        if n > 1 and smallest == largest:
+            remarks.append(f"all {n} perturbed starts gave the same value")
+        elif n > 1:
+            low, high = self._value(smallest), self._value(largest)
+            remarks.append(f"perturbed starts spread from {low} to {high}")
+        if measured > n:
+            remarks.append(f"decided on the first {n} of {measured} blocks (planned look)")
+        return tuple(remarks)
+
+    def _value(self, value: float) -> str:
+        return relative(value) if self.gate.is_ratio else with_unit(value, self.metric.unit)
+
+    def _interval(self) -> str:
+        shown = self.shown
+        if self.gate.is_ratio:
+            return relative_interval(shown.estimate, shown.low, shown.high)
+        return f"{self._value(shown.estimate)} ({number(shown.low)} … {number(shown.high)})"
+
+    def _limit(self) -> str:
+        low, high = limits_of(self.gate, self.metric)
+        edges = [self._value(edge) for edge in (low, high) if edge is not None]
+        return " … ".join(edges) if len(edges) > 1 else f"the limit {edges[0]}"
+
+    def _exceeds_band(self) -> bool:
+        band = self.gate.band_upper
+        if band is None or not math.isfinite(self.shown.estimate):
+            return False
+        return self.gate.rule is Rule.REDUCES_AT_LEAST and -self.shown.estimate > band
