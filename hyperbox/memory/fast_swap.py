@@ -79,7 +79,7 @@ class FirstOf:
         raise KernelFeatureMissing("; ".join(reasons))
 
     def tick(self) -> tuple[str, ...]:
-        """What the rung taken does."""
+        """Do what the rung taken does."""
         return self._taken.tick() if self._taken else ()
 
     def lost(self) -> bool:
