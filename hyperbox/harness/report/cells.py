@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import math
+import shlex
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from hyperbox.harness.model import Metric
+from hyperbox.harness.model import Lane, Metric
 from hyperbox.harness.report.data import CellData, RunData
 from hyperbox.harness.verdicts.statistics import locate
 from hyperbox.harness.verdicts.wording import number, relative
 
-__all__ = ["Attempt", "MetricRow", "attempts", "flat", "metric_rows"]
+__all__ = [
+    "Attempt",
+    "MetricRow",
+    "attempts",
+    "flat",
+    "metric_rows",
+    "reproduce_commands",
+]
 
 _KNOWN = ("number", "status", "reason", "started", "seconds", "retries")
 
@@ -33,7 +41,10 @@ class MetricRow:
 
 @dataclass(frozen=True)
 class Attempt:
-    """One attempt at a cell, as text; `other` holds what the record says beyond that."""
+    """One attempt at a cell, as text; `other` holds what the record says beyond that.
+
+    `used` says whether the attempt decides the cell's gates, and why not if it does not.
+    """
 
     cell: str
     number: str
@@ -42,7 +53,13 @@ class Attempt:
     started: str
     seconds: str
     retries: str
+    used: str
     other: str
+
+    @property
+    def plain(self) -> bool:
+        """Whether there is nothing to tell: measured at the first attempt."""
+        return self.status == "measured" and self.number == "1"
 
 
 def metric_rows(run: RunData, cell: CellData) -> tuple[MetricRow, ...]:
@@ -68,11 +85,24 @@ def attempts(run: RunData) -> tuple[Attempt, ...]:
             started=str(record.get("started") or ""),
             seconds=_seconds(record.get("seconds")),
             retries=str(record.get("retries", "")),
+            used=_used(cell, place),
             other=", ".join(f"{key}={value}" for key, value in record.items() if key not in _KNOWN),
         )
         for cell in run.cells
-        for record in cell.attempts
+        for place, record in enumerate(cell.attempts)
     )
+
+
+def reproduce_commands(run: RunData, cell: CellData) -> tuple[str, ...]:
+    """Give the commands that measure one cell again: with its very plan, and from scratch."""
+    gates = [gate.id for gate in run.gates if gate.experiment == cell.experiment.id]
+    if cell.cell.lane is Lane.HOST:
+        where = ["--target", "host"]
+    else:
+        where = ["--kernel", cell.cell.kernel, "--lane", cell.cell.lane]
+    again = ["hyperbox", "validate", *gates, *where, "--seed", str(run.seed)]
+    recorded = ["hyperbox", "reproduce", f"runs/{run.run_id}", "--cell", cell.cell.key]
+    return shlex.join(recorded), shlex.join(again)
 
 
 def flat(values: Mapping[str, object], prefix: str = "") -> dict[str, str]:
@@ -87,6 +117,18 @@ def flat(values: Mapping[str, object], prefix: str = "") -> dict[str, str]:
         else:
             found[name] = "" if value is None else str(value)
     return found
+
+
+def _used(cell: CellData, place: int) -> str:
+    """Say what becomes of an attempt: the first that is not failed counts, else the last."""
+    statuses = [record.get("status") for record in cell.attempts]
+    finished = [at for at, status in enumerate(statuses) if status in ("measured", "skipped")]
+    if finished:
+        if place == finished[0]:
+            return "counts"
+        failed = statuses[place] not in ("measured", "skipped")
+        return "excluded: failed" if failed else "excluded: an earlier attempt counts"
+    return "counts: no attempt succeeded" if place == len(statuses) - 1 else "excluded: tried again"
 
 
 def _metric_row(run: RunData, cell: CellData, metric: Metric) -> MetricRow:

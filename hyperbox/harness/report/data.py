@@ -7,7 +7,7 @@ from it and can be made again.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from hyperbox.harness.model import Cell, Experiment, Gate, Lane, Sample, Verdict
@@ -21,13 +21,15 @@ class CellData:
 
     An attempt is a record with ``number``, ``status`` ("measured", "skipped", "failed"),
     ``reason``, ``started`` (ISO 8601), ``seconds`` (host time) and ``retries``; absent
-    keys are shown as unknown.
+    keys are shown as unknown. `environment` is the fingerprint of the machine of the attempt
+    that counts.
     """
 
     cell: Cell
     experiment: Experiment
     samples: tuple[Sample, ...]
     attempts: tuple[Mapping[str, object], ...]
+    environment: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,9 @@ class RunData:
     `created` is ISO 8601. `kernels` are records with ``label``, ``release``, ``version``,
     ``sha256`` and ``remarks`` (a list), in the order of the matrix. `environment` is the
     fingerprint of the measuring machine. `reproduce` is the command line that repeats
-    the run. `directory` is the run directory.
+    the run. `directory` is the run directory. `lane` is the one that was asked for; each cell
+    and verdict names its own. `problems` are sentences about what could not be read.
+    `kernel_configs` are the options of each kernel, by label: "CONFIG_PSI" -> "y".
     """
 
     run_id: str
@@ -52,3 +56,5 @@ class RunData:
     verdicts: tuple[Verdict, ...]
     reproduce: str
     directory: Path
+    problems: tuple[str, ...] = ()
+    kernel_configs: Mapping[str, Mapping[str, str]] = field(default_factory=dict)

@@ -30,6 +30,7 @@ CSV_COLUMNS = (
     "unit",
     "p_met",
     "p_missed",
+    "power",
     "reason",
     "remarks",
 )
@@ -52,6 +53,7 @@ def summary(run: RunData) -> dict[str, Any]:
         "headline": legible(told.text),
         "exit_code": int(told.code),
         "reproduce": run.reproduce,
+        "problems": [legible(problem) for problem in run.problems],
         "verdicts": [
             {**_record(entry, run), "remarks": [legible(remark) for remark in entry.remarks]}
             for entry in entries(run)
@@ -75,7 +77,7 @@ def _record(entry: Entry, run: RunData) -> dict[str, Any]:
         "run": run.run_id,
         "kernel": legible(entry.kernel),
         "gate": entry.gate.id,
-        "lane": str(verdict.lane if verdict else run.lane),
+        "lane": str(entry.lane),
         "outcome": entry.mark.word,
         "n": verdict.n if verdict else 0,
         "estimate": _finite(verdict.estimate if verdict else None),
@@ -88,6 +90,7 @@ def _record(entry: Entry, run: RunData) -> dict[str, Any]:
         "unit": "1" if entry.gate.is_ratio else entry.unit,
         "p_met": _finite(details.get("p_met")),
         "p_missed": _finite(details.get("p_missed")),
+        "power": _finite(details.get("power")),
         "reason": legible(entry.reason),
         "remarks": legible("; ".join(entry.remarks)),
     }

@@ -11,7 +11,7 @@ from xml.etree import ElementTree as ET
 
 from hyperbox.harness.model import Outcome
 from hyperbox.harness.report.data import RunData
-from hyperbox.harness.report.matrix import Entry, entries, kernel_labels
+from hyperbox.harness.report.matrix import Column, Entry, columns, entries
 from hyperbox.harness.verdicts.wording import legible
 
 __all__ = ["junit_xml"]
@@ -22,38 +22,40 @@ _TAGS = {Outcome.FAIL: "failure", Outcome.ERROR: "error"}
 def junit_xml(run: RunData) -> str:
     """Give the run as a JUnit XML document."""
     root = ET.Element("testsuites", {"name": "hyperbox validate"})
-    matrix = entries(run)
-    for kernel in kernel_labels(run):
-        _add_suite(root, run, kernel, [entry for entry in matrix if entry.kernel == kernel])
+    suites: dict[Column, list[Entry]] = {column: [] for column in columns(run)}
+    for entry in entries(run):
+        suites[entry.column].append(entry)
+    for column, matrix in suites.items():
+        _add_suite(root, run, column, matrix)
     ET.indent(root)
     body = ET.tostring(root, encoding="unicode")
     return f'<?xml version="1.0" encoding="UTF-8"?>\n{body}\n'
 
 
-def _add_suite(root: ET.Element, run: RunData, kernel: str, matrix: Sequence[Entry]) -> None:
+def _add_suite(root: ET.Element, run: RunData, column: Column, matrix: Sequence[Entry]) -> None:
     tags = [_tag(entry) for entry in matrix]
     suite = ET.SubElement(
         root,
         "testsuite",
         {
-            "name": legible(f"hyperbox.{kernel}"),
+            "name": legible(f"hyperbox.{column.label}"),
             "tests": str(len(matrix)),
             "failures": str(tags.count("failure")),
             "errors": str(tags.count("error")),
             "skipped": str(tags.count("skipped")),
-            "time": f"{_seconds(run, kernel):.3f}",
+            "time": f"{_seconds(run, column):.3f}",
             "timestamp": legible(run.created),
         },
     )
     properties = ET.SubElement(suite, "properties")
-    facts = {"run": run.run_id, "lane": run.lane, "hyperbox": run.hyperbox_version}
+    facts = {"run": run.run_id, "lane": column.lane, "hyperbox": run.hyperbox_version}
     for name, value in facts.items():
         ET.SubElement(properties, "property", {"name": name, "value": legible(value)})
     for entry, tag in zip(matrix, tags, strict=True):
         case = ET.SubElement(
             suite,
             "testcase",
-            {"classname": legible(f"hyperbox.{kernel}"), "name": legible(entry.gate.id)},
+            {"classname": legible(f"hyperbox.{column.label}"), "name": legible(entry.gate.id)},
         )
         if tag:
             message = legible(f"{entry.mark.word}: {entry.reason}")
@@ -77,11 +79,11 @@ def _evidence(entry: Entry) -> str:
     return "\n".join([*lines, *entry.remarks])
 
 
-def _seconds(run: RunData, kernel: str) -> float:
-    """Sum the host time of all attempts on a kernel."""
+def _seconds(run: RunData, column: Column) -> float:
+    """Sum the host time of all attempts on a kernel in a lane."""
     total = 0.0
     for cell in run.cells:
-        if cell.cell.kernel == kernel:
+        if (cell.cell.kernel, cell.cell.lane) == (column.kernel, column.lane):
             for attempt in cell.attempts:
                 seconds = attempt.get("seconds")
                 total += seconds if isinstance(seconds, (int, float)) else 0.0

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from hyperbox.harness.report.cells import attempts, flat, metric_rows
 from hyperbox.harness.report.data import CellData, RunData
 from hyperbox.harness.report.marks import LANES, MARKS
-from hyperbox.harness.report.matrix import Entry, entries, headline, kernel_labels
+from hyperbox.harness.report.matrix import Entry, columns, entries, headline
 from hyperbox.harness.verdicts.wording import legible
 
 __all__ = ["markdown"]
@@ -20,15 +20,36 @@ def markdown(run: RunData) -> str:
         f"# {MARKS[told.outcome].symbol} {_plain(told.text)}",
         f"Run `{run.run_id}`, {_plain(run.created)}, hyperbox {_plain(run.hyperbox_version)}, "
         f"seed {run.seed}, **{run.lane}** lane: {LANES[run.lane]}",
+        *_problems(run),
         "## Verdicts",
         *_verdicts(run),
         "## Measurements",
         *(part for cell in run.cells for part in _cell(run, cell)),
         "## Attempts",
         _table(
-            ("cell", "attempt", "status", "reason", "started", "seconds", "retries", "other"),
             (
-                (a.cell, a.number, a.status, a.reason, a.started, a.seconds, a.retries, a.other)
+                "cell",
+                "attempt",
+                "status",
+                "reason",
+                "started",
+                "seconds",
+                "retries",
+                "use",
+                "other",
+            ),
+            (
+                (
+                    a.cell,
+                    a.number,
+                    a.status,
+                    a.reason,
+                    a.started,
+                    a.seconds,
+                    a.retries,
+                    a.used,
+                    a.other,
+                )
                 for a in attempts(run)
             ),
         ),
@@ -41,13 +62,22 @@ def markdown(run: RunData) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def _problems(run: RunData) -> Iterable[str]:
+    if run.problems:
+        yield "## What could not be read"
+        yield "\n".join(f"- {_plain(problem)}" for problem in run.problems)
+
+
 def _verdicts(run: RunData) -> Iterable[str]:
     matrix = entries(run)
-    for kernel in kernel_labels(run):
-        yield f"### Kernel {_plain(kernel)}"
+    tables: dict[str, list[Entry]] = {column.label: [] for column in columns(run)}
+    for entry in matrix:
+        tables[entry.column.label].append(entry)
+    for label, rows in tables.items():
+        yield f"### Kernel {_plain(label)}"
         yield _table(
-            ("gate", "target", "estimate", "interval", "n", "verdict", "reason, remarks"),
-            (_verdict(entry) for entry in matrix if entry.kernel == kernel),
+            ("gate", "target", "estimate", "interval", "n", "power", "verdict", "reason, remarks"),
+            map(_verdict, rows),
         )
 
 
@@ -58,6 +88,7 @@ def _verdict(entry: Entry) -> Sequence[str]:
         entry.estimate_text,
         entry.interval_text,
         str(entry.verdict.n) if entry.verdict else "",
+        entry.power_text,
         f"{entry.mark.symbol} {entry.mark.word}",
         "; ".join((entry.reason, *entry.remarks)),
     )

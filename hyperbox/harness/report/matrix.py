@@ -1,17 +1,18 @@
 """The gate x kernel matrix of a run: what every report form shows, and the headline.
 
-Pure. A gate without a verdict on a kernel is an entry too, so that no hole looks clean.
+Pure. Cells are told apart by kernel, experiment and lane. A gate without a verdict on a
+kernel is an entry too, so that no hole looks clean.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from hyperbox.errors import ExitCode
-from hyperbox.harness.model import Gate, Metric, Outcome, Rule, Sample, Verdict
+from hyperbox.harness.model import Gate, Lane, Metric, Outcome, Rule, Sample, Verdict
 from hyperbox.harness.report.data import CellData, RunData
 from hyperbox.harness.report.marks import Mark, mark_of
 from hyperbox.harness.verdicts.gates import exit_code, limit_of
@@ -19,27 +20,49 @@ from hyperbox.harness.verdicts.wording import number, relative, relative_interva
 
 __all__ = [
     "BlockValue",
+    "Column",
     "Entry",
     "Headline",
     "block_values",
+    "columns",
     "entries",
     "headline",
-    "kernel_labels",
     "untested_count",
 ]
 
 
 @dataclass(frozen=True)
-class Entry:
-    """One gate on one kernel; `verdict` is None if untested.
+class Column:
+    """A kernel in a lane. `label` names the lane only where a run has several."""
 
-    `metric` is None if the run has no experiment that declares it.
+    kernel: str
+    lane: Lane
+    label: str
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One gate on one kernel in one lane; `verdict` is None if untested.
+
+    `metric` is None if the run has no experiment that declares it; `cell` is None if the
+    run did not plan to measure it there.
     """
 
     gate: Gate
-    kernel: str
+    column: Column
     metric: Metric | None
     verdict: Verdict | None
+    cell: CellData | None = None
+
+    @property
+    def kernel(self) -> str:
+        """Label of the kernel."""
+        return self.column.kernel
+
+    @property
+    def lane(self) -> Lane:
+        """The lane it was, or would be, measured in."""
+        return self.column.lane
 
     @property
     def mark(self) -> Mark:
@@ -90,6 +113,12 @@ class Entry:
         return f"{number(verdict.low)} … {number(verdict.high)}"
 
     @property
+    def power_text(self) -> str:
+        """Power as a percentage, or "" where it is not on record."""
+        power = self.verdict.details.get("power") if self.verdict else None
+        return "" if power is None or not math.isfinite(power) else f"{100 * power:.0f} %"
+
+    @property
     def reason(self) -> str:
         """Why the outcome is what it is, in one line."""
         return self.verdict.reason if self.verdict else "no verdict was recorded"
@@ -121,31 +150,62 @@ class BlockValue:
     baseline_first: bool
 
 
-def kernel_labels(run: RunData) -> tuple[str, ...]:
-    """Give all kernels of the run, in matrix order; strays of the verdicts come last."""
-    labels = [str(kernel.get("label", "?")) for kernel in run.kernels]
-    strays = [verdict.kernel for verdict in run.verdicts]
-    return tuple(dict.fromkeys([*labels, *strays]))
+def columns(run: RunData) -> tuple[Column, ...]:
+    """Give kernels and lanes of the run, in matrix order; strays of the verdicts come last."""
+    planned = [(str(kernel.get("label", "?")), run.lane) for kernel in run.kernels]
+    measured = [(cell.cell.kernel, cell.cell.lane) for cell in run.cells]
+    strays = [(verdict.kernel, verdict.lane) for verdict in run.verdicts]
+    kernels = list(dict.fromkeys(kernel for kernel, _ in (*planned, *measured, *strays)))
+    lanes = list(dict.fromkeys(lane for _, lane in (*measured, *strays)))
+    found = {(kernel, lane) for kernel, lane in (*measured, *strays)}
+    found |= {pair for pair in planned if not any((pair[0], lane) in found for lane in lanes)}
+    return tuple(
+        Column(kernel, lane, kernel if len(lanes) < 2 else f"{kernel} {lane}")
+        for kernel in kernels
+        for lane in lanes or [run.lane]
+        if (kernel, lane) in found
+    )
 
 
 def entries(run: RunData) -> tuple[Entry, ...]:
-    """Give every gate on every kernel, kernel by kernel."""
-    found = {(verdict.gate, verdict.kernel): verdict for verdict in run.verdicts}
-    metrics = {
-        (cell.experiment.id, metric.id): metric
-        for cell in run.cells
-        for metric in cell.experiment.metrics
-    }
-    return tuple(
-        Entry(
+    """Give every gate on every kernel in every lane, kernel by kernel.
+
+    A gate that is neither planned nor decided in a lane is missing there, unless it is
+    missing in all lanes of that kernel: then it is an untested entry of the first.
+    """
+    verdicts = {(v.gate, v.kernel, v.lane): v for v in run.verdicts}
+    cells = {(c.cell.experiment, c.cell.kernel, c.cell.lane): c for c in run.cells}
+    experiments = {cell.experiment.id: cell.experiment for cell in run.cells}
+    metrics = {(e.id, metric.id): metric for e in experiments.values() for metric in e.metrics}
+    shown = columns(run)
+    lanes_of: dict[str, list[Column]] = {}
+    for column in shown:
+        lanes_of.setdefault(column.kernel, []).append(column)
+
+    def entry(gate: Gate, column: Column) -> Entry:
+        place = (column.kernel, column.lane)
+        return Entry(
             gate,
-            kernel,
+            column,
             metrics.get((gate.experiment, gate.metric)),
-            found.get((gate.id, kernel)),
+            verdicts.get((gate.id, *place)),
+            cells.get((gate.experiment, *place)),
         )
-        for kernel in kernel_labels(run)
-        for gate in run.gates
-    )
+
+    found = []
+    for column in shown:
+        beside = lanes_of[column.kernel]
+        for gate in run.gates:
+            one = entry(gate, column)
+            if one.verdict or one.cell or (column is beside[0] and _nowhere(entry, gate, beside)):
+                found.append(one)
+    return tuple(found)
+
+
+def _nowhere(entry: Callable[[Gate, Column], Entry], gate: Gate, beside: Sequence[Column]) -> bool:
+    """Whether a gate is neither planned nor decided in any lane of a kernel."""
+    around = [entry(gate, column) for column in beside]
+    return not any(one.verdict or one.cell for one in around)
 
 
 def untested_count(matrix: Sequence[Entry]) -> int:
@@ -160,7 +220,7 @@ def headline(run: RunData) -> Headline:
     counts = Counter(entry.verdict.outcome for entry in matrix if entry.verdict)
     untested = untested_count(matrix)
     total, passed = len(matrix), counts[Outcome.PASS]
-    kernels = _counted(len(kernel_labels(run)), "kernel")
+    kernels = _counted(len({column.kernel for column in columns(run)}), "kernel")
     tail = f"{passed} of {total} verdicts on {kernels} pass{_also(counts, untested)}."
     if counts[Outcome.ERROR]:
         where = _where(matrix, Outcome.ERROR)
@@ -206,8 +266,8 @@ def _where(matrix: Sequence[Entry], outcome: Outcome) -> str:
     kernels: dict[str, list[str]] = {}
     for entry in matrix:
         if entry.verdict and entry.verdict.outcome is outcome:
-            kernels.setdefault(entry.gate.id, []).append(entry.kernel)
-    named = [f"{gate} on {_listed(where)}" for gate, where in kernels.items()]
+            kernels.setdefault(entry.gate.id, []).append(entry.column.label)
+    named = [f"{gate} on {_listed(_shortened(where))}" for gate, where in kernels.items()]
     if len(named) > 3:
         named = [*named[:3], f"{len(named) - 3} more gates"]
     return _listed(named)
@@ -229,6 +289,11 @@ def _also(counts: Counter[Outcome], untested: int) -> str:
 
 def _counted(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def _shortened(words: Sequence[str]) -> Sequence[str]:
+    """Keep a sentence a sentence: beyond five words, the first three and a count."""
+    return words if len(words) <= 5 else [*words[:3], f"{len(words) - 3} more kernels"]
 
 
 def _listed(words: Sequence[str]) -> str:

@@ -1,263 +1,218 @@
-"""The report's figures: forest plots, heat map, blocks in run order. SVG text out."""
+"""The figures that speak for the whole run: forest plots and the heat map. SVG text out."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from hyperbox.harness.model import Gate, Rule, Verdict
+from hyperbox.harness.report.drawing import Drawing, Scale, text_width
+from hyperbox.harness.report.matrix import Entry, block_values
+from hyperbox.harness.verdicts.wording import number, with_unit
 
-from hyperbox.harness.model import Gate, Outcome, Rule, Verdict
-from hyperbox.harness.report.data import CellData, RunData
-from hyperbox.harness.report.marks import BASELINE, MARKS, TUNED
-from hyperbox.harness.report.matrix import BlockValue, Entry, block_values, entries, kernel_labels
-from hyperbox.harness.report.svg import inline_svg, plot_style
-from hyperbox.harness.verdicts.wording import legible, number, typeset
+__all__ = [
+    "axis_title",
+    "drawable",
+    "forest_plot",
+    "heat_map",
+    "higher_is_good",
+    "scale_of",
+    "tick",
+]
 
-__all__ = ["forest_plot", "heat_map", "run_order_plot"]
+_WIDTH = 860.0
+_ROW = 26.0
+_TOLD = 250.0  # room for the verdict beside a row
+_LABELLED_TILES = 12  # beyond so many columns a tile holds its symbol only
 
-_WIDTH = 8.2
-_GOOD = MARKS[Outcome.PASS].fill
 
+def forest_plot(rows: Sequence[Entry]) -> str:
+    """Draw estimate and interval of one gate on every kernel against its target.
 
-def forest_plot(run: RunData, gate: Gate) -> str:
-    """Draw estimate and interval of a gate on every kernel against its target.
-
-    The good side of the limit is shaded (darker: the target band); faint dots are single
+    The good side of the limit is shaded (darker: the target band); faint ticks are single
     blocks. Gives "" if nothing was measured.
     """
-    matrix = [entry for entry in entries(run) if entry.gate == gate]
-    if not any(_drawable(entry) for entry in matrix):
+    if not any(drawable(entry) for entry in rows):
         return ""
-    cells = {cell.cell.kernel: cell for cell in run.cells if cell.experiment.id == gate.experiment}
-    with plot_style():
-        figure = Figure(figsize=(_WIDTH, 0.95 + 0.36 * len(matrix)), layout="constrained")
-        axes = figure.add_subplot()
-        rows = range(len(matrix))
-        for row, entry in zip(rows, matrix, strict=True):
-            _draw_estimate(axes, row, entry, cells.get(entry.kernel))
-        axes.set_yticks(rows, [legible(entry.kernel) for entry in matrix])
-        axes.set_ylim(len(matrix) - 0.5, -0.5)
-        axes.tick_params("y", length=0)
-        axes.spines["left"].set_visible(False)
-        _draw_target(axes, matrix[0])
-        axes.set_xlabel(_axis_title(matrix[0]))
-        axes.xaxis.set_major_formatter(_tick_formatter(gate))
-        axes.xaxis.set_major_locator(MaxNLocator(6))
-    label = f"{gate.id} on {len(matrix)} kernels: estimates and intervals against the target"
-    return inline_svg(figure, f"forest-{gate.id}", label)
+    left = 16 + min(180.0, max(text_width(entry.column.label) for entry in rows))
+    drawing = Drawing(_WIDTH, 62 + _ROW * len(rows))
+    scale = _forest_scale(rows, left, _WIDTH - _TOLD)
+    top, bottom = 20.0, 20 + _ROW * len(rows)
+    _draw_target(drawing, rows[0], scale, top, bottom)
+    for place, entry in enumerate(rows):
+        _draw_estimate(drawing, entry, scale, top + _ROW * (place + 0.5))
+    _draw_axis(drawing, rows[0], scale, bottom)
+    gate = rows[0].gate
+    return drawing.svg(
+        f"{gate.id} on {len(rows)} kernels: estimates and intervals against the target"
+    )
 
 
-def heat_map(run: RunData) -> str:
+def heat_map(matrix: Sequence[Entry]) -> str:
     """Draw the outcome of every gate on every kernel; untested cells are hatched."""
-    kernels, gates = kernel_labels(run), run.gates
-    if not kernels or not gates:
+    columns = list(dict.fromkeys(entry.column for entry in matrix))
+    gates = list(dict.fromkeys(entry.gate.id for entry in matrix))
+    if not columns or not gates:
         return ""
-    with plot_style():
-        height = 0.5 + 0.42 * len(gates)
-        width = max(4.0, min(14.0, 2.4 + 1.15 * len(kernels)))
-        figure = Figure(figsize=(width, height), layout="constrained")
-        axes = figure.add_subplot()
-        for entry in entries(run):
-            _draw_tile(axes, kernels.index(entry.kernel), gates.index(entry.gate), entry)
-        axes.set_xlim(-0.5, len(kernels) - 0.5)
-        axes.set_ylim(len(gates) - 0.5, -0.5)
-        axes.set_xticks(range(len(kernels)), [legible(kernel) for kernel in kernels])
-        axes.set_yticks(range(len(gates)), [gate.id for gate in gates])
-        axes.xaxis.tick_top()
-        axes.tick_params(length=0)
-        for spine in axes.spines.values():
-            spine.set_visible(False)
-    label = f"Outcome of {len(gates)} gates on {len(kernels)} kernels"
-    return inline_svg(figure, "heat-map", label)
-
-
-def run_order_plot(run: RunData, cell: CellData) -> str:
-    """Draw every gated metric of a cell block by block, in the order of the run.
-
-    Filled markers: the baseline ran first in that block; hollow: the judged arm did.
-    Gives "" if no gate of the cell has a value.
-    """
-    drawn = []
-    for entry in entries(run):
-        if entry.kernel == cell.cell.kernel and entry.gate.experiment == cell.experiment.id:
-            values = block_values(cell, entry.gate)
-            if values:
-                drawn.append((entry, values))
-    if not drawn:
-        return ""
-    columns = min(3, len(drawn))
-    lines = math.ceil(len(drawn) / columns)
-    with plot_style():
-        width = {1: 0.55, 2: 0.8, 3: 1.2}[columns] * _WIDTH
-        figure = Figure(figsize=(width, 2.1 * lines), layout="constrained")
-        for place, (entry, values) in enumerate(drawn, start=1):
-            _draw_run_order(figure.add_subplot(lines, columns, place), entry, values)
-    key = legible(cell.cell.key)
-    return inline_svg(figure, f"order-{key}", f"{key}: blocks in run order")
-
-
-def _draw_estimate(axes: Axes, row: int, entry: Entry, cell: CellData | None) -> None:
-    verdict, mark, scale = _drawable(entry), entry.mark, _scale(entry.gate)
-    if cell is not None:
-        values = [scale * value.value for value in block_values(cell, entry.gate)]
-        axes.plot(values, [row] * len(values), "|", color="#9a9a9a", ms=7, mew=0.8, zorder=2)
-    told = f"{mark.symbol} {mark.word}"
-    if verdict is not None and verdict.estimate is not None:
-        if verdict.low is not None and verdict.high is not None:
-            ends = [scale * verdict.low, scale * verdict.high]
-            axes.plot(ends, [row, row], color=mark.ink, lw=2.4, solid_capstyle="butt", zorder=3)
-        axes.plot(
-            scale * verdict.estimate,
-            row,
-            mark.marker,
-            color=mark.fill,
-            mec=mark.ink,
-            ms=8,
-            zorder=4,
-        )
-        interval = f" ({entry.interval_text})" if entry.interval_text else ""
-        told = f"{told}  {entry.estimate_text}{interval}"
-    beside = axes.get_yaxis_transform()
-    told = typeset(told)
-    axes.text(1.02, row, told, color=mark.ink, transform=beside, va="center", clip_on=False)
-
-
-def _draw_target(axes: Axes, entry: Entry) -> None:
-    """Shade the good side, the band within it, and name the limit."""
-    gate, scale = entry.gate, _scale(entry.gate)
-    limit = scale * entry.limit
-    shown = axes.dataLim.intervalx
-    low, high = min(shown[0], limit), max(shown[1], limit)
-    if gate.is_ratio:
-        low, high = min(low, 0.0), max(high, 0.0)
-    margin = 0.06 * (high - low) or max(abs(limit), 1.0)
-    low, high = low - margin, high + margin
-    axes.set_xlim(low, high)
-    edge = high if _higher_is_good(gate, entry) else low
-    axes.axvspan(limit, edge, color=_GOOD, alpha=0.10, lw=0, zorder=0)
-    if gate.band_upper is not None:
-        band_end = -scale * gate.band_upper if gate.is_ratio else gate.band_upper
-        axes.axvspan(limit, band_end, color=_GOOD, alpha=0.22, lw=0, zorder=0)
-    axes.axvline(limit, color="#222222", lw=1.1, ls=(0, (4, 2)), zorder=1)
-    axes.annotate(
-        typeset(f"limit {entry.limit_text}"),
-        (limit, 1.0),
-        (0, 3),
-        xycoords=axes.get_xaxis_transform(),
-        textcoords="offset points",
-        ha="right" if limit > (low + high) / 2 else "left",
-        fontsize=8,
-        annotation_clip=False,
+    told = len(columns) <= _LABELLED_TILES
+    width, height = (92.0, 30.0) if told else (16.0, 16.0)
+    left = 12 + max(text_width(gate, 11.5) for gate in gates)
+    labels = max(text_width(column.label) for column in columns)
+    top = 24.0 if labels < width else 20 + 0.77 * labels
+    drawing = Drawing(left + width * len(columns) + 60, top + height * len(gates) + 6)
+    drawing.raw(
+        '<defs><pattern id="untested" width="6" height="6" patternUnits="userSpaceOnUse" '
+        'patternTransform="rotate(45)"><rect width="6" height="6" fill="#fff"/>'
+        '<rect width="1.2" height="6" fill="#8a8a8a"/></pattern></defs>'
     )
-    if gate.is_ratio:
-        axes.axvline(0, color="#8a8a8a", lw=0.8, zorder=1)
+    for place, column in enumerate(columns):
+        middle = left + width * (place + 0.5)
+        if labels < width:
+            drawing.text(middle, top - 8, column.label, "mid")
+        else:
+            drawing.slanted(middle + 3, top - 5, column.label, "small")
+    for place, name in enumerate(gates):
+        drawing.text(left - 8, top + height * (place + 0.5) + 4, name, "end")
+    where = {column: place for place, column in enumerate(columns)}
+    rows = {name: place for place, name in enumerate(gates)}
+    for entry in matrix:
+        x, y = left + width * where[entry.column], top + height * rows[entry.gate.id]
+        _draw_tile(drawing, entry, (x, y, width, height), told=told)
+    return drawing.svg(f"Outcome of {len(gates)} gates on {len(columns)} kernels")
 
 
-def _draw_tile(axes: Axes, column: int, row: int, entry: Entry) -> None:
-    mark = entry.mark
-    untested = entry.verdict is None
-    tile = Rectangle(
-        (column - 0.47, row - 0.45),
-        0.94,
-        0.90,
-        facecolor=mark.fill,
-        edgecolor="#8a8a8a" if untested else "none",
-        hatch="////" if untested else None,
-        lw=0.6,
-    )
-    axes.add_patch(tile)
-    colour = "white" if mark.word == "ERROR" else "#111111"
-    told = "" if untested else mark.symbol
-    if entry.estimate_text:
-        told = f"{told} {entry.estimate_text}"
-    elif not untested:
-        told = f"{told} {mark.word.lower()}"
-    axes.text(column, row, typeset(told), ha="center", va="center", color=colour, fontsize=8)
-
-
-def _draw_run_order(axes: Axes, entry: Entry, values: Sequence[BlockValue]) -> None:
-    gate, scale = entry.gate, _scale(entry.gate)
-    blocks = [value.block + 1 for value in values]
-    heights = [scale * value.value for value in values]
-    judged = entry.verdict.n if entry.verdict else 0
-    if judged:
-        _draw_finding(axes, entry, (0.5, blocks[min(judged, len(blocks)) - 1] + 0.5))
-    axes.plot(blocks, heights, color=BASELINE, lw=0.7, zorder=2)
-    for place, value in enumerate(values):
-        ink = TUNED if place < judged or not judged else BASELINE
-        face = "white" if gate.is_ratio and not value.baseline_first else ink
-        axes.plot(blocks[place], heights[place], "o", mfc=face, mec=ink, ms=5, mew=1.2, zorder=3)
-    axes.margins(y=0.15)
-    if min(heights) == max(heights):
-        room = abs(heights[0]) * 0.05 or 1.0
-        axes.set_ylim(heights[0] - room, heights[0] + room)
-    axes.set_xlabel(f"block{_draw_limit(axes, entry)}")
-    axes.set_title(f"{entry.mark.symbol} {gate.id}", loc="left", color=entry.mark.ink)
-    axes.set_ylabel("change" if gate.is_ratio else entry.unit.removeprefix("1"))
-    axes.set_xlim(0.5, max(blocks) + 0.5)
-    axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
-    axes.yaxis.set_major_formatter(_tick_formatter(gate))
-    axes.yaxis.set_major_locator(MaxNLocator(5))
-
-
-def _draw_finding(axes: Axes, entry: Entry, span: tuple[float, float]) -> None:
-    """Draw estimate and interval over the blocks that the verdict looked at."""
-    verdict, scale = _drawable(entry), _scale(entry.gate)
-    if verdict is None or verdict.estimate is None:
-        return
-    axes.plot(span, [scale * verdict.estimate] * 2, color=TUNED, lw=1.2)
-    if verdict.low is not None and verdict.high is not None:
-        low, high = scale * verdict.low, scale * verdict.high
-        axes.fill_between(span, low, high, color=TUNED, alpha=0.15, lw=0)
-
-
-def _draw_limit(axes: Axes, entry: Entry) -> str:
-    """Draw the limit, or give a note if showing it would flatten the blocks."""
-    limit = _scale(entry.gate) * entry.limit
-    low, high = axes.get_ylim()
-    reach = 2 * (high - low)
-    if low - reach <= limit <= high + reach:
-        axes.axhline(limit, color="#222222", lw=1.1, ls=(0, (4, 2)))
-        return ""
-    where = "above" if limit > high else "below"
-    return typeset(f" (limit {entry.limit_text} lies {where})")
-
-
-def _drawable(entry: Entry) -> Verdict | None:
+def drawable(entry: Entry) -> Verdict | None:
     """Give the entry's verdict if it has an estimate and all its numbers fit on an axis."""
     verdict = entry.verdict
     if verdict is None or verdict.estimate is None:
         return None
     numbers = (verdict.estimate, verdict.low or 0.0, verdict.high or 0.0)
-    return verdict if all(math.isfinite(value) for value in numbers) else None
+    return verdict if all(abs(value) < 1e300 for value in numbers) else None
 
 
-def _scale(gate: Gate) -> float:
-    """Ratio rules are drawn in percent."""
+def scale_of(gate: Gate) -> float:
+    """Give the factor of drawn values: ratio rules are drawn in percent."""
     return 100.0 if gate.is_ratio else 1.0
 
 
-def _higher_is_good(gate: Gate, entry: Entry) -> bool:
-    return gate.rule is Rule.AT_LEAST or (gate.rule is Rule.NON_INFERIOR and entry.limit < 0)
+def higher_is_good(entry: Entry) -> bool:
+    """Whether the good side of the limit is above it."""
+    rule = entry.gate.rule
+    return rule is Rule.AT_LEAST or (rule is Rule.NON_INFERIOR and entry.limit < 0)
 
 
-def _axis_title(entry: Entry) -> str:
+def axis_title(entry: Entry) -> str:
+    """Give metric, arms and the better direction of a gate's axis."""
     title = entry.metric.title if entry.metric else entry.gate.metric
-    arrow = "better →" if _higher_is_good(entry.gate, entry) else "← better"
+    arrow = "better →" if higher_is_good(entry) else "← better"
     if entry.gate.is_ratio:
         return f"{title}: {entry.gate.arm} against {entry.gate.baseline} ({arrow})"
     unit = f", {entry.unit}" if entry.unit not in ("", "1") else ""
     return f"{title}{unit} ({arrow})"
 
 
-def _tick_formatter(gate: Gate) -> FuncFormatter:
-    def told(value: float, _: int | None) -> str:
-        if gate.is_ratio:
-            return typeset(f"{value:+g} %") if value else "0"
-        return typeset(f"{value:g}" if abs(value) < 1e4 else number(value))
+def tick(gate: Gate, value: float) -> str:
+    """Give the label of a tick."""
+    if gate.is_ratio:
+        return f"{value:+g} %" if value else "0"
+    return f"{value:g}" if abs(value) < 1e4 else number(value)
 
-    return FuncFormatter(told)
+
+def _forest_scale(rows: Sequence[Entry], start: float, end: float) -> Scale:
+    factor = scale_of(rows[0].gate)
+    values = [factor * rows[0].limit]
+    if rows[0].gate.is_ratio:
+        values.append(0.0)
+    for entry in rows:
+        verdict = drawable(entry)
+        if verdict is not None:
+            ends = (verdict.estimate, verdict.low, verdict.high)
+            values += [factor * value for value in ends if value is not None]
+            values += [factor * value for value in _blocks(entry)]
+    return Scale.around(values, start, end)
+
+
+def _blocks(entry: Entry) -> list[float]:
+    return [value.value for value in block_values(entry.cell, entry.gate)] if entry.cell else []
+
+
+def _draw_estimate(drawing: Drawing, entry: Entry, scale: Scale, y: float) -> None:
+    verdict, mark, factor = drawable(entry), entry.mark, scale_of(entry.gate)
+    drawing.text(scale.start - 10, y + 4, entry.column.label, "end")
+    told = f"{mark.symbol} {mark.word}"
+    if verdict is not None and verdict.estimate is not None:
+        drawing.ticks([scale(factor * value) for value in _blocks(entry)], y - 5, y + 5, "tick")
+        if verdict.low is not None and verdict.high is not None:
+            low, high = scale(factor * verdict.low), scale(factor * verdict.high)
+            drawing.area(low, y - 1.5, high, y + 1.5, fill=mark.ink)
+        _draw_mark(drawing, entry, scale(factor * verdict.estimate), y)
+        interval = f" ({entry.interval_text})" if entry.interval_text else ""
+        told = f"{told}  {entry.estimate_text}{interval}"
+    drawing.text(scale.end + 12, y + 4, told, "small", mark.ink)
+
+
+def _draw_mark(drawing: Drawing, entry: Entry, x: float, y: float) -> None:
+    """Draw the outcome's own shape: circle, cross, diamond, square."""
+    mark = entry.mark
+    shapes = {
+        "o": f"M{x - 5:.1f} {y:.1f}a5 5 0 1 0 10 0a5 5 0 1 0 -10 0z",
+        "D": f"M{x:.1f} {y - 6:.1f}l6 6l-6 6l-6 -6z",
+        "X": f"M{x - 5:.1f} {y - 5:.1f}l10 10m0 -10l-10 10",
+    }
+    square = f"M{x - 4.5:.1f} {y - 4.5:.1f}h9v9h-9z"
+    width = 3.4 if mark.marker == "X" else 1.2
+    ink = mark.fill if mark.marker == "X" else mark.ink
+    drawing.raw(
+        f'<path d="{shapes.get(mark.marker, square)}" '
+        f'style="fill:{mark.fill};stroke:{ink};stroke-width:{width}"/>'
+    )
+
+
+def _draw_target(drawing: Drawing, entry: Entry, scale: Scale, top: float, bottom: float) -> None:
+    """Shade the good side, the band within it, and name the limit."""
+    gate, factor = entry.gate, scale_of(entry.gate)
+    limit = scale(factor * entry.limit)
+    drawing.area(limit, top, scale.end if higher_is_good(entry) else scale.start, bottom, "good")
+    if gate.band_upper is not None:
+        end = scale(-factor * gate.band_upper if gate.is_ratio else gate.band_upper)
+        drawing.area(limit, top, min(max(end, scale.start), scale.end), bottom, "band")
+    if gate.is_ratio and scale.low < 0 < scale.high:
+        drawing.line(scale(0), top, scale(0), bottom, "thin")
+    drawing.line(limit, top - 2, limit, bottom, "limit")
+    right = limit > (scale.start + scale.end) / 2
+    drawing.text(limit, top - 6, f"limit {entry.limit_text}", "small end" if right else "small")
+
+
+def _draw_axis(drawing: Drawing, entry: Entry, scale: Scale, y: float) -> None:
+    drawing.line(scale.start, y, scale.end, y, "axis")
+    for value in scale.ticks(6):
+        drawing.line(scale(value), y, scale(value), y + 4, "axis")
+        drawing.text(scale(value), y + 16, tick(entry.gate, value), "small mid")
+    drawing.text((scale.start + scale.end) / 2, y + 34, axis_title(entry), "mid")
+
+
+def _draw_tile(
+    drawing: Drawing, entry: Entry, box: tuple[float, float, float, float], *, told: bool
+) -> None:
+    x, y, width, height = box
+    mark = entry.mark
+    gap = 1.5 if told else 0.75
+    untested = entry.verdict is None
+    fill = "url(#untested)" if untested else mark.fill
+    drawing.area(x + gap, y + gap, x + width - gap, y + height - gap, fill=fill)
+    if untested:
+        return
+    text = mark.symbol
+    if told:
+        text = f"{text} {_finding(entry) or mark.word.lower()}"
+    colour = "#fff" if mark.word == "ERROR" else "#111"
+    drawing.text(x + width / 2, y + height / 2 + 4, text, "small mid", colour)
+
+
+def _finding(entry: Entry) -> str:
+    verdict = entry.verdict
+    if verdict is None or verdict.estimate is None:
+        return ""
+    if entry.gate.is_ratio or not math.isfinite(verdict.estimate):
+        return entry.estimate_text
+    return with_unit(verdict.estimate, entry.unit)

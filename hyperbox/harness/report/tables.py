@@ -34,17 +34,17 @@ def verdict_table(run: RunData) -> Table:
     table.add_column("Verdict")
     previous = None
     for entry in entries(run):
-        if previous is not None and entry.kernel != previous:
+        if previous is not None and entry.column != previous:
             table.add_section()
         table.add_row(
-            "" if entry.kernel == previous else Text(legible(entry.kernel), style="bold"),
+            "" if entry.column == previous else Text(legible(entry.column.label), style="bold"),
             Text(entry.gate.id),
             Text(entry.gate.target),
             Text(_found(entry)),
             Text(str(entry.verdict.n) if entry.verdict else ""),
             _told(entry),
         )
-        previous = entry.kernel
+        previous = entry.column
     return table
 
 

@@ -5,22 +5,51 @@ Verdicts are never stored: they follow from the records, and can be derived agai
 
 from __future__ import annotations
 
+import json
+import math
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from hyperbox.errors import HarnessError
-from hyperbox.harness.model import Cell, Gate, Sample, Verdict
+from hyperbox.harness.model import Cell, Experiment, Gate, Sample, Verdict
 from hyperbox.harness.report.data import CellData, RunData
 from hyperbox.harness.runs.attempt import State
 from hyperbox.harness.runs.plan import Plan
-from hyperbox.harness.runs.store import Record, RunInfo, RunStore
+from hyperbox.harness.runs.store import Record, RunInfo, RunStore, counting, read_record
 from hyperbox.harness.verdicts import gates as rules
 
 __all__ = ["command_line", "judge", "load_run"]
+
+_TIME_UNITS = ("ns", "us", "ms", "s", "min", "h", "d")
+
+
+@dataclass(frozen=True)
+class _Read:
+    """A cell read back: its data, its verdicts, and sentences about what is wrong with it."""
+
+    data: CellData
+    verdicts: tuple[Verdict, ...]
+    problems: tuple[str, ...] = ()
+
+
+@dataclass
+class _Seen:
+    """What many cells share, kept once: environments by their text, configurations by kernel."""
+
+    environments: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    configs: dict[str, Mapping[str, str]] = field(default_factory=dict)
+
+    def environment(self, record: Record) -> Mapping[str, Any]:
+        found = record.document["environment"]
+        return self.environments.setdefault(json.dumps(found, sort_keys=True), found)
+
+    def note_config(self, kernel: str, record: Record) -> None:
+        if not self.configs.get(kernel):
+            self.configs[kernel] = _kernel_config(record.directory / "kernel.config")
 
 
 def load_run(directory: Path) -> RunData:
@@ -37,14 +66,10 @@ def load_run(directory: Path) -> RunData:
     """
     store = RunStore.open(directory)
     info = store.info()
-    cells: list[CellData] = []
-    verdicts: list[Verdict] = []
-    environments: list[Mapping[str, Any]] = []
-    for cell in info.plan.cells():
-        data, judged, environment = _cell(store, info.plan, cell)
-        cells.append(data)
-        verdicts += judged
-        environments.append(environment)
+    seen = _Seen()
+    read = [_cell(store, info.plan, cell, seen) for cell in info.plan.cells()]
+    cells = tuple(one.data for one in read)
+    environments = [cell.environment for cell in cells]
     return RunData(
         run_id=directory.resolve().name,
         created=info.document["created"],
@@ -53,11 +78,13 @@ def load_run(directory: Path) -> RunData:
         seed=info.plan.seed,
         environment=_environment(info, environments),
         kernels=tuple(_kernels(info.plan, environments)),
-        cells=tuple(cells),
+        cells=cells,
         gates=info.plan.gates,
-        verdicts=_in_order(info.plan, verdicts),
+        verdicts=_in_order(info.plan, [verdict for one in read for verdict in one.verdicts]),
         reproduce=command_line(info),
         directory=directory,
+        problems=(*_strays(store, info.plan), *(text for one in read for text in one.problems)),
+        kernel_configs={kernel: config for kernel, config in seen.configs.items() if config},
     )
 
 
@@ -98,27 +125,70 @@ def command_line(info: RunInfo) -> str:
     return shlex.join(words)
 
 
-def _cell(
-    store: RunStore, plan: Plan, cell: Cell
-) -> tuple[CellData, list[Verdict], Mapping[str, Any]]:
+def _cell(store: RunStore, plan: Plan, cell: Cell, seen: _Seen) -> _Read:
+    """Read one cell. Any damage makes all its gates ERROR: what is lost may have counted."""
     experiment = plan.experiment(cell.experiment)
+    records, problems = _records(store, cell)
+    attempts = tuple(_attempt(record) for record in records)
+    samples: tuple[Sample, ...] = ()
+    found = counting(records)
+    if found is not None and not problems:
+        try:
+            samples = found.samples() if found.state is State.MEASURED else ()
+            _check_times(found, samples, experiment)
+        except HarnessError as error:
+            problems.append(error.message)
+            samples = ()
+    environment = seen.environment(found) if found is not None else {}
+    if found is not None:
+        seen.note_config(cell.kernel, found)
+    data = CellData(cell, experiment, samples, attempts, environment)
     gates = plan.gates_of(cell.experiment)
-    try:
-        records = store.records(cell)
-        counting = store.latest(cell)
-        measured = counting is not None and counting.state is State.MEASURED
-        samples = counting.samples() if counting is not None and measured else ()
-    except HarnessError as error:
-        broken = [rules.broken(gate, cell.kernel, cell.lane, error.message) for gate in gates]
-        return CellData(cell, experiment, (), ()), broken, {}
-    data = CellData(cell, experiment, samples, tuple(_attempt(record) for record in records))
-    verdicts = [judge(gate, plan, cell, counting, samples) for gate in gates]
-    return data, verdicts, counting.document["environment"] if counting is not None else {}
+    if problems:
+        broken = (rules.broken(gate, cell.kernel, cell.lane, problems[0]) for gate in gates)
+        return _Read(data, tuple(broken), tuple(problems))
+    return _Read(data, tuple(judge(gate, plan, cell, found, samples) for gate in gates))
+
+
+def _records(store: RunStore, cell: Cell) -> tuple[list[Record], list[str]]:
+    """Give the readable attempts of a cell, and what is wrong with the others."""
+    records: list[Record] = []
+    problems: list[str] = []
+    for path in store.attempts(cell):
+        try:
+            record = read_record(path)
+        except HarnessError as error:
+            problems.append(error.message)
+            continue
+        if record.document["cell"] != asdict(cell):
+            named = Cell(**record.document["cell"]).key
+            problems.append(f"{path} holds a record of another cell: {named}")
+        else:
+            records.append(record)
+    return records, problems
+
+
+def _check_times(record: Record, samples: Sequence[Sample], experiment: Experiment) -> None:
+    """Refuse durations that no clock can give; HarnessError names the first."""
+    where, document = record.directory, record.document
+    if _seconds(document) < 0:
+        raise HarnessError(f"{where} ended before it started")
+    for block in document["blocks"]:
+        for arm, seconds in block["seconds"].items():
+            if not math.isfinite(seconds) or seconds < 0:
+                raise HarnessError(
+                    f"{where}: arm {arm} of block {block['number']} took {seconds} s"
+                )
+    timed = {metric.id for metric in experiment.metrics if metric.unit in _TIME_UNITS}
+    for sample in samples:
+        if sample.value < 0 and sample.metric in timed:
+            raise HarnessError(
+                f"{where}: {sample.metric} of arm {sample.arm} is negative in block {sample.block}"
+            )
 
 
 def _attempt(record: Record) -> Mapping[str, object]:
     document = record.document
-    started, ended = (datetime.fromisoformat(document[key]) for key in ("started", "ended"))
     fingerprint = document.get("fingerprint", "")
     return {
         "number": document["attempt"],
@@ -126,9 +196,32 @@ def _attempt(record: Record) -> Mapping[str, object]:
         "reason": document["reason"],
         **({"fingerprint": fingerprint} if fingerprint else {}),
         "started": document["started"],
-        "seconds": (ended - started).total_seconds(),
+        "seconds": _seconds(document),
         "retries": document["attempt"] - 1,
     }
+
+
+def _seconds(document: Mapping[str, Any]) -> float:
+    started, ended = (datetime.fromisoformat(document[key]) for key in ("started", "ended"))
+    return (ended - started).total_seconds()
+
+
+def _strays(store: RunStore, plan: Plan) -> Iterator[str]:
+    """Name what lies in the run directory and belongs to no cell of its plan."""
+    planned = {cell.key for cell in plan.cells()}
+    for path in sorted((store.directory / "cells").glob("*")):
+        if path.name not in planned:
+            yield f"{path} belongs to no cell of the run's plan and was left out"
+
+
+def _kernel_config(path: Path) -> Mapping[str, str]:
+    """Read a kernel's configuration; empty if there is none."""
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return {}
+    pairs = (line.partition("=") for line in text.splitlines() if line.startswith("CONFIG_"))
+    return {key: value for key, equals, value in pairs if equals}
 
 
 def _environment(info: RunInfo, environments: Sequence[Mapping[str, Any]]) -> Mapping[str, object]:

@@ -17,14 +17,15 @@ from rich.console import Console
 
 from hyperbox.errors import ExitCode, HarnessError
 from hyperbox.harness.model import Lane, Outcome, Sample, Verdict
+from hyperbox.harness.report.cell_plots import cell_figure
 from hyperbox.harness.report.cells import attempts, flat, metric_rows
 from hyperbox.harness.report.data import RunData
 from hyperbox.harness.report.exports import CSV_COLUMNS, summary, verdicts_csv
 from hyperbox.harness.report.junit import junit_xml
 from hyperbox.harness.report.markdown import markdown
-from hyperbox.harness.report.matrix import block_values, entries, headline
+from hyperbox.harness.report.matrix import Entry, block_values, entries, headline
 from hyperbox.harness.report.page import html_page, write_report
-from hyperbox.harness.report.plots import forest_plot, heat_map, run_order_plot
+from hyperbox.harness.report.plots import forest_plot, heat_map
 from hyperbox.harness.report.tables import headline_text, verdict_table
 
 Draw = Callable[[RunData], str]
@@ -110,6 +111,7 @@ def test_page_tells_everything_in_order(run: RunData, page_of: Draw) -> None:
         "Estimates against targets",
         "Gates and kernels at a glance",
         "Measurements, cell by cell",
+        "A/A: the same against the same",
         "Attempts, skips and failures",
         "Kernels and environment",
         "newest of its series taken",
@@ -132,20 +134,41 @@ def test_hostile_text_stays_text(troubled_run: RunData, page_of: Draw) -> None:
     assert "<b>& \N{REPLACEMENT CHARACTER}[31m|panic|" in page.text
     assert "shrink_lruvec+0x1f" in page.text
     assert "6 of the cells are untested" in page.text
-    assert "No samples: see the attempts below." in page.text
+    assert "No samples: <b>&" in page.text
+
+
+def of_gate(run: RunData, place: int) -> list[Entry]:
+    return [entry for entry in entries(run) if entry.gate == run.gates[place]]
 
 
 def test_figures_show_what_was_measured(run: RunData, troubled_run: RunData) -> None:
-    plot = forest_plot(run, run.gates[2])
+    plot = forest_plot(of_gate(run, 2))
     assert "exact" not in plot
     assert all(kernel in plot for kernel in ("5.10", "6.12", "7.3", "PASS", "limit"))
-    assert heat_map(run).count("✓") == 12
-    assert "pattern" in heat_map(troubled_run)
-    assert "pattern" not in heat_map(run)
-    failed = next(cell for cell in troubled_run.cells if not cell.samples)
-    assert run_order_plot(troubled_run, failed) == ""
+    assert heat_map(entries(run)).count("✓") == 12
+    assert "url(#untested)" in heat_map(entries(troubled_run))
+    assert "url(#untested)" not in heat_map(entries(run))
+    failed = [e for e in entries(troubled_run) if e.cell and not e.cell.samples]
+    assert failed
+    assert cell_figure(failed) == ""
     nothing = replace(troubled_run, verdicts=())
-    assert forest_plot(nothing, nothing.gates[0]) == ""
+    assert forest_plot(of_gate(nothing, 0)) == ""
+
+
+def test_lanes_of_one_kernel_stand_side_by_side(run: RunData) -> None:
+    """A cell is kernel x experiment x lane: neither lane hides the other."""
+    cell = run.cells[0]
+    beside = replace(cell, cell=replace(cell.cell, lane=Lane.KVM))
+    verdicts = [v for v in run.verdicts if v.kernel == "5.10" and v.gate == "psi.accuracy"]
+    other = replace(verdicts[0], lane=Lane.KVM, outcome=Outcome.FAIL)
+    both = replace(run, cells=(*run.cells, beside), verdicts=(*run.verdicts, other))
+    found = [e for e in entries(both) if (e.gate.id, e.kernel) == ("psi.accuracy", "5.10")]
+    assert [(e.lane, e.mark.word) for e in found] == [(Lane.EXACT, "PASS"), (Lane.KVM, "FAIL")]
+    assert [e.column.label for e in found] == ["5.10 exact", "5.10 kvm"]
+    # What the other lane was never to measure is no hole there.
+    kvm = [e.gate.id for e in entries(both) if e.lane is Lane.KVM]
+    assert kvm == ["psi.accuracy", "psi.monitor_cpu"]
+    assert "psi.accuracy on 5.10 kvm" in headline(both).text
 
 
 def test_headlines(run: RunData, troubled_run: RunData, empty_run: RunData) -> None:
@@ -298,12 +321,14 @@ def test_write_report_writes_all_forms(small_run: RunData, tmp_path: Path) -> No
     plots = [f"plots/{gate.id}.svg" for gate in small_run.gates]
     assert [path.relative_to(directory).as_posix() for path in paths] == [
         "report.html",
+        "release-form.html",
         "report.md",
         "junit.xml",
         "verdicts.csv",
         "plots/heat-map.svg",
         *plots,
         "summary.json",
+        "kcidb.json",
     ]
     assert sorted(path for path in directory.rglob("*") if path.is_file()) == sorted(paths)
     for path in paths:

@@ -1,0 +1,198 @@
+"""A cell's figures: blocks in run order, distributions of the arms, spread over starts."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from hyperbox.harness.report.drawing import Drawing, Scale
+from hyperbox.harness.report.matrix import BlockValue, Entry, block_values
+from hyperbox.harness.report.plots import drawable, scale_of, tick
+from hyperbox.harness.verdicts.wording import number, relative
+
+__all__ = ["cell_figure"]
+
+_WIDTH, _HEIGHT = 860.0, 176.0
+
+
+@dataclass(frozen=True)
+class _Box:
+    """A panel's frame in pixels."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+
+_ORDER = _Box(58, 34, 378, 134)
+_ECDF = _Box(428, 34, 628, 134)
+_SPREAD = _Box(656, 34, 846, 134)
+
+
+def cell_figure(entries: Sequence[Entry]) -> str:
+    """Draw each gated metric of a cell, a row a gate: run order, ECDF of the arms, spread.
+
+    Gives "" if no gate of the cell has two blocks: one alone has no shape. In run order,
+    filled dots ran the baseline first and hollow ones the judged arm; grey ones came after
+    the decision. The spread shows each arm's blocks, which are perturbed starts, around the arm's own median.
+    """
+    drawn = [
+        (entry, values)
+        for entry in entries
+        if entry.cell and len(values := block_values(entry.cell, entry.gate)) > 1
+    ]
+    if not drawn:
+        return ""
+    drawing = Drawing(_WIDTH, _HEIGHT * len(drawn))
+    for place, (entry, values) in enumerate(drawn):
+        drawing.raw(f'<g transform="translate(0 {place * _HEIGHT:.0f})">')
+        _draw_run_order(drawing, entry, values)
+        arms = _arm_values(entry)
+        _draw_ecdf(drawing, entry, arms)
+        _draw_spread(drawing, arms)
+        drawing.raw("</g>")
+    cell = drawn[0][0].cell
+    assert cell is not None
+    return drawing.svg(f"{cell.cell.key}: blocks in run order, distributions and spread")
+
+
+def _draw_run_order(drawing: Drawing, entry: Entry, values: Sequence[BlockValue]) -> None:
+    gate, factor, box = entry.gate, scale_of(entry.gate), _ORDER
+    heights = [factor * value.value for value in values]
+    verdict = drawable(entry)
+    found = [verdict.estimate, verdict.low, verdict.high] if verdict else []
+    shown = heights + [factor * value for value in found if value is not None]
+    limit, note = factor * entry.limit, ""
+    reach = 2 * (max(shown) - min(shown)) or math.inf
+    if min(shown) - reach <= limit <= max(shown) + reach:
+        shown.append(limit)
+    else:
+        where = "above" if limit > max(shown) else "below"
+        note = f" (limit {entry.limit_text} lies {where})"
+    y = Scale.around(shown, box.bottom, box.top, room=0.1)
+    x = Scale(0.4, max(value.block for value in values) + 1.6, box.left, box.right)
+    judged = entry.verdict.n if entry.verdict else 0
+    title = f"{entry.mark.symbol} {gate.id}"
+    drawing.text(box.left, 18, title, "title", entry.mark.ink)
+    _draw_frame(drawing, box, x, y, entry)
+    if verdict is not None and verdict.estimate is not None:
+        last = values[min(judged, len(values)) - 1].block + 1.4
+        if verdict.low is not None and verdict.high is not None:
+            corners = (x(0.6), y(factor * verdict.low), x(last), y(factor * verdict.high))
+            drawing.area(*corners, "range")
+        middle = y(factor * verdict.estimate)
+        drawing.line(x(0.6), middle, x(last), middle, "tuned")
+    if not note:
+        drawing.line(box.left, y(limit), box.right, y(limit), "limit")
+    points = [(x(v.block + 1), y(h)) for v, h in zip(values, heights, strict=True)]
+    drawing.path(points, "thin")
+    drawing.dots(points[: judged or None], "tuned")
+    drawing.dots(points[judged:] if judged else [], "base")
+    if gate.is_ratio:
+        hollow = [p for p, v in zip(points, values, strict=True) if not v.baseline_first]
+        drawing.dots(hollow, "hole")
+    what = "change by block" if gate.is_ratio else f"{gate.metric} by block"
+    drawing.text((box.left + box.right) / 2, box.bottom + 32, f"{what}{note}", "small mid")
+
+
+def _draw_ecdf(drawing: Drawing, entry: Entry, arms: Sequence[tuple[str, list[float]]]) -> None:
+    box = _ECDF
+    x = Scale.around([value for _, values in arms for value in values], box.left, box.right)
+    y = Scale(0, 1, box.bottom, box.top)
+    _draw_frame(drawing, box, x, y, None)
+    drawing.text(box.left - 6, box.top + 4, "1", "small end")
+    drawing.text(box.left - 6, box.bottom + 4, "0", "small end")
+    for place, (name, values) in enumerate(arms):
+        css = _arm_css(place, len(arms))
+        ordered = sorted(values)
+        points = [(box.left, y(0))]
+        for rank, value in enumerate(ordered):
+            points += [(x(value), y(rank / len(ordered))), (x(value), y((rank + 1) / len(ordered)))]
+        points.append((box.right, y(1)))
+        drawing.path(points, css)
+        start = box.left + place * (box.right - box.left) / 2
+        drawing.line(start, 14, start + 16, 14, css)
+        drawing.text(start + 20, 18, _short(name), "small")
+    unit = entry.metric.unit if entry.metric and entry.metric.unit not in ("", "1") else ""
+    name = f"{entry.gate.metric}{f', {unit}' if unit else ''}: share of blocks at or below"
+    drawing.text((box.left + box.right) / 2, box.bottom + 32, name, "small mid")
+
+
+def _draw_spread(drawing: Drawing, arms: Sequence[tuple[str, list[float]]]) -> None:
+    """Draw each arm's blocks around the arm's median, in percent of it."""
+    box = _SPREAD
+    spreads = []
+    for name, values in arms:
+        middle = statistics.median(values)
+        fractions = [value / middle - 1 for value in values] if middle > 0 else []
+        spreads.append((name, fractions, values))
+    x = Scale.around(
+        [100 * value for _, fractions, _ in spreads for value in fractions], box.left, box.right
+    )
+    if any(fractions for _, fractions, _ in spreads):
+        _draw_frame(drawing, box, x, None, None)
+    height = (box.bottom - box.top) / len(spreads)
+    for place, (name, fractions, values) in enumerate(spreads):
+        y = box.top + height * (place + 0.62)
+        drawing.text(
+            box.left, y - 14, f"{_short(name)}  {_spread_text(fractions, values)}", "small"
+        )
+        drawing.ticks(
+            [x(100 * value) for value in fractions], y - 7, y + 7, _arm_css(place, len(arms))
+        )
+    drawing.text(
+        (box.left + box.right) / 2,
+        box.bottom + 32,
+        "perturbed starts around their median",
+        "small mid",
+    )
+
+
+def _spread_text(fractions: Sequence[float], values: Sequence[float]) -> str:
+    if min(values) == max(values):
+        return "all alike" if len(values) > 1 else "one block"
+    if not fractions:
+        return f"{number(min(values))} … {number(max(values))}"
+    return f"{relative(min(fractions)).removesuffix(' %')} … {relative(max(fractions))}"
+
+
+def _draw_frame(
+    drawing: Drawing, box: _Box, x: Scale, y: Scale | None, entry: Entry | None
+) -> None:
+    """Draw the axes; with `entry`, x counts blocks and y is in the gate's terms."""
+    drawing.line(box.left, box.bottom, box.right, box.bottom, "axis")
+    for value in x.ticks(8 if entry else 3):
+        if entry and (value < 1 or value % 1):
+            continue
+        drawing.line(x(value), box.bottom, x(value), box.bottom + 3, "axis")
+        label = f"{value:g}" if entry or abs(value) < 1e4 else number(value)
+        if box is _SPREAD and value:
+            label = f"{value:+g} %"
+        drawing.text(x(value), box.bottom + 15, label, "small mid")
+    if entry and y:
+        for value in y.ticks(4):
+            drawing.line(box.left, y(value), box.right, y(value), "grid")
+            drawing.text(box.left - 6, y(value) + 4, tick(entry.gate, value), "small end")
+
+
+def _arm_values(entry: Entry) -> list[tuple[str, list[float]]]:
+    """Give the values of the gate's arms, baseline first, in block order."""
+    gate, cell = entry.gate, entry.cell
+    assert cell is not None
+    arms = [arm for arm in (gate.baseline, gate.arm) if arm]
+    values: dict[str, list[float]] = {arm: [] for arm in arms}
+    for sample in cell.samples:
+        if sample.metric == gate.metric and sample.arm in values:
+            values[sample.arm].append(sample.value)
+    return [(arm, found) for arm, found in values.items() if found]
+
+
+def _arm_css(place: int, arms: int) -> str:
+    return "base dash" if arms > 1 and place == 0 else "tuned"
+
+
+def _short(name: str, most: int = 12) -> str:
+    return name if len(name) <= most else name[: most - 1] + "…"
