@@ -39,6 +39,7 @@ __all__ = [
     "state_directories",
     "state_directory",
     "strike",
+    "sweep",
     "undoing",
 ]
 
@@ -226,7 +227,7 @@ def read_directory(directory: Path) -> tuple[Change, ...]:
     with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
         for path in sorted(directory.iterdir()):
             owner = _owner(path.name)
-            if owner is not None:
+            if owner is not None and path.suffix == ".jsonl":
                 found += parse(_trusted_text(path), owner)
     return tuple(sorted(found, key=lambda change: (change.at, change.number), reverse=True))
 
@@ -302,6 +303,24 @@ def strike(directory: Path, changes: Sequence[Change]) -> None:
                 os.fdatasync(handle)
             finally:
                 os.close(handle)
+
+
+def sweep(directory: Path) -> None:
+    """Remove the files of dead processes that hold nothing to undo, or are of earlier boots.
+
+    Raises
+    ------
+    HarnessError
+        If the directory cannot be written.
+    """
+    with _refusal(directory):
+        for path in directory.iterdir():
+            owner = _owner(path.name)
+            if owner is None or owner.lives():
+                continue
+            whole = path.suffix == ".jsonl" and owner.booted_now()
+            if not (whole and parse(_trusted_text(path), owner)):
+                path.unlink(missing_ok=True)
 
 
 class _Journal:
@@ -418,7 +437,7 @@ def _owner(name: str) -> Owner | None:
     """Read a process off the name of its file."""
     with contextlib.suppress(ValueError):
         pid, start, namespace, boot, ending = name.split(".")
-        if ending == "jsonl":
+        if ending in ("jsonl", "new"):
             return Owner(int(pid), int(start), int(namespace), boot)
     return None
 

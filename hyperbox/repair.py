@@ -6,7 +6,6 @@ it, because later changes stand on earlier ones.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from hyperbox.journal import (
     read_directory,
     state_directories,
     strike,
+    sweep,
 )
 
 __all__ = ["Repair", "damage", "left_behind", "repair"]
@@ -61,7 +61,7 @@ def repair(kinds: Mapping[str, Kind], pids: Collection[int] | None = None) -> tu
             continue
         try:
             with exclusively(place):
-                _forget_earlier_boots(place)
+                sweep(place)
                 for change in _left_in(place):
                     if pids is None or change.owner.pid in pids:
                         done.append(_repaired(change, kinds, place))
@@ -116,9 +116,3 @@ def _repaired(change: Change, kinds: Mapping[str, Kind], place: Path) -> Repair:
     except (HyperboxError, OSError, ValueError) as error:
         return Repair(change, left, Outcome.FAILED, str(error))
     return Repair(change, left, outcome)
-
-
-def _forget_earlier_boots(place: Path) -> None:
-    """Remove journals of earlier boots: no change outlives one."""
-    with contextlib.suppress(HyperboxError):
-        strike(place, [c for c in read_directory(place) if not c.owner.booted_now()])
