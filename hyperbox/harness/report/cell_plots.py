@@ -37,7 +37,7 @@ def cell_figure(entries: Sequence[Entry]) -> str:
 
     Gives "" if no gate of the cell has two blocks: one alone has no shape. In run order,
     filled dots ran the baseline first and hollow ones the judged arm; grey ones came after
-    the decision. The spread shows each arm's blocks, which are perturbed starts, around the arm's own median.
+    the decision. The spread shows how the perturbed starts move each arm around its median.
     """
     drawn = [
         (entry, values)

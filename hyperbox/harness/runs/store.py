@@ -49,6 +49,8 @@ __all__ = [
     "counting",
     "read_record",
     "read_samples",
+    "record_document",
+    "samples_table",
     "utc",
 ]
 
@@ -202,7 +204,7 @@ class RunStore:
         number = len(self.records(cell)) + 1
         try:
             shutil.rmtree(scratch, ignore_errors=True)
-            samples = _samples_table(attempt.samples, experiment)
+            samples = samples_table(attempt.samples, experiment)
             while True:
                 document = record_document(cell, attempt, number, samples)
                 check("record", document, f"the record of {cell.key}")
@@ -315,7 +317,8 @@ def read_samples(record: Record) -> tuple[Sample, ...]:
         raise HarnessError(f"{path} holds no valid samples: {error}") from error
 
 
-def _samples_table(samples: tuple[Sample, ...], experiment: Experiment) -> bytes:
+def samples_table(samples: tuple[Sample, ...], experiment: Experiment) -> bytes:
+    """Give the content of ``samples.parquet``."""
     rows = [{**asdict(s), "unit": experiment.metric(s.metric).unit} for s in samples]
     buffer = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(rows, schema=_COLUMNS), buffer)
