@@ -56,7 +56,9 @@ class LinePrefix:
 
     def __call__(self, data: bytes) -> None:
         """Pass a piece on."""
-        text = b"".join(self._prefix + line for line in data.splitlines(keepends=True))
+        if not data:
+            return
+        text = b"".join(self._prefix + line for line in _lines(data))
         if self._inside:
             text = text[len(self._prefix) :]
         self._inside = not data.endswith(b"\n")
@@ -67,6 +69,12 @@ class LinePrefix:
         if self._inside:
             self._out(b"\n")
         self._inside = False
+
+
+def _lines(data: bytes) -> list[bytes]:
+    """Cut after every line feed, and nowhere else."""
+    lines = [line + b"\n" for line in data.split(b"\n")]
+    return lines[:-1] if lines[-1] == b"\n" else [*lines[:-1], lines[-1].removesuffix(b"\n")]
 
 
 @dataclass

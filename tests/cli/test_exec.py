@@ -1,0 +1,114 @@
+"""``hyperbox exec`` as people call it; what streams do in detail is in test_session."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hyperbox.cli.exec import LinePrefix
+from hyperbox.cli.main import main
+from hyperbox.harness.lab.kernel_kit import kernel_kit
+
+COMMAND = [sys.executable, "-m", "hyperbox", "exec", "--kernel", "6.12"]
+
+
+@given(st.lists(st.sampled_from([b"a", b"\n", b"b\nc", b"\n\n", b"", b"\r"])))
+def test_every_line_has_one_prefix_however_it_arrives(pieces: list[bytes]) -> None:
+    out = bytearray()
+    prefix = LinePrefix(b"6.1 | ", out.extend)
+    for piece in pieces:
+        prefix(piece)
+    prefix.end()
+    whole = b"".join(pieces)
+    lines = whole.removesuffix(b"\n").split(b"\n") if whole else []
+    assert bytes(out) == b"".join(b"6.1 | " + line + b"\n" for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--kernel", "6.12"], "the following arguments are required: CMD"),
+        (["--kernel", "6.13", "--", "true"], "unknown kernel '6.13'"),
+        (["--put", "file", "--", "true"], "--put takes FILE:PATH, not 'file'"),
+        (["--put", "/no/file:/tmp/x", "--", "true"], "cannot read /no/file"),
+        (["--get", ":x", "--", "true"], "--get takes PATH:FILE, not ':x'"),
+        (["--timeout", "0", "--", "true"], "--timeout must be more than 0"),
+        (["--timeout", "x", "--", "true"], "invalid float value"),
+        (["--memory", "64", "--", "true"], "--memory must be a whole number from 256 up"),
+        (["--lane", "slow", "--", "true"], "invalid choice: 'slow'"),
+    ],
+)
+def test_bad_usage_is_one_line(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["exec", *words]) == 64
+    lines = capsys.readouterr().err.splitlines()
+    assert message in lines[0]
+    assert len(lines) <= 2
+
+
+@pytest.mark.vm
+def test_files_streams_and_status_of_one_command(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], no_leftovers: None
+) -> None:
+    program = tmp_path / "a:program"
+    program.write_text("#!/bin/sh\nuname -r; echo err >&2; echo $1 > /tmp/out; exit 4\n")
+    program.chmod(0o755)
+    words = ["--kernel", "6.12", "--json", "--memory", "512"]
+    words += ["--put", f"{program}:/tmp/program", "--get", f"/tmp/out:{tmp_path}/b:out"]
+    assert main(["exec", *words, "--", "/tmp/program", "--", "-x"]) == 4
+    told = json.loads(capfd.readouterr().out)
+    (run,) = told["runs"]
+    assert (told["exit_code"], told["lane"], run["status"]) == (4, "fast", 4)
+    assert run["stdout"] == f"{kernel_kit('6.12').release}\n"
+    assert run["stderr"] == "err\n"
+    assert run["kernel"]["label"] == "6.12"
+    assert run["error"] is None
+    assert (tmp_path / "b:out").read_text() == "--\n"
+
+
+@pytest.mark.vm
+def test_a_dying_machine_is_3_and_one_line_that_leads_to_the_console(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [*COMMAND, "--", "sh", "-c", "echo before; sleep 1; echo c > /proc/sysrq-trigger"],
+        capture_output=True,
+        text=True,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+    assert (done.returncode, done.stdout) == (3, "before\n")
+    (line,) = done.stderr.splitlines()
+    found = re.search(r"crashed: .*\[panic: sysrq_handle_crash < .*\]; console: (\S+)$", line)
+    assert found, line
+    assert "sysrq triggered crash" in Path(found[1]).read_text()
+
+
+@pytest.mark.vm
+def test_ctrl_c_ends_the_command_and_the_guest() -> None:
+    script = "trap 'echo last words; exit' INT; echo ready; sleep 1000 & wait"
+    with subprocess.Popen(
+        [*COMMAND, "--", "sh", "-c", script],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout
+        assert process.stderr
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGINT)
+        assert process.stdout.read() == "last words\n"
+        assert process.stderr.read() == "hyperbox: interrupted\n"
+    assert process.returncode == 130
+    assert not list(Path("/dev/shm").glob(f"hyperbox-{process.pid}-*"))
+    children = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text()
+    assert str(process.pid) not in children.split()
