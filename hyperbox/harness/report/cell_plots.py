@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from hyperbox.harness.report.drawing import Drawing, Scale
 from hyperbox.harness.report.matrix import BlockValue, Entry, block_values
-from hyperbox.harness.report.plots import drawable, scale_of, tick
+from hyperbox.harness.report.plots import drawable, limits_drawn, scale_of, tick
 from hyperbox.harness.verdicts.wording import number, relative
 
 __all__ = ["cell_figure"]
@@ -65,13 +65,8 @@ def _draw_run_order(drawing: Drawing, entry: Entry, values: Sequence[BlockValue]
     verdict = drawable(entry)
     found = [verdict.estimate, verdict.low, verdict.high] if verdict else []
     shown = heights + [factor * value for value in found if value is not None]
-    limit, note = factor * entry.limit, ""
-    reach = 2 * (max(shown) - min(shown)) or math.inf
-    if min(shown) - reach <= limit <= max(shown) + reach:
-        shown.append(limit)
-    else:
-        where = "above" if limit > max(shown) else "below"
-        note = f" (limit {entry.limit_text} lies {where})"
+    near, note = _near_limits(entry, shown)
+    shown += near
     y = Scale.around(shown, box.bottom, box.top, room=0.1)
     x = Scale(0.4, max(value.block for value in values) + 1.6, box.left, box.right)
     judged = entry.verdict.n if entry.verdict else 0
@@ -85,17 +80,29 @@ def _draw_run_order(drawing: Drawing, entry: Entry, values: Sequence[BlockValue]
             drawing.area(*corners, "range")
         middle = y(factor * verdict.estimate)
         drawing.line(x(0.6), middle, x(last), middle, "tuned")
-    if not note:
+    for limit in near:
         drawing.line(box.left, y(limit), box.right, y(limit), "limit")
     points = [(x(v.block + 1), y(h)) for v, h in zip(values, heights, strict=True)]
     drawing.path(points, "thin")
     drawing.dots(points[: judged or None], "tuned")
     drawing.dots(points[judged:] if judged else [], "base")
-    if gate.is_ratio:
+    if gate.is_paired:
         hollow = [p for p, v in zip(points, values, strict=True) if not v.baseline_first]
         drawing.dots(hollow, "hole")
-    what = "change by block" if gate.is_ratio else f"{gate.metric} by block"
+    what = "change by block" if gate.is_paired else f"{gate.metric} by block"
     drawing.text((box.left + box.right) / 2, box.bottom + 32, f"{what}{note}", "small mid")
+
+
+def _near_limits(entry: Entry, shown: Sequence[float]) -> tuple[list[float], str]:
+    """Give the limits that can be drawn without flattening the blocks, or a note."""
+    low, high = min(shown), max(shown)
+    reach = 2 * (high - low) or math.inf
+    limits = limits_drawn(entry)
+    near = [limit for limit in limits if low - reach <= limit <= high + reach]
+    if near or not limits:
+        return near, ""
+    where = "above" if limits[-1] > high else "below"
+    return near, f" (limit {entry.limit_text} lies {where})"
 
 
 def _draw_ecdf(drawing: Drawing, entry: Entry, arms: Sequence[tuple[str, list[float]]]) -> None:

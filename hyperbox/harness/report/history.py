@@ -20,7 +20,7 @@ from hyperbox.harness.report.data import RunData
 from hyperbox.harness.report.drawing import Drawing, Scale
 from hyperbox.harness.report.marks import Mark
 from hyperbox.harness.report.matrix import Column, Entry, block_values, entries
-from hyperbox.harness.report.plots import scale_of, tick
+from hyperbox.harness.report.plots import limits_drawn, scale_of, tick
 from hyperbox.harness.verdicts.wording import relative, with_unit
 
 __all__ = ["Change", "Point", "Series", "change_points", "history", "history_plot"]
@@ -110,7 +110,8 @@ def change_points(
 def history_plot(series: Series) -> str:
     """Draw estimate and interval run by run, the limit, and the change points."""
     factor, points = scale_of(series.gate), series.points
-    values = [factor * points[-1].entry.limit]
+    limits = limits_drawn(points[-1].entry)
+    values = list(limits)
     for point in points:
         values += [factor * value for value in point.values]
     drawing = Drawing(_WIDTH, _HEIGHT)
@@ -119,7 +120,8 @@ def history_plot(series: Series) -> str:
     for value in y.ticks(4):
         drawing.line(x.start, y(value), x.end, y(value), "grid")
         drawing.text(x.start - 8, y(value) + 4, tick(series.gate, value), "small end")
-    drawing.line(x.start, y(values[0]), x.end, y(values[0]), "limit")
+    for limit in limits:
+        drawing.line(x.start, y(limit), x.end, y(limit), "limit")
     for change in series.changes:
         drawing.line(x(change.index - 0.5), 20, x(change.index - 0.5), y.start, "tuned dash")
         drawing.text(x(change.index - 0.5), 14, f"▼ {change.text}", "small mid", "#0072b2")

@@ -15,7 +15,8 @@ from hyperbox.errors import ExitCode
 from hyperbox.harness.model import Gate, Lane, Metric, Outcome, Rule, Sample, Verdict
 from hyperbox.harness.report.data import CellData, RunData
 from hyperbox.harness.report.marks import Mark, mark_of
-from hyperbox.harness.verdicts.gates import exit_code, limit_of
+from hyperbox.harness.verdicts.gates import exit_code
+from hyperbox.harness.verdicts.targets import limit_of, limits_of
 from hyperbox.harness.verdicts.wording import number, relative, relative_interval, with_unit
 
 __all__ = [
@@ -82,8 +83,16 @@ class Entry:
         return limit_of(self.gate, self.metric) if self.metric else self.gate.margin
 
     @property
+    def limits(self) -> tuple[float | None, float | None]:
+        """The target's lower and upper limit in the verdict's terms; None: no such limit."""
+        return limits_of(self.gate, self.metric) if self.metric else (None, self.gate.margin)
+
+    @property
     def limit_text(self) -> str:
-        """The limit as people read it: "≤ -5.0 %"."""
+        """The limit as people read it: "≤ -5.0 %", "-1.96 … 2.0 %"."""
+        low, high = self.limits
+        if low is not None and high is not None:
+            return f"{self._told(low)} … {self._told(high)}"
         sign = {Rule.AT_LEAST: "≥", Rule.NON_INFERIOR: "<"}.get(self.gate.rule, "≤")
         if self.gate.rule is Rule.NON_INFERIOR and self.limit < 0:
             sign = ">"
@@ -252,13 +261,22 @@ def block_values(cell: CellData, gate: Gate) -> tuple[BlockValue, ...]:
         baseline = arms.get(gate.baseline or "")
         if tuned is None:
             continue
-        if not gate.is_ratio:
+        if not gate.is_paired:
             values.append(BlockValue(block, tuned.value, baseline_first=False))
-        elif baseline is not None and baseline.value > 0 and tuned.value > 0:
-            change = tuned.value / baseline.value - 1
-            if math.isfinite(change):
+        elif baseline is not None:
+            change = _change(gate, baseline.value, tuned.value)
+            if change is not None:
                 values.append(BlockValue(block, change, baseline.position < tuned.position))
     return tuple(values)
+
+
+def _change(gate: Gate, baseline: float, tuned: float) -> float | None:
+    """Compare two arms as the gate does: relatively, or by their difference."""
+    if not gate.is_ratio:
+        return tuned - baseline
+    if baseline <= 0 or tuned <= 0 or not math.isfinite(tuned / baseline):
+        return None
+    return tuned / baseline - 1
 
 
 def _where(matrix: Sequence[Entry], outcome: Outcome) -> str:

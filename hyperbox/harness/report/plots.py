@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 from hyperbox.harness.model import Gate, Rule, Verdict
 from hyperbox.harness.report.drawing import Drawing, Scale, text_width
 from hyperbox.harness.report.matrix import Entry, block_values
-from hyperbox.harness.verdicts.wording import number, with_unit
+from hyperbox.harness.verdicts.wording import number
 
 __all__ = [
     "axis_title",
@@ -16,13 +15,14 @@ __all__ = [
     "forest_plot",
     "heat_map",
     "higher_is_good",
+    "limits_drawn",
     "scale_of",
     "tick",
 ]
 
-_WIDTH = 860.0
+_WIDTH = 900.0
 _ROW = 26.0
-_TOLD = 250.0  # room for the verdict beside a row
+_TOLD = 280.0  # room for the verdict beside a row
 _LABELLED_TILES = 12  # beyond so many columns a tile holds its symbol only
 
 
@@ -55,7 +55,7 @@ def heat_map(matrix: Sequence[Entry]) -> str:
     if not columns or not gates:
         return ""
     told = len(columns) <= _LABELLED_TILES
-    width, height = (92.0, 30.0) if told else (16.0, 16.0)
+    width, height = (100.0, 32.0) if told else (16.0, 16.0)
     left = 12 + max(text_width(gate, 11.5) for gate in gates)
     labels = max(text_width(column.label) for column in columns)
     top = 24.0 if labels < width else 20 + 0.77 * labels
@@ -95,19 +95,26 @@ def scale_of(gate: Gate) -> float:
     return 100.0 if gate.is_ratio else 1.0
 
 
+def limits_drawn(entry: Entry) -> tuple[float, ...]:
+    """Give the limits on the drawn scale."""
+    factor = scale_of(entry.gate)
+    return tuple(factor * limit for limit in entry.limits if limit is not None)
+
+
 def higher_is_good(entry: Entry) -> bool:
-    """Whether the good side of the limit is above it."""
-    rule = entry.gate.rule
-    return rule is Rule.AT_LEAST or (rule is Rule.NON_INFERIOR and entry.limit < 0)
+    """Whether the good side of the limit is above it, and only there."""
+    return entry.limits[1] is None
 
 
 def axis_title(entry: Entry) -> str:
     """Give metric, arms and the better direction of a gate's axis."""
     title = entry.metric.title if entry.metric else entry.gate.metric
     arrow = "better →" if higher_is_good(entry) else "← better"
-    if entry.gate.is_ratio:
-        return f"{title}: {entry.gate.arm} against {entry.gate.baseline} ({arrow})"
-    unit = f", {entry.unit}" if entry.unit not in ("", "1") else ""
+    if entry.gate.rule is Rule.WITHIN:
+        arrow = "equal is good"
+    if entry.gate.is_paired:
+        title = f"{title}: {entry.gate.arm} against {entry.gate.baseline}"
+    unit = f", {entry.unit}" if entry.unit not in ("", "1", "%") else ""
     return f"{title}{unit} ({arrow})"
 
 
@@ -120,8 +127,8 @@ def tick(gate: Gate, value: float) -> str:
 
 def _forest_scale(rows: Sequence[Entry], start: float, end: float) -> Scale:
     factor = scale_of(rows[0].gate)
-    values = [factor * rows[0].limit]
-    if rows[0].gate.is_ratio:
+    values = list(limits_drawn(rows[0]))
+    if rows[0].gate.is_paired:
         values.append(0.0)
     for entry in rows:
         verdict = drawable(entry)
@@ -148,7 +155,7 @@ def _draw_estimate(drawing: Drawing, entry: Entry, scale: Scale, y: float) -> No
         _draw_mark(drawing, entry, scale(factor * verdict.estimate), y)
         interval = f" ({entry.interval_text})" if entry.interval_text else ""
         told = f"{told}  {entry.estimate_text}{interval}"
-    drawing.text(scale.end + 12, y + 4, told, "small", mark.ink)
+    drawing.text(scale.end + 12, y + 4, told, "", mark.ink)
 
 
 def _draw_mark(drawing: Drawing, entry: Entry, x: float, y: float) -> None:
@@ -172,13 +179,16 @@ def _draw_target(drawing: Drawing, entry: Entry, scale: Scale, top: float, botto
     """Shade the good side, the band within it, and name the limit."""
     gate, factor = entry.gate, scale_of(entry.gate)
     limit = scale(factor * entry.limit)
-    drawing.area(limit, top, scale.end if higher_is_good(entry) else scale.start, bottom, "good")
+    low, high = (None if edge is None else scale(factor * edge) for edge in entry.limits)
+    left = scale.start if low is None else low
+    drawing.area(left, top, scale.end if high is None else high, bottom, "good")
     if gate.band_upper is not None:
         end = scale(-factor * gate.band_upper if gate.is_ratio else gate.band_upper)
         drawing.area(limit, top, min(max(end, scale.start), scale.end), bottom, "band")
-    if gate.is_ratio and scale.low < 0 < scale.high:
+    if gate.is_paired and scale.low < 0 < scale.high:
         drawing.line(scale(0), top, scale(0), bottom, "thin")
-    drawing.line(limit, top - 2, limit, bottom, "limit")
+    for edge in limits_drawn(entry):
+        drawing.line(scale(edge), top - 2, scale(edge), bottom, "limit")
     right = limit > (scale.start + scale.end) / 2
     drawing.text(limit, top - 6, f"limit {entry.limit_text}", "small end" if right else "small")
 
@@ -204,15 +214,6 @@ def _draw_tile(
         return
     text = mark.symbol
     if told:
-        text = f"{text} {_finding(entry) or mark.word.lower()}"
+        text = f"{text} {entry.estimate_text or mark.word.lower()}"
     colour = "#fff" if mark.word == "ERROR" else "#111"
-    drawing.text(x + width / 2, y + height / 2 + 4, text, "small mid", colour)
-
-
-def _finding(entry: Entry) -> str:
-    verdict = entry.verdict
-    if verdict is None or verdict.estimate is None:
-        return ""
-    if entry.gate.is_ratio or not math.isfinite(verdict.estimate):
-        return entry.estimate_text
-    return with_unit(verdict.estimate, entry.unit)
+    drawing.text(x + width / 2, y + height / 2 + 4, text, "mid" if told else "small mid", colour)
