@@ -1,29 +1,34 @@
-"""``hyperbox psi``: this machine's pressure, once or continuously."""
+"""``hyperbox psi``: pressure now or continuously, tuning, recording and replaying."""
 
 from __future__ import annotations
 
 import argparse
 import json
+from pathlib import Path
 
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from hyperbox.cli.psi_tune import add_tuning
 from hyperbox.errors import ConfigError, ExitCode
+from hyperbox.linux.pressure import Resource, cgroup_files, system_files
 from hyperbox.memory.averages import Average
 from hyperbox.memory.psi import HISTORY, INTERVAL_S, Sampler, watch
 
-__all__ = ["add_parser"]
+__all__ = ["add_parser", "bars"]
 
 _RED, _YELLOW = 80.0, 40.0  # percent: where tuning acts, and where it begins to look
+_BARS = "▁▂▃▄▅▆▇█"
+_WIDTH = 30  # bars shown: two and a half minutes at the default interval
 
 
 def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the verb."""
     parser = verbs.add_parser(
         "psi",
-        help="watch this machine's pressure",
+        help="watch this machine's pressure, tune its swapping",
         description="Shows how much time tasks lose waiting for CPU, memory and storage: the "
         "kernel's averages and our own, from the same totals.",
     )
@@ -32,28 +37,56 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     parser.add_argument(
         "--interval",
         type=_positive,
-        default=INTERVAL_S,
+        default=argparse.SUPPRESS,  # the verbs below have an option of this name too
         metavar="S",
         help=f"seconds between samples (default {INTERVAL_S:g})",
     )
+    parser.add_argument(
+        "--cgroup",
+        default=argparse.SUPPRESS,
+        metavar="PATH",
+        help="a cgroup v2 directory instead of the machine",
+    )
     parser.set_defaults(run=_run)
+    add_tuning(parser.add_subparsers(dest="psi_verb", metavar="VERB"))
+
+
+def bars(shares: tuple[float, ...], width: int = _WIDTH) -> str:
+    """Draw percentages as one character each, the newest last; nothing at all is a dot."""
+    drawn = (
+        "·" if share <= 0 else _BARS[min(int(share / 100 * len(_BARS)), len(_BARS) - 1)]
+        for share in shares[-width:]
+    )
+    return "".join(drawn).rjust(width)
 
 
 def _run(arguments: argparse.Namespace) -> int:
     console = Console()
+    interval_s = getattr(arguments, "interval", INTERVAL_S)
+    group = getattr(arguments, "cgroup", None)
+    where = group or "this machine"
     count = None if arguments.watch else 1
-    with Sampler(history=HISTORY) as sampler:
+    with _sampler(group) as sampler:
         if arguments.json or not arguments.watch or not console.is_terminal:
-            show = _print_json if arguments.json else lambda now: console.print(_table(now))
-            watch(sampler, show, interval_s=arguments.interval, count=count)
+            show = _print_json if arguments.json else lambda now: console.print(_table(now, where))
+            watch(sampler, show, interval_s=interval_s, count=count)
         else:
             with Live(console=console, auto_refresh=False) as live:
                 watch(
                     sampler,
-                    lambda now: live.update(_page(now, arguments.interval), refresh=True),
-                    interval_s=arguments.interval,
+                    lambda now: live.update(_page(now, interval_s, where), refresh=True),
+                    interval_s=interval_s,
                 )
     return ExitCode.PASS
+
+
+def _sampler(group: str | None) -> Sampler:
+    if group is None:
+        return Sampler(system_files(), history=HISTORY)
+    directory = Path(group)
+    if not directory.is_dir():
+        raise ConfigError(f"--cgroup: no directory {group}", hint="name a cgroup v2 directory")
+    return Sampler(cgroup_files(directory), history=HISTORY)
 
 
 def _positive(text: str) -> float:
@@ -70,26 +103,32 @@ def _print_json(sampler: Sampler) -> None:
     print(json.dumps(sampler.report()), flush=True)
 
 
-def _page(sampler: Sampler, interval_s: float) -> Group:
+def _page(sampler: Sampler, interval_s: float, where: str) -> Group:
     note = f"{len(sampler.history)} samples, one every {interval_s:g} s; Ctrl-C ends"
-    return Group(_table(sampler), Text(note, style="dim"))
+    return Group(_table(sampler, where, trend=True), Text(note, style="dim"))
 
 
-def _table(sampler: Sampler) -> Table:
-    table = Table(title="pressure: % of time lost")
+def _table(sampler: Sampler, where: str, *, trend: bool = False) -> Table:
+    now = sampler.snapshot()
+    table = Table(title=f"pressure of {where}: % of time lost")
     table.add_column("resource")
     table.add_column("who waits")
     for name in ("last 10 s", "kernel 10 s", "60 s", "300 s", "stalled since boot"):
         table.add_column(name, justify="right")
-    last = sampler.history[-1]
+    if trend:
+        table.add_column("each sample", no_wrap=True)
+    last = now.samples[-1]
     for (resource, kind), line in last.lines().items():
         table.add_row(
             resource,
             kind,
-            _own(sampler.boxcar(resource, kind)),
+            _own(now.boxcar(resource, kind)),
             *(_percent(value) for value in (line.avg10, line.avg60, line.avg300)),
             f"{line.total_us / 1e6:,.3f} s",
+            *([bars(now.shares(resource, kind))] if trend else []),
         )
+    if Resource.IRQ not in last.pressure:
+        table.caption = "irq pressure: not given by this kernel"
     return table
 
 

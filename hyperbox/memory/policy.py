@@ -146,11 +146,12 @@ def refused(
     return policy, told
 
 
-def lost(policy: Policy, name: str) -> Policy:
-    """Give the policy after something else has undone a step; it may be made again."""
+def lost(policy: Policy, name: str, rules: Rules) -> Policy:
+    """Give the policy after somebody else has undone a step: theirs for a back-off at least."""
     kept = tuple(one for one in policy.kept if one != name)
     trial = policy.trial if policy.trial and policy.trial.step != name else None
-    return replace(policy, kept=kept, trial=trial).with_step(name, status=StepStatus.IDLE)
+    now_ns = policy.last.time_ns if policy.last else 0
+    return _backed_off(replace(policy, kept=kept, trial=trial), name, now_ns, rules)
 
 
 def _decision(

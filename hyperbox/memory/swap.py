@@ -124,9 +124,10 @@ class Tuner:
     def step(self, reading: Reading) -> Decision:
         """Decide on a reading and do what was decided."""
         before = self._policy
-        self._notice_losses()
+        losses = self._noticed_losses()
         self._policy, decision = decide(self._policy, reading, self.rules)
         decision = self._carried_out(decision)
+        decision = replace(decision, changes=(*losses, *decision.changes))
         swapped = before.last is not None and before.last.swaps != reading.swaps
         if swapped or decision.noteworthy or self._policy.state is not before.state:
             self._probe()
@@ -182,14 +183,15 @@ class Tuner:
         self._expect_swaps()
         return replace(decision, changes=changes)
 
-    def _notice_losses(self) -> None:
-        """Forget steps that somebody else has undone; they are theirs now."""
-        for name in self._made.copy():
-            if self._actuators[name].lost():
-                self._made.remove(name)
-                self._policy = lost(self._policy, name)
-                with contextlib.suppress(HyperboxError):  # only its records are closed here
-                    self._actuators[name].revert(calm=True)
+    def _noticed_losses(self) -> tuple[str, ...]:
+        """Forget steps that somebody else has undone; say which."""
+        losses = [name for name in self._made if self._actuators[name].lost()]
+        for name in losses:
+            self._made.remove(name)
+            self._policy = lost(self._policy, name, self.rules)
+            with contextlib.suppress(HyperboxError):  # only its records are closed here
+                self._actuators[name].revert(calm=True)
+        return tuple(f"{name} was undone by somebody else and is left alone" for name in losses)
 
     def _expect_swaps(self) -> None:
         """Take the swap areas of now as known: what changed them was this tuner."""
@@ -210,7 +212,9 @@ class Tuner:
     def _publish(self, decision: Decision | None) -> None:
         before = self._status
         trail = before.trail
-        if decision is not None and (decision.noteworthy or decision.state is not before.state):
+        if decision is not None and (
+            decision.noteworthy or decision.changes or decision.state is not before.state
+        ):
             trail = (*trail, decision)[-_TRAIL:]
         views = tuple(
             StepView(

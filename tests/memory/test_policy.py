@@ -244,7 +244,7 @@ def test_unavailable_step_is_passed_over(bench: Bench) -> None:
 def test_lost_step_is_no_longer_kept(bench: Bench) -> None:
     bench.until(Action.APPLY, 95)
     bench.until(Action.KEEP, 85)
-    bench.policy = lost(bench.policy, "one")
+    bench.policy = lost(bench.policy, "one", RULES)
     assert bench.policy.kept == ()
     assert bench.policy.steps["one"].status is StepStatus.IDLE
 

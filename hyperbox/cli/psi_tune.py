@@ -1,0 +1,163 @@
+"""``hyperbox psi tune``, ``record`` and ``simulate``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+from hyperbox.errors import ConfigError, ExitCode
+from hyperbox.memory.decisions import Action, Decision
+from hyperbox.memory.observer import Observer
+from hyperbox.memory.swap import StepView
+from hyperbox.memory.traces import as_line, parse_trace, replay
+from hyperbox.memory.tuning import STEPS, Tuning
+from hyperbox.memory.tuning_options import add_options, options_from
+
+__all__ = ["add_tuning"]
+
+_STYLES = {
+    Action.APPLY: "yellow",
+    Action.PREPARE: "cyan",
+    Action.KEEP: "green",
+    Action.REVERT: "red",
+    Action.RESTORE: "cyan",
+    Action.REFUSED: "red",
+}
+
+
+def add_tuning(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the three verbs below ``psi``."""
+    tune = verbs.add_parser(
+        "tune",
+        help="tune swapping when memory is short; put everything back at the end",
+        description="Prepares compressed swap, then tries one step at a time while pressure is "
+        "above 80 %, keeps what pays and gives it back on calm. Ctrl-C or SIGTERM puts "
+        "everything back; after a crash `hyperbox doctor --repair` does.",
+    )
+    add_options(tune)
+    _output(tune)
+    tune.add_argument("--count", type=_count, metavar="N", help="end after N readings")
+    tune.set_defaults(run=_tune)
+    record = verbs.add_parser(
+        "record", help="print the tuner's readings as a trace", description="Changes nothing."
+    )
+    add_options(record)
+    record.add_argument("--count", type=_count, metavar="N", help="end after N readings")
+    record.set_defaults(run=_record)
+    simulate = verbs.add_parser(
+        "simulate",
+        help="show what the policy would have decided on a trace",
+        description="Replays a trace of `psi record` as if every step could be made.",
+    )
+    simulate.add_argument("trace", metavar="TRACE", help="file of JSON lines; - reads the input")
+    add_options(simulate)
+    _output(simulate)
+    simulate.set_defaults(run=_simulate)
+
+
+def _output(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print every decision as a JSON line")
+    parser.add_argument("--all", action="store_true", help="print uneventful readings too")
+
+
+def _tune(arguments: argparse.Namespace) -> int:
+    console = Console()
+    shown = _Printer(console, as_json=arguments.json, everything=arguments.all)
+    with Tuning(options_from(arguments)) as tuning:
+        if not arguments.json:
+            _introduce(console, tuning)
+        try:
+            tuning.run(shown, count=arguments.count)
+        finally:
+            for decision in tuning.close():
+                shown(decision)
+    return ExitCode.PASS
+
+
+def _record(arguments: argparse.Namespace) -> int:
+    options = options_from(arguments)
+    observer = Observer(options.group, options.streaming)
+    start, taken = time.monotonic(), 0
+    try:
+        while arguments.count is None or taken < arguments.count:
+            print(as_line(observer.reading()), flush=True)
+            taken += 1
+            if taken != arguments.count:
+                interval_s = options.rules.interval_s
+                time.sleep(interval_s - (time.monotonic() - start) % interval_s)
+    finally:
+        observer.close()
+    return ExitCode.PASS
+
+
+def _simulate(arguments: argparse.Namespace) -> int:
+    rules = options_from(arguments).rules
+    shown = _Printer(Console(), as_json=arguments.json, everything=arguments.all)
+    readings = parse_trace(_lines(arguments.trace), arguments.trace)
+    for decision in replay(readings, rules, STEPS):
+        shown(decision)
+    return ExitCode.PASS
+
+
+def _lines(name: str) -> Iterator[str]:
+    if name == "-":
+        yield from sys.stdin
+        return
+    try:
+        with Path(name).open(errors="replace") as stream:
+            yield from stream
+    except OSError as error:
+        raise ConfigError(f"cannot read {name}: {error.strerror}") from error
+
+
+class _Printer:
+    """Prints decisions: eventful ones as a line of text, or all of them as JSON."""
+
+    def __init__(self, console: Console, *, as_json: bool, everything: bool) -> None:
+        self._console = console
+        self._json = as_json
+        self._everything = everything
+        self._state = ""
+        self._began_ns: int | None = None
+
+    def __call__(self, decision: Decision) -> None:
+        if self._json:
+            print(json.dumps(decision.as_json()), flush=True)
+            return
+        began_ns = self._began_ns = decision.time_ns if self._began_ns is None else self._began_ns
+        moved = str(decision.state) != self._state
+        self._state = str(decision.state)
+        if not (self._everything or moved or decision.noteworthy):
+            return
+        what = f"{decision.action} {decision.step}" if decision.noteworthy else ""
+        line = Text(f"{(decision.time_ns - began_ns) / 1e9:8.1f} s  {decision.state:<7} ")
+        line.append(f"{what:<24} ", style=_STYLES.get(decision.action, ""))
+        line.append("; ".join((decision.reason, *decision.changes)))
+        self._console.print(line, soft_wrap=True)
+
+
+def _introduce(console: Console, tuning: Tuning) -> None:
+    status = tuning.status()
+    if status.dry_run:
+        console.print("dry run: nothing is changed", style="yellow")
+    for step in status.steps:
+        console.print(_introduced(step), soft_wrap=True)
+
+
+def _introduced(step: StepView) -> Text:
+    if step.unavailable:
+        return Text(f"  not {step.name}: {step.unavailable}", style="dim")
+    return Text(f"  {step.name}: {step.title}")
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise ConfigError(f"--count {text!r} is not a number of readings", hint="give 1 or more")
+    return int(text)

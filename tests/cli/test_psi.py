@@ -1,0 +1,118 @@
+"""The psi verb: now, tuned dry, recorded, replayed; bad usage is one line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from hyperbox.cli.main import main
+from hyperbox.cli.psi import bars
+from hyperbox.errors import ExitCode
+from hyperbox.linux.pressure import PROC_PRESSURE
+
+has_pressure = pytest.mark.skipif(
+    not (PROC_PRESSURE / "memory").exists(), reason="this kernel has no pressure files"
+)
+
+
+def test_bars_show_every_height_and_the_newest_last() -> None:
+    assert bars((0, 1, 13, 50, 87.4, 87.6, 100), width=9) == "  ·▁▂▅▇██"
+    assert bars((100, 0, 100), width=2) == "·█"
+
+
+@has_pressure
+def test_now_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["psi", "--json"]) == ExitCode.PASS
+    said = json.loads(capsys.readouterr().out)
+    assert {"some_cpu_us", "some_memory_us", "full_memory_us"} <= said.keys()
+
+
+@has_pressure
+def test_now_as_a_table_says_which_resource_is_missing(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["psi"]) == ExitCode.PASS
+    out = capsys.readouterr().out
+    assert "memory" in out
+    assert ("irq pressure: not given" in out) is not (PROC_PRESSURE / "irq").exists()
+
+
+def test_cgroup_is_read_instead(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = "avg10=0.00 avg60=0.00 avg300=0.00 total=4711"
+    for name in ("cpu", "memory", "io"):
+        (tmp_path / f"{name}.pressure").write_text(f"some {line}\nfull {line}\n")
+    assert main(["psi", "--json", "--cgroup", str(tmp_path)]) == ExitCode.PASS
+    assert json.loads(capsys.readouterr().out)["some_memory_us"] == 4711
+
+
+@has_pressure
+def test_recorded_trace_replays(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["psi", "record", "--interval", "1", "--count", "2"]) == ExitCode.PASS
+    trace = tmp_path / "trace.jsonl"
+    trace.write_text(capsys.readouterr().out)
+    assert main(["psi", "simulate", str(trace), "--json"]) == ExitCode.PASS
+    decisions = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [decision["action"] for decision in decisions] == ["nothing", "nothing"]
+
+
+def test_replay_shows_what_would_be_done(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    second = 1_000_000_000
+    lines = [
+        json.dumps(
+            {
+                "time_ns": (1 + 5 * n) * second,
+                "memory_some_us": 4_500_000 * n,
+                "memory_full_us": 0,
+                "io_some_us": 0,
+            }
+        )
+        for n in range(8)
+    ]
+    trace = tmp_path / "trace.jsonl"
+    trace.write_text("\n".join(lines))
+    assert main(["psi", "simulate", str(trace)]) == ExitCode.PASS
+    out = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in out] == ["0.0", "10.0", "25.0", "30.0"]
+    assert "apply page-cache" in out[1]
+    assert "score 90.0 above 80 for 2 readings" in out[1]
+
+
+@has_pressure
+def test_dry_run_says_what_it_cannot_do_and_changes_nothing(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    swaps = Path("/proc/swaps").read_text()
+    assert main(["psi", "tune", "--dry-run", "--count", "1"]) == ExitCode.PASS
+    out = capsys.readouterr().out
+    assert out.startswith("dry run: nothing is changed\n")
+    assert "not page-cache: no cgroup is named as streaming" in out
+    assert Path("/proc/swaps").read_text() == swaps
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["psi", "--interval", "0"], "--interval '0' is not a time"),
+        (["psi", "--cgroup", "/nonexistent"], "no directory /nonexistent"),
+        (["psi", "tune", "--swappiness", "10"], "--swappiness cannot be '10'"),
+        (["psi", "tune", "--count", "0"], "--count '0'"),
+        (["psi", "tune", "--config", "/nonexistent.toml"], "cannot read /nonexistent.toml"),
+        (["psi", "simulate", "/nonexistent"], "cannot read /nonexistent"),
+        (["psi", "simulate"], "required: TRACE"),
+        (["psi", "tine"], "invalid choice: 'tine'"),
+    ],
+)
+def test_bad_usage(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == ExitCode.BAD_USAGE
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert message in said.err.splitlines()[0]
+
+
+def test_wrong_trace_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    trace = tmp_path / "trace.jsonl"
+    trace.write_text('{"time_ns": 1}\n')
+    assert main(["psi", "simulate", str(trace)]) == ExitCode.BAD_USAGE
+    assert f"{trace}, line 1" in capsys.readouterr().err
