@@ -68,7 +68,9 @@ def null_block_device(name: str, *, size_mib: int, latency_ns: int) -> Iterator[
 
 
 def _undo(change: Change) -> Outcome:
-    with mounted("configfs", _CONFIGFS) as top:
+    with contextlib.ExitStack() as stack:
+        found = mounts("configfs")
+        top = found[0].point if found else stack.enter_context(mounted("configfs", _CONFIGFS))
         item = top / "nullb" / change.subject
         if not item.exists():
             return Outcome.NOTHING

@@ -99,7 +99,7 @@ def _traced(body: Callable[[], object], line: int, report: int = -1, often: int 
         os._exit(status)
 
 
-def everything() -> None:
+def everything(innermost: Callable[[], object] = lambda: None) -> None:
     """Make a change of every kind, some twice, and undo them in order."""
     name = f"hyperbox-crash-{os.getpid()}"
     with contextlib.ExitStack() as stack:
@@ -119,19 +119,19 @@ def everything() -> None:
         with KnobChange(sysctl("vm.watermark_scale_factor")) as knob:
             for value in (20, 40, 10, 30):
                 knob.apply(value)
+            innermost()
 
 
 def machine() -> dict[str, object]:
     """Give everything that the kinds of change may change."""
     root = cgroup_root()
-    zram = sorted(path.name for path in Path("/sys/class/block").glob("zram*"))
+    disks = sorted(path.name for path in Path("/sys/class/block").iterdir())
     return {
         **{name: read_knob(sysctl(name)) for name in SYSCTLS},
         "controllers": read_knob(root / "cgroup.subtree_control"),
         "cgroups": sorted(path.name for path in root.iterdir() if path.is_dir()),
         "swap": [area.path for area in swap_areas()],
-        "zram": zram,
-        "null_blk": sorted(path.name for path in Path("/sys/class/block").glob("*crash*")),
+        "disks": disks,
         "configfs": [str(found.point) for found in mounts("configfs")],
         "journals": sorted(path.name for path in journal.state_directory().glob("*.jsonl")),
     }
@@ -147,9 +147,25 @@ def _repair_once() -> None:
     repair.repair(KINDS)
 
 
+def leave() -> None:
+    """Leave everything changed, by a killed child; print how it was before."""
+    before = machine()
+    child = os.fork()
+    if child == 0:
+        everything(lambda: os.kill(os.getpid(), signal.SIGKILL))
+    os.waitpid(child, 0)
+    print(json.dumps({"before": before, "left": machine()}))
+
+
 def main() -> None:
-    """Kill at random points, their number and the seed given; print what was found as JSON."""
-    times, seed = int(sys.argv[1]), int(sys.argv[2])
+    """Do what the arguments say; ``kill N SEED`` kills at N points and prints what was found."""
+    if sys.argv[1] == "leave":
+        leave()
+        return
+    if sys.argv[1] == "look":
+        print(json.dumps(machine()))
+        return
+    times, seed = map(int, sys.argv[2:4])
     random.seed(seed)
     points = points_of(everything)
     before = machine()  # modules are loaded, nothing else is left
