@@ -11,7 +11,7 @@ Numbers for `Verdict.details`, all on the scale that is decided (log ratio or un
 ``lag1``, ``p_lag1``
     correlation of ranks of successive blocks; p is one-sided, for positive correlation
 ``outliers``
-    blocks further than `FAR` spreads from the median; they are kept
+    blocks further than `far(n)` spreads from the median; they are kept
 ``warm_up``
     how many blocks at the start are such outliers
 ``asymmetry``
@@ -44,13 +44,10 @@ from hyperbox.harness.verdicts.statistics import LOOKS, Kind, Matrix, points
 from hyperbox.harness.verdicts.targets import Target
 from hyperbox.harness.verdicts.wording import number
 
-__all__ = ["FAR", "REMARKABLE", "UNDERPOWERED", "Diagnosis", "diagnose", "warm_up_length"]
+__all__ = ["REMARKABLE", "UNDERPOWERED", "Diagnosis", "diagnose", "far", "warm_up_length"]
 
 REMARKABLE = 0.01
 """A diagnostic test with a smaller p makes a remark."""
-
-FAR = 5.0
-"""Spreads from the median beyond which a block is an outlier."""
 
 UNDERPOWERED = "underpowered"
 """First word of the remark of a gate with less than 80 % power."""
@@ -86,6 +83,15 @@ def diagnose(
     return Diagnosis(finite, tuple(_remarks(finite, len(blocks))))
 
 
+def far(n: int) -> float:
+    """Give the spreads from the median beyond which one of `n` blocks is an outlier.
+
+    Of few values the spread is ill known: 8 spreads of 8 values, 5.75 of 32, so that at
+    most one in a hundred normal samples has an outlier.
+    """
+    return 5 + 24 / n
+
+
 def warm_up_length(values: Sequence[float]) -> int:
     """Give how many values at the start are far from what the rest agree on.
 
@@ -99,7 +105,7 @@ def warm_up_length(values: Sequence[float]) -> int:
         return 0
     centre, spread = float(np.median(settled)), float(spread_of(settled))
     for place, value in enumerate(vector[: vector.size // 2]):
-        if abs(value - centre) <= FAR * spread:
+        if abs(value - centre) <= far(settled.size) * spread:
             return place
     return vector.size // 2
 
@@ -148,9 +154,9 @@ def _asymmetry(values: Matrix, spread: float) -> dict[str, float]:
 def _outliers(values: Matrix, spread: float) -> dict[str, float]:
     if spread <= 0:
         return {"outliers": 0.0, "warm_up": 0.0}
-    far = np.abs(values - np.median(values)) > FAR * spread
-    warm_up = int(np.argmin(far)) if not far.all() else 0
-    return {"outliers": float(np.count_nonzero(far)), "warm_up": float(warm_up)}
+    beyond = np.abs(values - np.median(values)) > far(values.size) * spread
+    warm_up = int(np.argmin(beyond)) if not beyond.all() else 0
+    return {"outliers": float(np.count_nonzero(beyond)), "warm_up": float(warm_up)}
 
 
 def _power(gate: Gate, target: Target, spread: float, blocks: int) -> dict[str, float]:

@@ -51,7 +51,7 @@ from hyperbox.harness.verdicts.targets import Target, checked_metric, limit_of, 
 from hyperbox.harness.verdicts.telling import Told
 from hyperbox.harness.verdicts.wording import with_unit
 
-__all__ = ["broken", "decide", "exit_code", "limit_of", "settled", "skipped"]
+__all__ = ["broken", "decide", "exit_code", "settled", "skipped"]
 
 _OUTCOMES = {1: Outcome.PASS, -1: Outcome.FAIL, 0: Outcome.INCONCLUSIVE}
 

@@ -22,7 +22,8 @@ from hyperbox.harness.model import (
     Sample,
     Verdict,
 )
-from hyperbox.harness.verdicts.gates import broken, decide, exit_code, limit_of, settled, skipped
+from hyperbox.harness.verdicts.gates import broken, decide, exit_code, settled, skipped
+from hyperbox.harness.verdicts.targets import limit_of
 from hyperbox.harness.verdicts.wording import EXCEEDS_BAND
 
 KERNEL = "6.12"

@@ -1,0 +1,130 @@
+"""One verdict on a release from the verdicts of its whole matrix. Pure.
+
+PASS is an intersection-union test: every decided cell must PASS by itself. A release that
+misses a target then passes only if that very cell errs, so no correction is needed
+(Berger 1982). FAIL says that some target is missed, so with 40 cells there are 40 chances
+to err: it is controlled family-wise by Holm's step-down of Bonferroni's bound, which
+holds however the cells depend on each other. In between the release is INCONCLUSIVE:
+cells FAIL one by one, but too weakly for the number of cells; more blocks settle that.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from hyperbox.harness.model import Lane, Outcome, Verdict
+from hyperbox.harness.verdicts.statistics import ALPHA, LOOK_ALPHA, LOOKS
+
+__all__ = ["CellFinding", "ReleaseVerdict", "blocks_needed", "holm", "release"]
+
+
+@dataclass(frozen=True)
+class CellFinding:
+    """One gate on one kernel as part of the family.
+
+    `p` is the p-value of "the target is missed" over all looks (1 unless the cell's
+    outcome is FAIL), `adjusted_p` Holm's adjustment of it for the whole family.
+    """
+
+    gate: str
+    kernel: str
+    lane: Lane
+    outcome: Outcome
+    p: float
+    adjusted_p: float
+
+    @property
+    def fails_release(self) -> bool:
+        """Whether this cell alone makes the release FAIL."""
+        return self.adjusted_p <= ALPHA
+
+
+@dataclass(frozen=True)
+class ReleaseVerdict:
+    """What the whole matrix says. `skipped` counts the cells that answer nothing."""
+
+    outcome: Outcome
+    reason: str
+    findings: tuple[CellFinding, ...]
+    skipped: int
+
+    @property
+    def failing(self) -> tuple[CellFinding, ...]:
+        """The cells that make the release FAIL, strongest evidence first."""
+        failing = [finding for finding in self.findings if finding.fails_release]
+        return tuple(sorted(failing, key=lambda finding: finding.adjusted_p))
+
+
+def release(verdicts: Iterable[Verdict]) -> ReleaseVerdict:
+    """Give the verdict on a release.
+
+    A SKIP is no part of the family: the gate of the fallback must stand in for it. An
+    ERROR is part of it and keeps the release from passing.
+    """
+    given = tuple(verdicts)
+    family = [verdict for verdict in given if verdict.outcome is not Outcome.SKIP]
+    raw = [_p_missed(verdict) for verdict in family]
+    findings = tuple(
+        CellFinding(cell.gate, cell.kernel, cell.lane, cell.outcome, p, adjusted)
+        for cell, p, adjusted in zip(family, raw, holm(raw), strict=True)
+    )
+    outcome, reason = _decided(findings)
+    return ReleaseVerdict(outcome, reason, findings, len(given) - len(family))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Give Holm's adjusted p-values in the order given (Holm 1979)."""
+    order = sorted(range(len(p_values)), key=lambda place: p_values[place])
+    adjusted = [0.0] * len(p_values)
+    largest = 0.0
+    for rank, place in enumerate(order):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[place]))
+        adjusted[place] = largest
+    return adjusted
+
+
+def blocks_needed(family: int) -> int | None:
+    """Give the smallest look at which one cell of `family` can FAIL the release.
+
+    None if even the last look could not.
+    """
+    least = math.log2(max(1, family) / LOOK_ALPHA)
+    return next((look for look in LOOKS if look >= least), None)
+
+
+def _p_missed(verdict: Verdict) -> float:
+    """Give the p-value of a miss; a count that fails is certain, and has none."""
+    if verdict.outcome is not Outcome.FAIL:
+        return 1.0
+    return verdict.details.get("p_missed_all_looks", 0.0)
+
+
+def _decided(findings: Sequence[CellFinding]) -> tuple[Outcome, str]:
+    outcomes = [finding.outcome for finding in findings]
+    total, passed, failed = (
+        len(outcomes),
+        outcomes.count(Outcome.PASS),
+        outcomes.count(Outcome.FAIL),
+    )
+    errors = outcomes.count(Outcome.ERROR)
+    proven = sum(1 for finding in findings if finding.fails_release)
+    if proven:
+        return Outcome.FAIL, (
+            f"{proven} of {total} verdicts fail, with at most {100 * ALPHA:g} % "
+            "risk of any wrong one among them"
+        )
+    if errors or not total:
+        what = f"{errors} of {total} verdicts broke" if total else "nothing was measured"
+        return Outcome.ERROR, f"{what}: the release is not judged"
+    if passed == total:
+        return Outcome.PASS, f"all {total} verdicts pass"
+    if failed:
+        look = blocks_needed(total)
+        more = f"measure them with {look} blocks or more" if look else "measure fewer gates at once"
+        return Outcome.INCONCLUSIVE, (
+            f"{failed} of {total} verdicts fail one by one, too weakly for a family of {total}; "
+            f"{more}"
+        )
+    return Outcome.INCONCLUSIVE, f"{total - passed} of {total} verdicts are inconclusive"

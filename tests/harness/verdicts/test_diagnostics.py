@@ -1,0 +1,162 @@
+"""Diagnostics find what was planted, and rarely what was not."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import kendalltau, mannwhitneyu
+
+from hyperbox.harness.model import Gate, Lane, Metric, Rule
+from hyperbox.harness.verdicts.blocks import DecidedBlock
+from hyperbox.harness.verdicts.diagnostics import UNDERPOWERED, Diagnosis, diagnose, warm_up_length
+from hyperbox.harness.verdicts.power import detectable, power
+from hyperbox.harness.verdicts.sequential import first_decisions
+from hyperbox.harness.verdicts.statistics import LOOKS, Kind
+from hyperbox.harness.verdicts.targets import ONE_LIMIT, SIGN_LIMIT, Target, target_of
+
+METRIC = Metric("cost", "Cost", "us", "lower")
+PAIRED = Gate("g.g", "G", "t", "g.e", "cost", Rule.NON_INFERIOR, 0.02, "on", "off")
+LEVEL = Gate("g.l", "G", "t", "g.e", "cost", Rule.AT_MOST, 75.0, "on")
+
+
+def diagnosed(
+    values: Sequence[float], gate: Gate = PAIRED, first: Sequence[bool] = (), planned: int = 8
+) -> Diagnosis:
+    order = first or [place % 2 == 0 for place in range(len(values))]
+    blocks = [DecidedBlock(n, v, f) for n, (v, f) in enumerate(zip(values, order, strict=True))]
+    return diagnose(gate, blocks, target_of(gate, METRIC, Lane.KVM), planned)
+
+
+def noise(n: int, seed: int = 3, spread: float = 0.002) -> list[float]:
+    return [float(v) for v in np.random.default_rng(seed).normal(0, spread, n)]
+
+
+def words(found: Diagnosis) -> str:
+    return "; ".join(found.remarks)
+
+
+def test_quiet_blocks_have_numbers_and_no_remarks() -> None:
+    found = diagnosed(noise(32))
+    assert found.remarks == ()
+    assert found.details["spread"] == pytest.approx(0.002, rel=0.5)
+    assert found.details["power"] > 0.99
+    assert found.details["distance"] == pytest.approx(math.log(1.02))
+
+
+def test_order_effect() -> None:
+    first = [place % 3 != 0 for place in range(20)]
+    values = [v + (0.02 if f else 0.0) for v, f in zip(noise(20), first, strict=True)]
+    found = diagnosed(values, first=first)
+    assert "order effect" in words(found)
+    assert found.details["order_effect"] == pytest.approx(0.02, abs=0.003)
+
+
+def test_drift_and_likeness_of_neighbours() -> None:
+    rising = [v + 0.001 * place for place, v in enumerate(noise(20))]
+    assert "drift: blocks rise over the run" in words(diagnosed(rising))
+    waves = [v + 0.02 * math.sin(place / 3) for place, v in enumerate(noise(32))]
+    assert "resemble their predecessors" in words(diagnosed(waves))
+
+
+def test_outliers_and_warm_up() -> None:
+    assert "2 of 20 blocks lie far off" in words(diagnosed([*noise(9), 0.1, *noise(9, 4), -0.2]))
+    found = diagnosed([0.3, 0.2, *noise(18)])
+    assert found.details["warm_up"] == 2
+    assert "warm-up: the first 2" in words(found)
+
+
+def test_asymmetry() -> None:
+    rng = np.random.default_rng(5)
+    values = rng.normal(0, 0.001, 32) + 0.05 * (np.arange(32) % 3 == 0)
+    assert "asymmetric" in words(diagnosed(values.tolist()))
+
+
+def test_underpowered() -> None:
+    found = diagnosed(noise(8, spread=0.05))
+    assert found.details["power"] < 0.5
+    assert UNDERPOWERED in words(found)
+    assert UNDERPOWERED not in words(diagnosed(noise(8, spread=0.05), planned=32)) or (
+        diagnosed(noise(8, spread=0.05), planned=32).details["power"] > found.details["power"]
+    )
+
+
+def test_too_few_blocks_say_nothing() -> None:
+    assert diagnosed(noise(7)) == Diagnosis({}, ())
+
+
+def test_levels_have_no_order_effect() -> None:
+    found = diagnosed([v + 60 for v in noise(8)], LEVEL)
+    assert "p_order" not in found.details
+    assert found.details["distance"] == 7.5
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.sampled_from((0.0, 0.0, 1.0, -0.5, 1e-300, 1e300)), min_size=8, max_size=32))
+def test_any_values_give_finite_numbers(values: list[float]) -> None:
+    assert all(math.isfinite(value) for value in diagnosed(values).details.values())
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.integers(-(10**6), 10**6).map(float), min_size=8, max_size=32, unique=True))
+def test_tests_match_scipy(values: list[float]) -> None:
+    details = diagnosed(values).details
+    assert details["drift"] == pytest.approx(kendalltau(values, range(len(values))).statistic)
+    expected = mannwhitneyu(values[::2], values[1::2], method="asymptotic", use_continuity=True)
+    assert details["p_order"] == pytest.approx(expected.pvalue, rel=1e-6)
+
+
+def test_sound_blocks_rarely_get_a_remark() -> None:
+    rng = np.random.default_rng(11)
+    told = [
+        diagnosed(rng.normal(0, 0.001, 20).tolist(), first=(rng.random(20) < 0.5).tolist())
+        for _ in range(400)
+    ]
+    for name in ("p_order", "p_drift", "p_lag1"):
+        assert sum(found.details[name] < 0.01 for found in told) <= 12
+    assert sum("asymmetric" in words(found) for found in told) <= 8
+
+
+@pytest.mark.parametrize(
+    ("values", "length"),
+    [
+        ([9.0, 5.0, *[1.0, 1.1, 0.9, 1.0] * 4], 2),
+        ([1.0, 1.1, 0.9, 1.0] * 4, 0),
+        ([1.0] * 8, 0),
+        ([9.0] * 4 + [1.0] * 4, 4),
+        ([5.0], 0),
+        ([], 0),
+    ],
+)
+def test_warm_up_of_a_pilot(values: list[float], length: int) -> None:
+    assert warm_up_length(values) == length
+
+
+@pytest.mark.parametrize("kind", Kind)
+@pytest.mark.parametrize("resolution", [None, 0.0])
+def test_power_tables_are_what_the_looks_do(kind: Kind, resolution: float | None) -> None:
+    alphas = SIGN_LIMIT if kind is Kind.SIGN else ONE_LIMIT
+    target = Target(low=0.0, high=None, kind=kind, resolution=resolution, alphas=alphas)
+    values = np.random.default_rng(2).standard_normal((4000, 32))
+    for blocks in LOOKS:
+        for distance in (0.5, 1.0, 1.75):
+            side = first_decisions(values[:, :blocks] + distance, target).side
+            assert power(distance, 1.0, blocks, target) == pytest.approx(
+                np.mean(side == 1), abs=0.03
+            )
+
+
+def test_power_at_the_edges() -> None:
+    target = Target(low=0.0, high=None, resolution=0.001)
+    assert power(0.0005, 0.0, 8, target) == 0.0
+    assert power(0.005, 0.0, 8, target) == 1.0
+    assert power(1.0, 1.0, 7, target) == 0.0
+    assert detectable(1.0, 7, target) is None
+    assert detectable(0.0, 8, target) == 0.001
+    smallest = detectable(1.0, 8, target)
+    assert smallest is not None
+    assert power(smallest, 1.0, 8, target) == pytest.approx(0.8)

@@ -1,0 +1,102 @@
+"""The release: who may fail it, who may pass it, and how often it errs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hyperbox.harness.model import Lane, Outcome, Verdict
+from hyperbox.harness.verdicts.release import blocks_needed, holm, release
+from hyperbox.harness.verdicts.sequential import first_decisions, through_all_looks
+from hyperbox.harness.verdicts.statistics import ALPHA
+from hyperbox.harness.verdicts.targets import Target
+
+PASS, FAIL, OPEN = Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE
+SKIP, ERROR = Outcome.SKIP, Outcome.ERROR
+
+
+def cell(outcome: Outcome, p: float | None = None, kernel: str = "6.12") -> Verdict:
+    details = {} if p is None else {"p_missed_all_looks": p}
+    return Verdict("psi.gate", kernel, Lane.EXACT, outcome, "because", n=8, details=details)
+
+
+# p.adjust(..., "holm") of R 4.2.2
+@pytest.mark.parametrize(
+    ("raw", "adjusted"),
+    [
+        ([0.01, 0.04, 0.03, 0.005, 0.02], [0.04, 0.06, 0.06, 0.025, 0.06]),
+        (
+            [0.001, 0.0156, 0.0004, 0.9, 1, 0.02, 0.0062],
+            [0.0060, 0.0624, 0.0028, 1, 1, 0.0624, 0.0310],
+        ),
+        ([], []),
+    ],
+)
+def test_holm_matches_r(raw: list[float], adjusted: list[float]) -> None:
+    assert holm(raw) == pytest.approx(adjusted)
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=30), st.randoms())
+def test_holm_follows_its_p_values_around(raw: list[float], dice: object) -> None:
+    adjusted = holm(raw)
+    assert all(p <= q <= min(1.0, p * len(raw)) + 1e-12 for p, q in zip(raw, adjusted, strict=True))
+    order = sorted(range(len(raw)), key=lambda place: (raw[place], place), reverse=True)
+    assert holm([raw[place] for place in order]) == [adjusted[place] for place in order]
+
+
+@pytest.mark.parametrize(
+    ("cells", "outcome", "words"),
+    [
+        ([cell(PASS)] * 40, PASS, "all 40 verdicts pass"),
+        ([cell(PASS), cell(SKIP)], PASS, "all 1 verdicts pass"),
+        ([cell(PASS), cell(OPEN)], OPEN, "1 of 2 verdicts are inconclusive"),
+        ([cell(FAIL, 0.0156)], FAIL, "1 of 1 verdicts fail"),
+        ([*[cell(PASS)] * 39, cell(FAIL, 0.0156)], OPEN, "measure them with 20 blocks or more"),
+        ([*[cell(PASS)] * 39, cell(FAIL, 0.0006)], FAIL, "1 of 40"),
+        ([*[cell(PASS)] * 39, cell(FAIL)], FAIL, "1 of 40"),
+        ([cell(PASS), cell(ERROR)], ERROR, "1 of 2 verdicts broke"),
+        ([cell(FAIL, 0.001), cell(ERROR)], FAIL, "1 of 2"),
+        ([cell(SKIP)], ERROR, "nothing was measured"),
+        ([], ERROR, "nothing was measured"),
+    ],
+)
+def test_release(cells: list[Verdict], outcome: Outcome, words: str) -> None:
+    found = release(cells)
+    assert found.outcome is outcome
+    assert words in found.reason
+    assert found.skipped == sum(1 for verdict in cells if verdict.outcome is SKIP)
+
+
+def test_who_failed_comes_strongest_first() -> None:
+    found = release([cell(FAIL, 0.002, "5.10"), cell(PASS), cell(FAIL, 1e-6, "7.3")])
+    assert [finding.kernel for finding in found.failing] == ["7.3", "5.10"]
+
+
+def test_only_a_failed_cell_can_fail_the_release() -> None:
+    """A PASS stands by its first look, whatever later blocks would have said."""
+    assert release([cell(PASS, 1e-9), cell(OPEN, 1e-9)]).outcome is OPEN
+
+
+@pytest.mark.parametrize(("family", "look"), [(1, 8), (2, 12), (25, 12), (26, 20), (5000, 20)])
+def test_blocks_needed(family: int, look: int) -> None:
+    assert blocks_needed(family) == look
+
+
+def test_releases_at_the_boundary_fail_rarely() -> None:
+    """40 cells, each exactly at its limit: 51 % would fail uncorrected."""
+    rng = np.random.default_rng(7)
+    target = Target(low=0.0, high=None)
+    releases, wrong, uncorrected = 150, 0, 0
+    for _ in range(releases):
+        values = rng.standard_normal((40, 32))
+        sides = first_decisions(values, target).side
+        found = release(
+            cell(FAIL, through_all_looks(list(row), target)[1]) if side < 0 else cell(OPEN)
+            for row, side in zip(values, sides, strict=True)
+        )
+        wrong += found.outcome is FAIL
+        uncorrected += bool((sides < 0).any())
+    assert wrong / releases <= 2 * ALPHA
+    assert uncorrected / releases > 0.3
