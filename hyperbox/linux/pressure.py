@@ -3,7 +3,8 @@
 Follows Documentation/accounting/psi.rst (Linux 4.20; triggers 5.2; ``full`` of cpu 5.13;
 ``irq`` 6.1). ``total`` is brought up to date by every read, the averages every two
 seconds. A file can be absent (ENOENT) or there and switched off (EOPNOTSUPP, on
-reading): both are a `PressureMissing` with the reason.
+reading): both are a `PressureMissing` with the reason, as far as the kernel's command line,
+its configuration and the cgroup's own switch (``cgroup.pressure``, 6.1) tell it.
 """
 
 from __future__ import annotations
@@ -32,10 +33,12 @@ __all__ = [
     "cgroup_files",
     "parse_pressure",
     "system_files",
+    "why_missing",
 ]
 
 PROC_PRESSURE = Path("/proc/pressure")
 _KINDS = ("some", "full")
+_OFF = ("0", "n", "no", "off", "f", "false")  # what the kernel's kstrtobool() takes, and more
 _LONGEST = 512  # bytes; two lines of at most about 100
 
 
@@ -272,19 +275,57 @@ def _open_all(wanted: Sequence[tuple[Resource, Path]]) -> tuple[PressureFile, ..
     return tuple(opened)
 
 
+def why_missing(command_line: str, config: str, switch: str) -> tuple[Missing, str]:
+    """Say why there is no pressure, from what the kernel shows of itself; empty if unknown.
+
+    Parameters
+    ----------
+    command_line
+        ``/proc/cmdline``; the last ``psi=`` counts.
+    config
+        The kernel's configuration; may be empty.
+    switch
+        What the cgroup's ``cgroup.pressure`` reads; empty where there is none.
+    """
+    said = [word for word in command_line.split() if word.startswith("psi=")]
+    if said and said[-1].removeprefix("psi=").lower() in _OFF:
+        return Missing.DISABLED, f"switched off by {said[-1]} on the kernel's command line"
+    if "# CONFIG_PSI is not set" in config.splitlines():
+        return Missing.ABSENT, "the kernel was built without CONFIG_PSI"
+    if "CONFIG_PSI_DEFAULT_DISABLED=y" in config.splitlines() and not said:
+        return Missing.DISABLED, "off unless the kernel is booted with psi=1"
+    if switch == "0":
+        return Missing.DISABLED, "switched off in this cgroup: its cgroup.pressure is 0"
+    return Missing.ABSENT, ""
+
+
 def _explained(error: OSError, path: Path) -> PressureMissing | WorkloadError:
-    if error.errno == errno.ENOENT:
-        return PressureMissing(
-            f"{path} is absent: this kernel has no such pressure or was booted with psi=0",
-            why=Missing.ABSENT,
-            hint="boot a kernel with CONFIG_PSI=y and psi=1",
-        )
-    if error.errno == errno.EOPNOTSUPP:
-        return PressureMissing(
-            f"{path} is there but pressure is switched off",
-            why=Missing.DISABLED,
-            hint="boot with psi=1; for a cgroup also write 1 to its cgroup.pressure",
-        )
+    if error.errno in (errno.ENOENT, errno.EOPNOTSUPP):
+        return _missing(path, there=error.errno == errno.EOPNOTSUPP)
     if error.errno == errno.ENODEV:
         return WorkloadError(f"{path}: its cgroup is gone")
     return WorkloadError(f"{path}: {error.strerror or error}")
+
+
+def _missing(path: Path, *, there: bool) -> PressureMissing:
+    config = _text(Path("/boot", f"config-{os.uname().release}"))
+    why, reason = why_missing(
+        _text(Path("/proc/cmdline")), config, _text(path.parent / "cgroup.pressure").strip()
+    )
+    hint = "boot a kernel with CONFIG_PSI=y and psi=1"
+    if reason:
+        return PressureMissing(f"pressure is unavailable: {reason}", why=why, hint=hint)
+    if there:
+        return PressureMissing(
+            f"{path} is there but pressure is switched off", why=Missing.DISABLED, hint=hint
+        )
+    return PressureMissing(
+        f"{path} is absent: this kernel has no such pressure", why=Missing.ABSENT, hint=hint
+    )
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace")
+    except OSError:
+        return ""

@@ -25,6 +25,7 @@ from hyperbox.linux.pressure import (
     cgroup_files,
     parse_pressure,
     system_files,
+    why_missing,
 )
 from hyperbox.processes import spawn, stop
 
@@ -99,6 +100,26 @@ def test_switched_off_file_is_told_apart(tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(PressureMissing, match="switched off") as caught:
         system_files(tmp_path)
     assert caught.value.why is Missing.DISABLED
+
+
+@pytest.mark.parametrize(
+    ("command_line", "config", "switch", "why", "reason"),
+    [
+        ("quiet psi=0", "", "", Missing.DISABLED, "psi=0 on the kernel's command line"),
+        ("psi=1 psi=off", "", "", Missing.DISABLED, "psi=off on the kernel's"),
+        ("psi=0 psi=1", "# CONFIG_PSI is not set\n", "", Missing.ABSENT, "without CONFIG_PSI"),
+        ("", "CONFIG_PSI=y\nCONFIG_PSI_DEFAULT_DISABLED=y", "", Missing.DISABLED, "psi=1"),
+        ("psi=1", "CONFIG_PSI_DEFAULT_DISABLED=y", "0", Missing.DISABLED, "cgroup.pressure is 0"),
+        ("psi=1 nopsi=0", "CONFIG_PSI=y", "1", Missing.ABSENT, ""),
+    ],
+)
+def test_reason_of_missing_pressure(
+    command_line: str, config: str, switch: str, why: Missing, reason: str
+) -> None:
+    found = why_missing(command_line, config, switch)
+    assert found[0] is why
+    assert reason in found[1]
+    assert bool(found[1]) is bool(reason)
 
 
 def test_irq_is_optional_and_the_others_are_not(tmp_path: Path) -> None:
