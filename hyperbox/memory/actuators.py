@@ -164,20 +164,25 @@ def put_back(changes: list[KnobChange]) -> tuple[str, ...]:
     return tuple(done)
 
 
-def page_cluster(value: int = 0) -> KnobActuator:
+def page_cluster(
+    name: str = "page-cluster", *, only_if: Callable[[], bool] | None = None
+) -> KnobActuator:
     """Read single pages back from swap: what lies beside a page on swap is seldom wanted.
 
-    Follows Documentation/admin-guide/sysctl/vm.rst. Read-around costs a slow disk little and
-    memory much: at pressure each page too many pushes a wanted one out.
+    Follows Documentation/admin-guide/sysctl/vm.rst. Reading around saves a hard disk some
+    seeks, and costs memory: at pressure each page too many pushes a wanted one out.
+    `only_if` says whether it makes sense here.
     """
 
     def wanted() -> Sequence[tuple[Path, str]]:
         path = sysctl("vm.page-cluster")
-        if int(read_knob(path)) <= value:
-            raise KernelFeatureMissing(f"vm.page-cluster is {value} or less already")
-        return [(path, str(value))]
+        if only_if is not None and not only_if():
+            raise KernelFeatureMissing("no fast swap: whether it pays has to be tried")
+        if read_knob(path) == "0":
+            raise KernelFeatureMissing("vm.page-cluster is 0 already")
+        return [(path, "0")]
 
-    return KnobActuator("page-cluster", "read single pages back from swap", wanted)
+    return KnobActuator(name, "read single pages back from swap", wanted)
 
 
 def swappiness(value: int, has_fast_swap: Callable[[], bool]) -> KnobActuator:

@@ -22,7 +22,11 @@ from hyperbox.memory.swap import Tuner, TunerStatus
 __all__ = ["FAST_SWAPS", "STEPS", "TunerOptions", "Tuning", "actuators"]
 
 FAST_SWAPS = ("auto", "zram", "zswap", "none")
-"""What may be prepared; ``auto`` is zram, and zswap where there is no zram."""
+"""What may be prepared.
+
+``auto`` is zswap in front of disk swap where the kernel has it, else zram: zswap keeps the
+least wanted pages on the disk whatever came first, and each cgroup pays for what it stores.
+"""
 
 STEPS = ("page-cache", "page-cluster", "swappiness", "memory-high-1", "memory-high-2", "damon")
 """Names of the steps in the order in which they are tried: what costs others least first."""
@@ -60,12 +64,14 @@ class TunerOptions:
 def actuators(options: TunerOptions) -> tuple[list[Actuator], list[Actuator]]:
     """Give the steps and the preparations."""
     size = None if options.zram_mib is None else options.zram_mib << 20
-    rungs: dict[str, Actuator] = {"zram": ZramActuator(size), "zswap": ZswapActuator()}
+    rungs: dict[str, Actuator] = {"zswap": ZswapActuator(), "zram": ZramActuator(size)}
     if options.fast_swap in rungs:
         rungs = {options.fast_swap: rungs[options.fast_swap]}
     title = "swap to compressed memory before the disk, ahead of need"
     ladder = FirstOf("fast-swap", title, tuple(rungs.values()))
-    ahead: list[Actuator] = [] if options.fast_swap == "none" else [ladder]
+    # With fast swap there is no seek to save: measured, it is worth 6 points on 7.3.
+    single = page_cluster("page-cluster-ahead", only_if=has_fast_swap)
+    ahead: list[Actuator] = [] if options.fast_swap == "none" else [ladder, single]
     steps: list[Actuator] = [
         PageCacheActuator(options.streaming),
         page_cluster(),
