@@ -88,7 +88,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--fast-swap",
         choices=FAST_SWAPS,
         default=argparse.SUPPRESS,
-        help="compressed swap prepared ahead of need (default auto: zswap before a disk, else zram)",
+        help="compressed swap ahead of need (default auto: zswap before a disk, else zram)",
     )
     for number in _NUMBERS:
         parser.add_argument(
