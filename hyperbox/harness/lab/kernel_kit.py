@@ -314,7 +314,7 @@ def _cached_or_built(
             remarks.append("the cached kit was corrupted; built again")
         _forget_old_kits(identity.label)
         _need_space(directory.parent)
-        with tempfile.TemporaryDirectory(dir=directory.parent, prefix=_BUILDING) as name:
+        with _Scratch(dir=directory.parent, prefix=_BUILDING) as name:
             scratch = Path(name)
             tree = unpack(scratch / "unpacked", remarks)
             report(f"building the kit of {identity.release}", 0.8)
@@ -329,6 +329,18 @@ def _cached_or_built(
     if kit is None:
         raise HarnessError(f"{directory} changed while it was read")
     return replace(kit, remarks=(*remarks, *kit.remarks))
+
+
+class _Scratch(tempfile.TemporaryDirectory[str]):
+    """A scratch directory whose removal an interrupt delays and does not cut short."""
+
+    def cleanup(self) -> None:
+        """Remove it."""
+        try:
+            super().cleanup()
+        except KeyboardInterrupt:
+            shutil.rmtree(self.name, ignore_errors=True)
+            raise
 
 
 def _forget_old_kits(label: str) -> None:
