@@ -22,9 +22,12 @@ __all__ = ["main"]
 _VERBS = {
     "validate": "boot kernels, measure, and give a verdict on every gate",
     "report": "make the report of a run again",
+    "compare": "compare two runs, or two kernels of a run",
+    "merge": "join runs of one plan that were measured on several machines",
     "kernels": "list, fetch, lock and update kernels",
     "exec": "run a command under a kernel",
     "shell": "open a console in a guest",
+    "bisect": "find the kernel with which a gate or a command changed",
     "doctor": "say what this machine can do and what is missing",
     "psi": "watch this machine's pressure",
     "daemon": "serve this machine's pressure over HTTP",

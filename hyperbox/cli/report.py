@@ -6,18 +6,24 @@ import argparse
 import json
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from rich.console import Console
 
+from hyperbox import files
 from hyperbox.harness.report.data import RunData
+from hyperbox.harness.report.github import annotation_lines, job_summary
+from hyperbox.harness.report.history import history
 from hyperbox.harness.report.page import write_report
 from hyperbox.harness.report.tables import headline_text, verdict_table
 from hyperbox.harness.runs.loading import load_run
 from hyperbox.harness.verdicts.gates import exit_code
 
-__all__ = ["add_parser", "finish", "verdict_document"]
+__all__ = ["add_parser", "finish", "say", "verdict_document"]
+
+_JOB_SUMMARY = "GITHUB_STEP_SUMMARY"
 
 
 def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -29,27 +35,60 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         "into it, and exits as the run did.",
     )
     parser.add_argument("directory", type=Path, metavar="RUN_DIRECTORY")
+    parser.add_argument(
+        "--history",
+        type=Path,
+        nargs="+",
+        default=(),
+        metavar="RUN",
+        help="earlier runs: show each gate over time, with change points",
+    )
     parser.add_argument("--strict", action="store_true", help="exit 2 if a gate is inconclusive")
-    parser.add_argument("--json", action="store_true", help="print the verdicts as JSON")
-    parser.set_defaults(
-        run=lambda arguments: finish(
-            arguments.directory, strict=arguments.strict, as_json=arguments.json
-        )
+    shown = parser.add_mutually_exclusive_group()
+    shown.add_argument("--json", action="store_true", help="print the verdicts as JSON")
+    shown.add_argument(
+        "--github",
+        action="store_true",
+        help="print annotations for GitHub Actions instead of the table",
+    )
+    parser.set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    return finish(
+        arguments.directory,
+        strict=arguments.strict,
+        as_json=arguments.json,
+        for_github=arguments.github,
+        earlier=arguments.history,
     )
 
 
-def finish(directory: Path, *, strict: bool, as_json: bool) -> int:
+def finish(
+    directory: Path,
+    *,
+    strict: bool,
+    as_json: bool,
+    for_github: bool = False,
+    earlier: Sequence[Path] = (),
+) -> int:
     """Write the report of a run, show its verdicts, give the exit code.
 
-    A reader that closes the pipe early changes nothing in the exit code.
+    In a job of GitHub Actions (``GITHUB_STEP_SUMMARY`` is set) the report also becomes the
+    job's summary. A reader that closes the pipe early changes nothing in the exit code.
     """
     run = load_run(directory)
-    pages = write_report(run, directory / "report")
+    series = history(run, [load_run(path) for path in earlier]) if earlier else ()
+    pages = write_report(run, directory / "report", series)
     code = exit_code(run.verdicts, strict=strict)
+    if os.environ.get(_JOB_SUMMARY):
+        _add_summary(Path(os.environ[_JOB_SUMMARY]), job_summary(run))
     if as_json:
-        _say(json.dumps(verdict_document(run, code, pages), indent=2) + "\n")
+        say(json.dumps(verdict_document(run, code, pages), indent=2) + "\n")
+    elif for_github:
+        say("\n".join(annotation_lines(run)) + "\n")
     else:
-        _say(_shown(run, pages))
+        say(_shown(run, pages))
     return code
 
 
@@ -59,24 +98,33 @@ def verdict_document(run: RunData, code: int, pages: tuple[Path, ...]) -> dict[s
         "run": run.run_id,
         "directory": str(run.directory),
         "exit_code": int(code),
+        "problems": list(run.problems),
         "verdicts": [asdict(verdict) for verdict in run.verdicts],
         "report": [str(page) for page in pages],
     }
 
 
-def _shown(run: RunData, pages: tuple[Path, ...]) -> str:
-    console = Console()
-    with console.capture() as capture:
-        console.print(verdict_table(run))
-        console.print(headline_text(run))
-    lines = [f"run directory: {run.directory}"]
-    lines += [f"report: {page}" for page in pages if page.suffix == ".html"]
-    return capture.get() + "\n".join(lines) + "\n"
-
-
-def _say(text: str) -> None:
+def say(text: str) -> None:
+    """Print text; nobody reading it is no error."""
     try:
         sys.stdout.write(text)
         sys.stdout.flush()
     except BrokenPipeError:  # nobody reads; the last flush at exit must not complain
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _add_summary(path: Path, text: str) -> None:
+    """Add to the job's summary what earlier steps may have begun."""
+    before = path.read_text(encoding="utf-8") if path.exists() else ""
+    files.write_text(path, before + text)
+
+
+def _shown(run: RunData, pages: tuple[Path, ...]) -> str:
+    console = Console()
+    with console.capture() as capture:
+        console.print(verdict_table(run, console.width))
+        console.print(headline_text(run))
+    lines = [f"damage: {problem}" for problem in run.problems]
+    lines.append(f"run directory: {run.directory}")
+    lines += [f"report: {page}" for page in pages if page.name == "report.html"]
+    return capture.get() + "\n".join(lines) + "\n"

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hyperbox.harness.report.drawing import Drawing, Scale
-from hyperbox.harness.report.matrix import BlockValue, Entry, block_values
+from hyperbox.harness.report.matrix import BlockValue, Entry
 from hyperbox.harness.report.plots import drawable, limits_drawn, scale_of, tick
 from hyperbox.harness.verdicts.wording import number, relative
 
@@ -39,11 +39,7 @@ def cell_figure(entries: Sequence[Entry]) -> str:
     filled dots ran the baseline first and hollow ones the judged arm; grey ones came after
     the decision. The spread shows how the perturbed starts move each arm around its median.
     """
-    drawn = [
-        (entry, values)
-        for entry in entries
-        if entry.cell and len(values := block_values(entry.cell, entry.gate)) > 1
-    ]
+    drawn = [(entry, entry.blocks) for entry in entries if len(entry.blocks) > 1]
     if not drawn:
         return ""
     drawing = Drawing(_WIDTH, _HEIGHT * len(drawn))

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 import shlex
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from hyperbox.harness.model import Lane, Metric
+from hyperbox.harness.model import Gate, Lane, Metric
 from hyperbox.harness.report.data import CellData, RunData
 from hyperbox.harness.verdicts.statistics import locate
 from hyperbox.harness.verdicts.wording import number, relative
@@ -22,6 +22,7 @@ __all__ = [
     "reproduce_commands",
 ]
 
+_Values = dict[str, dict[str, dict[int, float]]]  # metric, arm, block
 _KNOWN = ("number", "status", "reason", "started", "seconds", "retries")
 
 
@@ -71,7 +72,12 @@ def metric_rows(run: RunData, cell: CellData) -> tuple[MetricRow, ...]:
         *experiment.metrics,
         *(Metric(m, f"{m} (undeclared)", "", "neither") for m in strays),
     ]
-    return tuple(_metric_row(run, cell, metric) for metric in metrics)
+    values: _Values = {metric.id: {arm.id: {} for arm in experiment.arms} for metric in metrics}
+    for sample in cell.samples:
+        if sample.arm in values[sample.metric]:
+            values[sample.metric][sample.arm][sample.block] = sample.value
+    gates = [gate for gate in run.gates if gate.experiment == experiment.id]
+    return tuple(_metric_row(metric, values[metric.id], gates) for metric in metrics)
 
 
 def attempts(run: RunData) -> tuple[Attempt, ...]:
@@ -131,22 +137,15 @@ def _used(cell: CellData, place: int) -> str:
     return "counts: no attempt succeeded" if place == len(statuses) - 1 else "excluded: tried again"
 
 
-def _metric_row(run: RunData, cell: CellData, metric: Metric) -> MetricRow:
-    by_arm: dict[str, dict[int, float]] = {arm.id: {} for arm in cell.experiment.arms}
-    for sample in cell.samples:
-        if sample.metric == metric.id and sample.arm in by_arm:
-            by_arm[sample.arm][sample.block] = sample.value
+def _metric_row(
+    metric: Metric, by_arm: Mapping[str, Mapping[int, float]], gates: Sequence[Gate]
+) -> MetricRow:
     first, *later = by_arm.values()
-    gates = tuple(
-        gate.id
-        for gate in run.gates
-        if gate.experiment == cell.experiment.id and gate.metric == metric.id
-    )
     return MetricRow(
         metric,
         tuple(_spread(list(values.values())) for values in by_arm.values()),
         tuple(_change(first, values) for values in later),
-        gates,
+        tuple(gate.id for gate in gates if gate.metric == metric.id),
     )
 
 

@@ -19,7 +19,7 @@ from hyperbox.harness.model import Gate
 from hyperbox.harness.report.data import RunData
 from hyperbox.harness.report.drawing import Drawing, Scale
 from hyperbox.harness.report.marks import Mark
-from hyperbox.harness.report.matrix import Column, Entry, block_values, entries
+from hyperbox.harness.report.matrix import Column, Entry, entries
 from hyperbox.harness.report.plots import limits_drawn, scale_of, tick
 from hyperbox.harness.verdicts.wording import relative, with_unit
 
@@ -160,13 +160,12 @@ def _same_question(gate: Gate, other: Gate) -> bool:
 
 
 def _point(run: RunData, entry: Entry) -> Point:
-    values = block_values(entry.cell, entry.gate) if entry.cell else ()
     return Point(
         run.run_id,
         run.created,
         run.hyperbox_version,
         entry,
-        tuple(value.value for value in values),
+        tuple(value.value for value in entry.blocks),
     )
 
 

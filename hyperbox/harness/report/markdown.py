@@ -12,10 +12,15 @@ from hyperbox.harness.verdicts.wording import legible
 
 __all__ = ["markdown"]
 
+_MOST_CELLS = 60
+_MOST_ATTEMPTS = 600
+
 
 def markdown(run: RunData) -> str:
     """Give the run as GitHub-flavoured Markdown, in the order of the HTML page."""
     told = headline(run)
+    tried = attempts(run)
+    shown = tried if len(tried) <= _MOST_ATTEMPTS else [a for a in tried if not a.plain]
     parts = [
         f"# {MARKS[told.outcome].symbol} {_plain(told.text)}",
         f"Run `{run.run_id}`, {_plain(run.created)}, hyperbox {_plain(run.hyperbox_version)}, "
@@ -24,7 +29,8 @@ def markdown(run: RunData) -> str:
         "## Verdicts",
         *_verdicts(run),
         "## Measurements",
-        *(part for cell in run.cells for part in _cell(run, cell)),
+        *(part for cell in run.cells[:_MOST_CELLS] for part in _cell(run, cell)),
+        *_left_out(len(run.cells) - _MOST_CELLS, "cells"),
         "## Attempts",
         _table(
             (
@@ -50,9 +56,10 @@ def markdown(run: RunData) -> str:
                     a.used,
                     a.other,
                 )
-                for a in attempts(run)
+                for a in shown
             ),
         ),
+        *_left_out(len(tried) - len(shown), "attempts, measured at once,"),
         "## Environment",
         _table(("kernel record", "value"), _kernel_facts(run)),
         _table(("machine", "value"), flat(run.environment).items()),
@@ -60,6 +67,11 @@ def markdown(run: RunData) -> str:
         f"```sh\n{run.reproduce}\n```",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _left_out(count: int, what: str) -> Iterable[str]:
+    if count > 0:
+        yield f"{count} further {what} are in the HTML report."
 
 
 def _problems(run: RunData) -> Iterable[str]:

@@ -10,6 +10,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from hyperbox.errors import ExitCode
 from hyperbox.harness.model import Gate, Lane, Metric, Outcome, Rule, Sample, Verdict
@@ -64,6 +65,11 @@ class Entry:
     def lane(self) -> Lane:
         """The lane it was, or would be, measured in."""
         return self.column.lane
+
+    @cached_property
+    def blocks(self) -> tuple[BlockValue, ...]:
+        """The blocks of its cell as the gate sees them, in run order."""
+        return block_values(self.cell, self.gate) if self.cell else ()
 
     @property
     def mark(self) -> Mark:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from hyperbox.harness.model import Gate, Rule, Verdict
 from hyperbox.harness.report.drawing import Drawing, Scale, text_width
-from hyperbox.harness.report.matrix import Entry, block_values
+from hyperbox.harness.report.matrix import Entry
 from hyperbox.harness.verdicts.wording import number
 
 __all__ = [
@@ -140,7 +140,7 @@ def _forest_scale(rows: Sequence[Entry], start: float, end: float) -> Scale:
 
 
 def _blocks(entry: Entry) -> list[float]:
-    return [value.value for value in block_values(entry.cell, entry.gate)] if entry.cell else []
+    return [value.value for value in entry.blocks]
 
 
 def _draw_estimate(drawing: Drawing, entry: Entry, scale: Scale, y: float) -> None:

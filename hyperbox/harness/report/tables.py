@@ -1,7 +1,12 @@
-"""Verdicts on the terminal, as a rich table."""
+"""Verdicts on the terminal, as rich tables: a wide one, and one for 80 columns and pipes."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -12,6 +17,9 @@ from hyperbox.harness.verdicts.wording import EXCEEDS_BAND, legible
 
 __all__ = ["headline_text", "verdict_table"]
 
+_WIDE = 120
+_MOST_ROWS = 200
+
 
 def headline_text(run: RunData) -> Text:
     """Give the run's verdict sentence with its symbol."""
@@ -20,12 +28,31 @@ def headline_text(run: RunData) -> Text:
     return Text(legible(f"{mark.symbol} {told.text}"), style=mark.style)
 
 
-def verdict_table(run: RunData) -> Table:
+def verdict_table(run: RunData, width: int = _WIDE) -> RenderableType:
     """Give one row per gate and kernel: target, estimate, interval, blocks, verdict.
 
-    Reasons stand below the estimate where a reader needs them: for everything but PASS.
+    Reasons stand beside the verdict where a reader needs them, for everything but PASS.
+    Below 120 columns targets are left out and reasons follow the table. Of a large run
+    only the rows that are no PASS are shown.
     """
-    table = Table(title=f"hyperbox validate · {run.lane} lane", title_justify="left")
+    matrix = entries(run)
+    shown = matrix
+    if len(matrix) > _MOST_ROWS:
+        shown = tuple(e for e in matrix if e.mark.word != "PASS")[:_MOST_ROWS]
+    lanes = ", ".join(dict.fromkeys(entry.lane for entry in matrix)) or run.lane
+    title = f"hyperbox validate · {lanes} lane"
+    parts: list[RenderableType] = []
+    if width >= _WIDE:
+        parts.append(_wide(title, shown))
+    else:
+        parts += [_compact(title, shown), *_reasons(shown)]
+    if len(shown) < len(matrix):
+        parts.append(Text(f"{len(matrix) - len(shown)} more rows are in the report", style="dim"))
+    return Group(*parts)
+
+
+def _wide(title: str, matrix: Sequence[Entry]) -> Table:
+    table = Table(title=title, title_justify="left")
     table.add_column("Kernel", no_wrap=True)
     table.add_column("Gate", no_wrap=True)
     table.add_column("Target")
@@ -33,19 +60,58 @@ def verdict_table(run: RunData) -> Table:
     table.add_column("n", justify="right")
     table.add_column("Verdict")
     previous = None
-    for entry in entries(run):
+    for entry in matrix:
         if previous is not None and entry.column != previous:
             table.add_section()
         table.add_row(
-            "" if entry.column == previous else Text(legible(entry.column.label), style="bold"),
+            "" if entry.column == previous else _label(entry),
             Text(entry.gate.id),
             Text(entry.gate.target),
             Text(_found(entry)),
-            Text(str(entry.verdict.n) if entry.verdict else ""),
+            _blocks(entry),
             _told(entry),
         )
         previous = entry.column
     return table
+
+
+def _compact(title: str, matrix: Sequence[Entry]) -> Table:
+    table = Table(
+        title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0)
+    )
+    table.add_column("Gate", overflow="fold")
+    table.add_column("Estimate (interval)", justify="right", overflow="fold")
+    table.add_column("n", justify="right", no_wrap=True)
+    table.add_column("Verdict", no_wrap=True)
+    previous = None
+    for entry in matrix:
+        if entry.column != previous:
+            table.add_row(_label(entry))
+        previous = entry.column
+        verdict = Text(f"{entry.mark.symbol} {entry.mark.word}", style=entry.mark.style)
+        if EXCEEDS_BAND in entry.remarks:
+            verdict.append(" +", style="not bold dim")
+        table.add_row(Text(f" {entry.gate.id}"), Text(_found(entry)), _blocks(entry), verdict)
+    return table
+
+
+def _reasons(matrix: Sequence[Entry]) -> Iterator[RenderableType]:
+    """Give the reason of everything but PASS, below the compact table."""
+    for entry in matrix:
+        if entry.mark.word != "PASS":
+            head = Text(f"{entry.mark.symbol} {entry.gate.id} on ", style=entry.mark.style)
+            head.append(legible(f"{entry.column.label}: {entry.reason}"), style="not bold")
+            yield Padding(head, 0)
+    if any(EXCEEDS_BAND in entry.remarks for entry in matrix):
+        yield Text(f"+ {EXCEEDS_BAND}", style="dim")
+
+
+def _label(entry: Entry) -> Text:
+    return Text(legible(entry.column.label), style="bold")
+
+
+def _blocks(entry: Entry) -> Text:
+    return Text(str(entry.verdict.n) if entry.verdict else "")
 
 
 def _found(entry: Entry) -> str:

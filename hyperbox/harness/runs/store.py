@@ -308,7 +308,9 @@ def read_samples(record: Record) -> tuple[Sample, ...]:
     if hashlib.sha256(data).hexdigest() != expected["sha256"]:
         raise HarnessError(f"{path} is damaged: its SHA-256 is not the one on record")
     try:
-        columns = pq.ParquetFile(io.BytesIO(data)).read(list(_FIELDS)).to_pydict()
+        # Threads cost more than they bring for a few kilobytes.
+        table = pq.ParquetFile(io.BytesIO(data)).read(list(_FIELDS), use_threads=False)
+        columns = table.to_pydict()
         # Names repeat in every row: one object each keeps a large run small.
         names = [list(map(sys.intern, columns[name])) for name in ("arm", "metric")]
         rows = zip(columns["block"], columns["position"], *names, columns["value"], strict=True)

@@ -1,0 +1,101 @@
+"""What the forms of a report share: the run's figures, and its cells as pages show them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from hyperbox.harness.model import Gate, Outcome
+from hyperbox.harness.report.cell_plots import cell_figure
+from hyperbox.harness.report.cells import MetricRow, metric_rows, reproduce_commands
+from hyperbox.harness.report.data import CellData, RunData
+from hyperbox.harness.report.matrix import Entry, entries
+from hyperbox.harness.report.plots import forest_plot, heat_map
+
+__all__ = ["FALSE_ALARM", "CellView", "Material", "cell_views", "chosen_cells"]
+
+FALSE_ALARM = "harness.false_alarm"
+"""Gates whose id starts so compare a configuration with itself: the A/A panel."""
+
+_MOST_CELLS = 60
+
+
+@dataclass(frozen=True)
+class Material:
+    """What several forms of the report share, made once: the matrix and the run's figures."""
+
+    run: RunData
+    matrix: tuple[Entry, ...]
+    heat_map: str
+    forests: Mapping[str, tuple[Gate, str]]
+
+    @classmethod
+    def of(cls, run: RunData) -> Material:
+        """Draw the figures of a run."""
+        matrix = entries(run)
+        rows: dict[str, list[Entry]] = {}
+        for entry in matrix:
+            rows.setdefault(entry.gate.id, []).append(entry)
+        forests = {name: (found[0].gate, forest_plot(found)) for name, found in rows.items()}
+        return cls(run, matrix, heat_map(matrix), forests)
+
+    def figures(self, *, false_alarms: bool) -> list[tuple[Gate, str]]:
+        """Give the forest plots of the A/A gates, or of all others."""
+        return [
+            figure
+            for name, figure in self.forests.items()
+            if name.startswith(FALSE_ALARM) is false_alarms
+        ]
+
+
+@dataclass(frozen=True)
+class CellView:
+    """A cell as the page shows it; its figure is drawn when it is asked for."""
+
+    run: RunData
+    data: CellData
+    entries: tuple[Entry, ...]
+
+    @property
+    def anchor(self) -> str:
+        """The id of the cell's article."""
+        return "cell-" + "".join(c if c.isalnum() or c in "-." else "_" for c in self.data.cell.key)
+
+    @property
+    def figure(self) -> str:
+        """The cell's figure, or "" if it has no value."""
+        return cell_figure(self.entries)
+
+    @property
+    def rows(self) -> tuple[MetricRow, ...]:
+        """Every metric of every arm."""
+        return metric_rows(self.run, self.data)
+
+    @property
+    def commands(self) -> tuple[str, ...]:
+        """Commands that measure the cell again."""
+        return reproduce_commands(self.run, self.data)
+
+    @property
+    def urgency(self) -> int:
+        """How early the cell is to be shown: 0 first."""
+        order = (Outcome.ERROR, Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.SKIP, Outcome.PASS)
+        found = [e.verdict.outcome for e in self.entries if e.verdict]
+        return min((order.index(outcome) for outcome in found), default=0)
+
+
+def cell_views(run: RunData, matrix: Sequence[Entry]) -> list[CellView]:
+    """Give every cell of the run with its entries, in the order of the plan."""
+    by_cell: dict[str, list[Entry]] = {}
+    for entry in matrix:
+        if entry.cell is not None:
+            by_cell.setdefault(entry.cell.cell.key, []).append(entry)
+    return [CellView(run, cell, tuple(by_cell.get(cell.cell.key, ()))) for cell in run.cells]
+
+
+def chosen_cells(cells: list[CellView]) -> tuple[list[CellView], list[CellView]]:
+    """Give the cells of the main page, the most urgent ones, and all others."""
+    if len(cells) <= _MOST_CELLS:
+        return cells, []
+    ranked = sorted(cells, key=lambda cell: cell.urgency)
+    return ranked[:_MOST_CELLS], ranked[_MOST_CELLS:]

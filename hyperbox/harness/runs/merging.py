@@ -1,0 +1,161 @@
+"""Runs of one plan, measured on several machines, joined into one run directory.
+
+Shards may differ in their kernels only. A cell that several shards measured is taken if
+its attempts are the same bytes; choosing among different ones would be choosing results.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hyperbox import files
+from hyperbox.errors import ConfigError, HarnessError
+from hyperbox.harness.model import Cell
+from hyperbox.harness.runs.schema import check
+from hyperbox.harness.runs.store import RunInfo, RunStore, read_record
+
+__all__ = ["merge"]
+
+
+def merge(shards: Sequence[Path], output: Path) -> None:
+    """Join run directories into the new directory `output`; the shards stay as they are.
+
+    Raises
+    ------
+    ConfigError
+        If a shard is no run or is given twice, the plans differ, two shards measured a cell
+        differently or under different builds of a kernel, or `output` is in use.
+    HarnessError
+        If something cannot be read or written; nothing is left of `output` then.
+    """
+    stores = [RunStore.open(path) for path in shards]
+    _check_given_once(shards)
+    infos = [store.info() for store in stores]
+    _check_plans(shards, infos)
+    if output.exists() and any(output.iterdir()):
+        raise ConfigError(f"{output} is not empty", hint="name a directory that does not exist")
+    sources = _sources(stores, infos)
+    _check_kernels(sources)
+    document = _run_document(shards, infos)
+    check("run", document, f"the run merged into {output}")
+    try:
+        for cell, store in sources.items():
+            for attempt in store.attempts(cell):
+                _copy(attempt, output / "cells" / cell.key / attempt.name)
+        files.write_json(output / "run.json", document)
+    except BaseException:
+        shutil.rmtree(output, ignore_errors=True)
+        raise
+
+
+def _check_given_once(shards: Sequence[Path]) -> None:
+    seen: set[Path] = set()
+    for path in shards:
+        if path.resolve() in seen:
+            raise ConfigError(f"{path} is given twice")
+        seen.add(path.resolve())
+
+
+def _check_plans(shards: Sequence[Path], infos: Sequence[RunInfo]) -> None:
+    """Refuse shards whose plans differ in anything but the kernels."""
+
+    def rest(info: RunInfo) -> dict[str, Any]:
+        plan = {key: value for key, value in info.document["plan"].items() if key != "kernels"}
+        return {**plan, "target": info.document["target"]}
+
+    first = rest(infos[0])
+    for path, info in zip(shards[1:], infos[1:], strict=True):
+        other = rest(info)
+        differing = [key for key in first.keys() | other.keys() if first.get(key) != other.get(key)]
+        if differing:
+            listed = ", ".join(sorted(differing))
+            raise ConfigError(
+                f"{path} is no shard of the plan of {shards[0]}: other {listed}",
+                hint="only the kernels may differ; `hyperbox compare` holds runs side by side",
+            )
+
+
+def _sources(stores: Sequence[RunStore], infos: Sequence[RunInfo]) -> dict[Cell, RunStore]:
+    """Give the shard of every measured cell; ConfigError if two shards differ about one."""
+    found: dict[Cell, RunStore] = {}
+    for store, info in zip(stores, infos, strict=True):
+        for cell in info.plan.cells():
+            if not store.attempts(cell):
+                continue
+            if cell in found and _content(found[cell], cell) != _content(store, cell):
+                raise ConfigError(
+                    f"{found[cell].directory} and {store.directory} both measured {cell.key}, "
+                    "with different records",
+                    hint="remove the cell's directory from the shard that is not to count",
+                )
+            found.setdefault(cell, store)
+    return found
+
+
+def _content(store: RunStore, cell: Cell) -> dict[str, str]:
+    """Give the digest of every file of a cell's attempts."""
+    return {
+        f"{attempt.name}/{path.name}": files.sha256_file(path)
+        for attempt in store.attempts(cell)
+        for path in attempt.iterdir()
+    }
+
+
+def _check_kernels(sources: Mapping[Cell, RunStore]) -> None:
+    """Refuse one label for two builds of a kernel; damaged records are the report's affair."""
+    builds: dict[str, tuple[str, Path]] = {}
+    for cell, store in sources.items():
+        for attempt in store.attempts(cell):
+            try:
+                kernel = read_record(attempt).document["environment"].get("kernel", {})
+            except HarnessError:
+                continue
+            digest = str(kernel.get("sha256", ""))
+            known, where = builds.setdefault(cell.kernel, (digest, store.directory))
+            if digest and known and digest != known:
+                raise ConfigError(
+                    f"kernel {cell.kernel} is another build in {store.directory} than in {where}",
+                    hint="measure the shards with one kernels.lock.json",
+                )
+
+
+def _run_document(shards: Sequence[Path], infos: Sequence[RunInfo]) -> dict[str, Any]:
+    documents = [info.document for info in infos]
+    first = documents[0]
+    ended: list[str] = [document.get("ended") or "" for document in documents]
+    complete = all(info.status == "complete" for info in infos)
+    kernels = _in_order(kernel for info in infos for kernel in info.plan.kernels)
+    environments = {
+        path.resolve().name: {**document["environment"], "versions": document["versions"]}
+        for path, document in zip(shards, documents, strict=True)
+    }
+    return {
+        **first,
+        "status": "complete" if complete else "interrupted",
+        "created": min(document["created"] for document in documents),
+        "ended": max(ended) if all(ended) else None,
+        "asked": {**first["asked"], "kernels": kernels},
+        "plan": {**first["plan"], "kernels": kernels},
+        "environment": {"shards": environments},
+    }
+
+
+def _in_order(labels: Iterable[str]) -> list[str]:
+    """Give labels once each: versions from old to new, anything else as it came."""
+    kernels = list(dict.fromkeys(labels))
+    if all(re.match(r"\d", kernel) for kernel in kernels):
+        kernels.sort(key=lambda kernel: [int(digits) for digits in re.findall(r"\d+", kernel)])
+    return kernels
+
+
+def _copy(attempt: Path, target: Path) -> None:
+    for path in sorted(attempt.iterdir()):
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise HarnessError(f"cannot read {path}: {error.strerror or error}") from error
+        files.write_bytes(target / path.name, content)
