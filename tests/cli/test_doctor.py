@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from hyperbox.cli.main import main
 from hyperbox.harness.lab.vm import SHARED_MEMORY
 from hyperbox.harness.runs.leftovers import clear_leftovers, leftovers
+from hyperbox.linux.knob import KnobChange
 
 
 def _dead_pid() -> int:
@@ -87,3 +89,63 @@ def test_repair_says_what_it_removed(tmp_path: Path, capsys: pytest.CaptureFixtu
     said = capsys.readouterr().out
     assert f"removed runs/one/cells/key/{scratch.name}" in said
     assert not scratch.exists()
+
+
+@pytest.fixture
+def changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A setting that a killed process left at 10."""
+    monkeypatch.setenv("HYPERBOX_STATE", os.fspath(tmp_path / "state"))
+    knob = tmp_path / "knob"
+    knob.write_text("60")
+    child = os.fork()
+    if child == 0:
+        KnobChange(knob).apply(10)
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+    return knob
+
+
+@pytest.mark.usefixtures("_elsewhere")
+def test_changes_of_killed_runs_are_shown_and_undone(
+    changed: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["doctor", "--json"])
+    checks = json.loads(capsys.readouterr().out)["checks"]
+    (check,) = (check for check in checks if check["name"] == "changes")
+    assert not check["fine"]
+    assert check["detail"] == f"left by a killed run: {changed} is 10, was 60"
+    assert check["mend"] == "hyperbox doctor --repair"
+    assert changed.read_text() == "10"
+    main(["doctor", "--repair"])
+    said = capsys.readouterr().out
+    assert f"undone: {changed} is 10, was 60\n" in said
+    assert "no change of this machine left" in " ".join(said.split())
+    assert changed.read_text() == "60"
+    main(["doctor", "--repair", "--json"])
+    assert json.loads(capsys.readouterr().out)["changes"] == []
+
+
+@pytest.mark.usefixtures("_elsewhere")
+def test_a_change_that_cannot_be_undone_is_told_and_fails(
+    changed: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    changed.unlink()
+    changed.mkdir()
+    assert main(["doctor", "--repair", "--json"]) == 3
+    (change,) = json.loads(capsys.readouterr().out)["changes"]
+    assert (change["kind"], change["subject"]) == ("knob", os.fspath(changed))
+    assert change["outcome"] == "failed"
+    assert "Is a directory" in change["reason"]
+    assert main(["doctor", "--repair"]) == 3
+    assert f"cannot be undone: knob {changed}: " in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("_elsewhere")
+def test_a_machine_left_changed_is_not_measured(
+    changed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["validate", "--target", "host", "psi.accuracy"]) == 3
+    said = capsys.readouterr().err
+    assert f"a killed run left this machine changed: {changed} is 10, was 60\n" in said
+    assert "hint: hyperbox doctor --repair" in said
+    assert not (tmp_path / "runs").exists()

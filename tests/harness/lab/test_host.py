@@ -111,6 +111,56 @@ def test_files_are_put_read_and_removed_again(tmp_path: Path) -> None:
     assert mine.read_text() == "precious"
 
 
+CHANGER = """
+import os, signal, sys, time
+from pathlib import Path
+from hyperbox.linux.knob import KnobChange
+KnobChange(Path(sys.argv[1])).apply(10)
+end = sys.argv[2]
+{"killed": lambda: os.kill(os.getpid(), signal.SIGKILL), "careless": lambda: os._exit(0),
+ "endless": lambda: time.sleep(600)}[end]()
+"""
+
+
+@pytest.fixture
+def knob(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("HYPERBOX_STATE", os.fspath(tmp_path / "state"))
+    path = tmp_path / "knob"
+    path.write_text("60")
+    return path
+
+
+@pytest.mark.parametrize(("end", "status"), [("killed", -signal.SIGKILL), ("careless", 0)])
+def test_what_a_program_left_changed_is_undone(
+    machine: HostMachine, knob: Path, end: str, status: int
+) -> None:
+    done = machine.execute(["python3", "-c", CHANGER, os.fspath(knob), end], timeout=60)
+    assert done.status == status, done.stderr
+    assert knob.read_text() == "60"
+
+
+def test_what_an_endless_program_changed_is_undone(machine: HostMachine, knob: Path) -> None:
+    with pytest.raises(WorkloadError, match="no end after"):
+        machine.execute(["python3", "-c", CHANGER, os.fspath(knob), "endless"], timeout=3)
+    assert knob.read_text() == "60"
+
+
+def test_what_cannot_be_undone_stops_the_measuring(
+    machine: HostMachine, knob: Path, tmp_path: Path
+) -> None:
+    stubborn = CHANGER.replace("end = ", "os.unlink(sys.argv[1]); os.mkdir(sys.argv[1]); end = ")
+    with pytest.raises(HarnessError, match="left this machine changed: ") as caught:
+        machine.execute(["python3", "-c", stubborn, os.fspath(knob), "killed"], timeout=60)
+    assert caught.value.hint == "hyperbox doctor --repair"
+    laboratory = HostLaboratory(project=tmp_path)
+    with pytest.raises(HarnessError, match="a killed run left this machine changed"):
+        laboratory.source(HOST, _experiment())
+    knob.rmdir()  # gone, and the change with it
+    source = laboratory.source(HOST, _experiment())
+    with source.fresh() as fresh:
+        assert fresh.execute(["true"], timeout=20).status == 0
+
+
 @pytest.mark.root
 def test_dmesg_holds_only_what_came_while_it_was_measured(machine: HostMachine) -> None:
     before = machine.artifacts().dmesg
