@@ -16,9 +16,9 @@ GROUND = (
     "hyperbox.errors",
     "hyperbox.files",
     "hyperbox.journal",
-    "hyperbox.owner",
     "hyperbox.paths",
     "hyperbox.processes",
+    "hyperbox.records",
     "hyperbox.repair",
 )
 FEATURES = ("memory", "storage", "observability", "isolation")
@@ -31,11 +31,11 @@ ALLOWED: Mapping[str, tuple[str, ...]] = {
     "hyperbox": (),
     "hyperbox.errors": (),
     "hyperbox.files": ("hyperbox.errors",),
-    "hyperbox.journal": ("hyperbox.errors", "hyperbox.owner"),
-    "hyperbox.owner": (),
+    "hyperbox.journal": ("hyperbox.errors", "hyperbox.records"),
     "hyperbox.paths": ("hyperbox.errors",),
     "hyperbox.processes": ("hyperbox.errors",),
-    "hyperbox.repair": ("hyperbox.errors", "hyperbox.journal"),
+    "hyperbox.records": ("hyperbox.errors",),
+    "hyperbox.repair": ("hyperbox.errors", "hyperbox.journal", "hyperbox.records"),
     "hyperbox.linux": GROUND,
     **{f"hyperbox.{feature}": ("hyperbox.linux", *GROUND) for feature in FEATURES},
     "hyperbox.config": ("hyperbox.errors", DECLARATIONS),
@@ -43,7 +43,18 @@ ALLOWED: Mapping[str, tuple[str, ...]] = {
     DECLARATIONS: (MODEL, *GROUND),
     "hyperbox.harness.lab": (MODEL, "hyperbox.linux.undo", *GROUND),  # what hosts are repaired by
     "hyperbox.harness.verdicts": (MODEL, "hyperbox.errors"),
-    "hyperbox.harness.report": (MODEL, "hyperbox.harness.verdicts", *GROUND),
+    "hyperbox.harness.calibration": (
+        "hyperbox",
+        MODEL,
+        "hyperbox.harness.verdicts",
+        "hyperbox.errors",
+    ),
+    "hyperbox.harness.report": (
+        MODEL,
+        "hyperbox.harness.verdicts",
+        "hyperbox.harness.calibration",  # its page
+        *GROUND,
+    ),
     "hyperbox.harness.runs": (
         "hyperbox",
         "hyperbox.config",
@@ -55,6 +66,7 @@ ALLOWED: Mapping[str, tuple[str, ...]] = {
         *GROUND,
     ),
     "hyperbox.daemon": ("hyperbox", *PRODUCT, *GROUND),
+    "hyperbox.results": ("hyperbox.harness",),
     "hyperbox.cli": ("hyperbox",),
     "hyperbox.__main__": ("hyperbox.cli",),
     "suites": ("hyperbox", "workloads", *PRODUCT, *GROUND),
@@ -74,6 +86,7 @@ MAY_START = {
 MAY_WRITE = {
     "hyperbox/files.py": "the door itself",
     "hyperbox/journal.py": "appends: a record is on disk before the change, one line a record",
+    "hyperbox/records.py": "appends to the journal of a dead process",
     "hyperbox/harness/lab/agent.py": "writes inside a guest that is thrown away",
     "hyperbox/harness/lab/accelerator.py": "disk of a probe guest, gone with it",
     "hyperbox/harness/lab/debian_archive.py": "apt's error stream, and a partial file apt resumes",
