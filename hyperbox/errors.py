@@ -16,6 +16,7 @@ __all__ = [
     "GuestCrash",
     "HarnessError",
     "HyperboxError",
+    "KernelComplaint",
     "KernelFeatureMissing",
     "MachineLost",
     "MissingDependency",
@@ -64,9 +65,19 @@ class HarnessError(HyperboxError):
 
     `console` is what a machine had printed by then, where one was involved and cannot be
     asked any more.
+
+    Parameters
+    ----------
+    fingerprint
+        Short name of what happened to a machine, to group by: a crash's is built from the
+        top stack symbols. Empty where no machine was involved.
     """
 
     console: str = ""
+
+    def __init__(self, message: str, *, hint: str = "", fingerprint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.fingerprint = fingerprint
 
 
 class MissingDependency(HarnessError):
@@ -82,17 +93,11 @@ class MachineLost(HarnessError):
 
 
 class GuestCrash(MachineLost):
-    """The guest's kernel crashed: panic, BUG, oops, lockup.
+    """The guest's kernel crashed: panic, BUG, oops, lockup."""
 
-    Parameters
-    ----------
-    fingerprint
-        Short name of the crash, built from the top stack symbols.
-    """
 
-    def __init__(self, message: str, *, fingerprint: str = "", hint: str = "") -> None:
-        super().__init__(message, hint=hint)
-        self.fingerprint = fingerprint
+class KernelComplaint(HarnessError):
+    """A kernel that runs on said that something is wrong with it: WARN, taint, lockup."""
 
 
 class WorkloadError(HyperboxError):

@@ -20,9 +20,8 @@ EARLY_MODULES = (
     "nd_pmem",
     "erofs",
     "overlay",
-    "pvpanic",
-    "pvpanic_pci",
-    "i6300esb",
+    "pvpanic",  # the whole driver in 5.10, the common part of the next one later
+    "pvpanic_mmio",
 )
 """Drivers that must work before the root file system is there, in order of loading."""
 

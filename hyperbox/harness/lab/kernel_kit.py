@@ -51,7 +51,7 @@ __all__ = [
     "packaged_kernels",
 ]
 
-_FORMAT = 2  # raise it when the way of building changes
+_FORMAT = 3  # raise it when the way of building changes
 _BUSYBOX = Path("/bin/busybox")
 _LISTS_FRESH_S = 3600.0
 _MANIFEST = "manifest.json"
@@ -244,18 +244,29 @@ def _point_kit(name: str, mirror: str | None, report: Progress) -> KernelKit:
     cached = cached_kits(name)
     if cached:
         return cached[-1]
-    known = packaged_kernels(mirror, report, refresh=False)
-    try:
-        release = find_release(name, known, {})
-    except ConfigError:
-        release = find_release(name, packaged_kernels(mirror, report), {})
+    release = _point_release(name, mirror, report)
     unlisted = [part.name for part in release.packages if not part.listed]
-    whole = with_hashes(release, _archive(mirror), kernels_directory())
-    kit = _kit_of(replace(whole, series=release.version), mirror, report)
+    if release in read_lock().values():
+        kit = replace(_kit_of(release, mirror, report), label=release.version)
+    else:
+        whole = with_hashes(release, _archive(mirror), kernels_directory())
+        kit = _kit_of(replace(whole, series=release.version), mirror, report)
     if not unlisted:
         return kit
     remark = f"no signed list names {', '.join(unlisted)} any more"
     return replace(kit, remarks=(*kit.remarks, remark))
+
+
+def _point_release(name: str, mirror: str | None, report: Progress) -> KernelRelease:
+    """Look in the lock, in the lists that are there, and in fresh ones."""
+    sources: tuple[Callable[[], Sequence[KernelRelease]], ...] = (
+        lambda: tuple(read_lock().values()),
+        lambda: packaged_kernels(mirror, report, refresh=False),
+    )
+    for source in sources:
+        with contextlib.suppress(ConfigError):
+            return find_release(name, source(), {})
+    return find_release(name, packaged_kernels(mirror, report), {})
 
 
 def _newest_kit(

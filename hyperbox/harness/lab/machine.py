@@ -24,11 +24,17 @@ class CommandResult:
 
 @dataclass(frozen=True)
 class Artifacts:
-    """Evidence of a machine: console output, kernel messages, kernel configuration."""
+    """Evidence of a machine: console output, kernel messages, kernel configuration.
+
+    `taint` is the number in ``/proc/sys/kernel/tainted`` and `modules` are the loaded ones;
+    None and empty if the machine could not be asked.
+    """
 
     serial: str
     dmesg: str
     kernel_config: str
+    taint: int | None = None
+    modules: tuple[str, ...] = ()
 
 
 class Machine(Protocol):

@@ -23,8 +23,14 @@ __all__ = ["KVM_CPU", "GuestHardware", "Qemu", "command_line", "find_qemu"]
 
 MEBIBYTE = 1 << 20
 KVM_CPU = "host,-arch-capabilities"  # some hosts offer the feature and refuse its MSR
+# What a kernel cannot go on measuring after ends it at once, with a report on the console
+# (warnings included); an unknown NMI is the host's question what a silent guest is doing.
+_TRUST = (
+    "loglevel=5 panic=-1 oops=panic softlockup_panic=1 unknown_nmi_panic=1 "
+    "sysctl.kernel.hung_task_panic=1 sysctl.kernel.panic_on_rcu_stall=1"
+)
 KERNEL_COMMAND_LINE = (
-    "console=ttyS0 quiet panic=-1 oops=panic psi=1 tsc=reliable random.trust_cpu=on mitigations=off"
+    f"console=ttyS0 {_TRUST} psi=1 tsc=reliable random.trust_cpu=on mitigations=off"
 )
 
 
@@ -120,6 +126,8 @@ def command_line(
     backend = f"memory-backend-file,id=ram,size={hardware.memory},mem-path={ram_file}"
     words += ["-object", f"{backend},share={share}"]
     words += ["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]
+    # Told of a panic, QEMU only says so: the guest goes on to the end of its report.
+    words += ["-device", "pvpanic", "-action", "panic=none"]
     words += ["-seed", "1", "-rtc", "base=2030-01-01T00:00:00,clock=vm"]
     words += ["-kernel", str(hardware.vmlinuz), "-initrd", str(hardware.initramfs)]
     words += ["-append", hardware.commandline]

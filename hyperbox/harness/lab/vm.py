@@ -23,8 +23,8 @@ from typing import Any
 from qemu.qmp import QMPError
 from qemu.qmp.legacy import QEMUMonitorProtocol
 
-from hyperbox.errors import BootTimeout, GuestCrash, HarnessError, MachineLost, WorkloadError
-from hyperbox.harness.lab.crash import find_crash
+from hyperbox.errors import HarnessError, MachineLost, WorkloadError
+from hyperbox.harness.lab.ending import Remains, never_booted, what_happened
 from hyperbox.harness.lab.machine import PROJECT_DIRECTORY, Artifacts, CommandResult
 from hyperbox.harness.lab.protocol import (
     CHUNK,
@@ -41,6 +41,10 @@ __all__ = ["SHARED_MEMORY", "VirtualMachine", "owned_name"]
 
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - guest memory must be in a tmpfs
 _PING_TIMEOUT = 60.0
+_STANDSTILL = 60.0  # host seconds without any CPU time: nothing in the guest will wake it
+_ANSWER_TO_NMI = 3.0
+_BEAT = 10.0
+_MONITOR_ERRORS = (QMPError, OSError, EOFError, TimeoutError)
 _numbers = itertools.count()
 
 
@@ -88,6 +92,9 @@ class VirtualMachine:
         self._requests = itertools.count(1)
         self._start_ns = 0
         self._dmesg = ""
+        self._taint: int | None = None
+        self._modules: tuple[str, ...] = ()
+        self._silent = False
         self._exits = contextlib.ExitStack()
         self._serial_log = Path(tempfile.gettempdir()) / owned_name("serial.log")
         self._error_log = self._serial_log.with_suffix(".err")
@@ -128,7 +135,7 @@ class VirtualMachine:
         """
         try:
             return self._qmp.cmd(command, **arguments)
-        except (QMPError, OSError, EOFError, TimeoutError) as error:
+        except _MONITOR_ERRORS as error:
             raise self._lost(f"monitor command {command} failed: {error}") from error
 
     def wait_ready(self, timeout: float = 240.0) -> Mapping[str, Any]:
@@ -144,8 +151,9 @@ class VirtualMachine:
         try:
             frame = self._next_frame(time.monotonic() + timeout)
         except TimeoutError:
-            tail = self._console_tail()
-            raise BootTimeout(f"no agent after {timeout:g} s; console ends: {tail}") from None
+            if self.console().strip():
+                self._question()
+            raise never_booted(timeout, Remains(self.console())) from None
         return frame.json()
 
     def ping(self, timeout: float | None = None) -> int:
@@ -227,11 +235,15 @@ class VirtualMachine:
             parts.append(frame.payload)
 
     def artifacts(self) -> Artifacts:
-        """Collect console, dmesg (while the agent answers) and configuration."""
-        if self._process.poll() is None:
-            with contextlib.suppress(HarnessError, WorkloadError):
+        """Collect console, configuration and, while the agent answers, what the kernel says."""
+        if self._process.poll() is None and not self._silent:
+            with contextlib.suppress(HarnessError, WorkloadError, OSError, ValueError):
                 self._dmesg = self.execute(["dmesg"], timeout=60).stdout.decode(errors="replace")
-        return Artifacts(self.boot_console + self.console(), self._dmesg, self._config)
+                self._taint = int(self.get("/proc/sys/kernel/tainted"))
+                modules = self.get("/proc/modules").decode(errors="replace").splitlines()
+                self._modules = tuple(sorted(line.split()[0] for line in modules))
+        console = self.boot_console + self.console()
+        return Artifacts(console, self._dmesg, self._config, self._taint, self._modules)
 
     def console(self) -> str:
         """Give what the guest has printed on its serial console."""
@@ -382,12 +394,13 @@ class VirtualMachine:
         self, request: int, argv: Sequence[str], timeout: float
     ) -> Iterator[Frame]:
         deadline = time.monotonic() + timeout
+        progress = (0.0, time.monotonic())
         while True:
             try:
-                frame = self._next_frame(min(deadline, time.monotonic() + self._beat))
+                frame = self._next_frame(min(deadline, time.monotonic() + _BEAT))
             except TimeoutError:
                 if time.monotonic() < deadline:
-                    self.ping()
+                    progress = self._heartbeat(progress)
                     continue
                 self._send(FrameType.KILL, b"", request)
                 self.ping()  # a machine that hangs is lost, not a failed workload
@@ -398,14 +411,22 @@ class VirtualMachine:
                 if frame.type is FrameType.EXIT:
                     return
 
-    @property
-    def _beat(self) -> float:
-        """Seconds between heartbeats.
+    def _heartbeat(self, progress: tuple[float, float]) -> tuple[float, float]:
+        """Raise MachineLost if the guest stands still; `progress` is CPU time, and since when.
 
-        None in the exact lane: a ping's interrupt would arrive at a random virtual time
-        and change the measured numbers.
+        No ping in the exact lane: its interrupt would arrive at a random virtual time and
+        change the measured numbers. There an idle guest runs on to its next timer, so one
+        that uses no CPU time has nothing left to wake it.
         """
-        return 1e9 if self.hardware.lane is Lane.EXACT else 10.0
+        if self.hardware.lane is not Lane.EXACT:
+            self.ping()
+            return progress
+        used, now = self.cpu_seconds, time.monotonic()
+        if used > progress[0]:
+            return used, now
+        if now - progress[1] > _STANDSTILL:
+            raise self._lost(f"the guest has stood still for {_STANDSTILL:g} s")
+        return progress
 
     def _end_of_transfer(self, frame: Frame, path: str) -> None:
         if frame.payload:
@@ -413,20 +434,36 @@ class VirtualMachine:
             kind = FileNotFoundError if "Errno 2" in message else OSError
             raise kind(f"{path} in the guest: {message}")
 
-    def _console_tail(self) -> str:
-        lines = [line for line in self.console().splitlines() if line.strip()]
-        return lines[-1].strip() if lines else "(nothing)"
-
     def _lost(self, message: str) -> MachineLost:
         """Tell a crash of the guest from a loss of QEMU or its agent, with the evidence."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(timeout=2.0)
-        crash = find_crash(self.console())
-        if crash is not None:
-            return GuestCrash(f"the guest crashed: {crash.message}", fingerprint=crash.fingerprint)
-        status = self._process.poll()
+        if self._process.poll() is None:
+            self._question()
+            self._silent = True
         errors = ""
         with contextlib.suppress(FileNotFoundError):
             errors = self._error_log.read_text(errors="replace").strip().replace("\n", "; ")
-        state = "QEMU still runs" if status is None else f"QEMU ended with status {status}"
-        return MachineLost(f"{message} ({state}{': ' + errors if errors else ''})")
+        status = self._process.poll()
+        return what_happened(message, Remains(self.console(), self._events(), status, errors))
+
+    def _question(self) -> None:
+        """Send an interrupt that cannot be masked: the kernel reports what it does and ends."""
+        with contextlib.suppress(*_MONITOR_ERRORS, subprocess.TimeoutExpired):
+            status: Any = self._qmp.cmd("query-status")
+            if status["status"] == "running":
+                self._qmp.cmd("inject-nmi")
+                self._process.wait(timeout=_ANSWER_TO_NMI)
+
+    def _events(self) -> list[dict[str, Any]]:
+        """Give QEMU's events so far."""
+        events: list[dict[str, Any]] = []
+        with contextlib.suppress(*_MONITOR_ERRORS):
+            while True:
+                event = self._qmp.pull_event(wait=0.2)
+                if event is None:
+                    break
+                events.append(event)
+                if event["event"] == "SHUTDOWN":
+                    break
+        return events

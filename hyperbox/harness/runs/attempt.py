@@ -11,26 +11,35 @@ import json
 import math
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
 from hyperbox.errors import (
-    GuestCrash,
     HarnessError,
     HyperboxError,
     KernelFeatureMissing,
     MissingDependency,
     WorkloadError,
 )
-from hyperbox.harness.lab.crash import find_warnings
+from hyperbox.harness.lab.dmesg import Allowance, taint_flags
+from hyperbox.harness.lab.host_load import host_load
 from hyperbox.harness.lab.machine import Artifacts, CommandResult, Laboratory, Machine
 from hyperbox.harness.model import Cell, Experiment, Gate, Sample, Start
+from hyperbox.harness.runs.health import examine, read_allowances, trouble
 from hyperbox.harness.runs.plan import Block, blocks_of
 from hyperbox.harness.verdicts import gates as rules
 
-__all__ = ["SKIP_STATUS", "Attempt", "BlockRecord", "State", "measure", "parse_output"]
+__all__ = [
+    "SKIP_STATUS",
+    "Attempt",
+    "BlockRecord",
+    "State",
+    "measure",
+    "parse_output",
+    "read_allowances",
+]
 
 SKIP_STATUS = 77
 """Exit status of a program that says "this kernel cannot do it" (automake's convention)."""
@@ -60,7 +69,7 @@ class Attempt:
     """What came of one attempt at a cell.
 
     `samples` of a failed attempt are evidence only: no gate sees them. `error` names the
-    kind of failure, `fingerprint` groups kernel crashes, `trace` is there for bugs.
+    kind of failure, `fingerprint` groups crashes and lost machines, `trace` is there for bugs.
     `retry` says that the machine is to blame, so that another attempt makes sense.
     """
 
@@ -91,8 +100,13 @@ def measure(
     """Try a cell once. Blocks are added until every gate is settled or none is left.
 
     `on_block` is called with the number of blocks done.
+
+    Raises
+    ------
+    ConfigError
+        If the allow-list of kernel messages is wrong.
     """
-    work = _Work(cell, experiment, gates)
+    work = _Work(cell, experiment, gates, read_allowances())
     try:
         work.run(laboratory, seed, on_block)
     except KernelFeatureMissing as error:
@@ -141,11 +155,19 @@ def parse_output(
 class _Work:
     """The state of an attempt while it runs; what is gathered survives a failure."""
 
-    def __init__(self, cell: Cell, experiment: Experiment, gates: Sequence[Gate]) -> None:
+    def __init__(
+        self,
+        cell: Cell,
+        experiment: Experiment,
+        gates: Sequence[Gate],
+        allowances: Sequence[Allowance],
+    ) -> None:
         self._cell = cell
         self._experiment = experiment
         self._gates = gates
+        self._allowances = allowances
         self._started = time.time()
+        self._host_at_start = host_load()
         self._samples: list[Sample] = []
         self._blocks: list[BlockRecord] = []
         self._environment: Mapping[str, object] = {}
@@ -179,12 +201,12 @@ class _Work:
             ended=time.time(),
             samples=tuple(self._samples),
             blocks=tuple(self._blocks),
-            environment=self._environment,
+            environment=self._environment_at_end(),
             artifacts=self._artifacts,
             warnings=tuple(self._warnings),
             reason=reason,
             error=type(error).__name__ if error else "",
-            fingerprint=error.fingerprint if isinstance(error, GuestCrash) else "",
+            fingerprint=error.fingerprint if isinstance(error, HarnessError) else "",
             trace=trace,
             retry=retry,
         )
@@ -197,11 +219,9 @@ class _Work:
         samples: list[Sample] = []
         for position, arm in enumerate(block.order):
             began = time.monotonic()
-            with fresh() as machine:
-                try:
-                    metrics, notes[arm] = self._arm(machine, arm, block)
-                finally:
-                    self._keep_evidence(machine)
+            where = f"{arm} of block {block.number}"
+            with fresh() as machine, self._watched(machine, where):
+                metrics, notes[arm] = self._arm(machine, arm, block)
             seconds[arm] = time.monotonic() - began
             samples += [
                 Sample(block.number, position, arm, metric, value)
@@ -225,12 +245,56 @@ class _Work:
         except WorkloadError as error:
             raise WorkloadError(f"{where}: {error.message}") from error
 
+    @contextlib.contextmanager
+    def _watched(self, machine: Machine, where: str) -> Iterator[None]:
+        """Keep the evidence, and let nothing count that a kernel in trouble gave."""
+        try:
+            yield
+        except (WorkloadError, KernelFeatureMissing):
+            self._keep_evidence(machine)
+            self._refuse_trouble(where)  # explains the failure, if anything does
+            raise
+        except BaseException:
+            self._keep_evidence(machine)
+            raise
+        self._keep_evidence(machine)
+        self._refuse_trouble(where)
+
     def _keep_evidence(self, machine: Machine) -> None:
-        """Keep the artifacts of the last machine and the kernel warnings of all."""
+        """Keep the artifacts of the last machine."""
+        self._artifacts = None
         with contextlib.suppress(HyperboxError):
             self._artifacts = machine.artifacts()
-            found = find_warnings(self._artifacts.dmesg or self._artifacts.serial)
-            self._warnings.update(dict.fromkeys(found))
+
+    def _refuse_trouble(self, where: str) -> None:
+        """Raise what the kernel's messages and taint say against the arm just measured."""
+        kernel = self._environment.get("kernel")
+        release = kernel.get("release") if isinstance(kernel, Mapping) else None
+        judgement = examine(
+            self._artifacts,
+            lane=self._cell.lane,
+            release=str(release or self._cell.kernel),
+            experiment=self._experiment.id,
+            allowances=self._allowances,
+        )
+        words = (*judgement.allowed, *(report.fingerprint for report in judgement.refused))
+        self._warnings.update(dict.fromkeys(words))
+        error = trouble(judgement, where)
+        if error is not None:
+            raise error
+
+    def _environment_at_end(self) -> Mapping[str, object]:
+        """Add what only the attempt knows: the guest's state and the host's load."""
+        facts: dict[str, object] = {
+            **self._environment,
+            "host_load": {"start": self._host_at_start, "end": host_load()},
+        }
+        if self._artifacts is not None and self._artifacts.taint is not None:
+            facts["guest"] = {
+                "taint": taint_flags(self._artifacts.taint),
+                "modules": list(self._artifacts.modules),
+            }
+        return facts
 
     def _settled(self) -> bool:
         """Whether no gate can change any more; an experiment without gates runs in full."""

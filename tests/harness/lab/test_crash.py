@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hyperbox.harness.lab.crash import find_crash, find_warnings
+from hyperbox.harness.lab.crash import OOM_KILL, WARN, find_crash, find_reports
 
 SYSRQ_OOPS = """\
 [   12.881334] sysrq: Trigger a crash
@@ -53,9 +54,16 @@ def test_first_report_wins_over_the_panic_that_follows() -> None:
 
 
 def test_panic_without_a_stack_is_named_by_its_words() -> None:
+    crash = find_crash("Kernel panic - not syncing: Fatal machine check\n")
+    assert crash is not None
+    assert crash.fingerprint == "panic: Fatal machine check"
+
+
+def test_death_of_the_agent_has_a_name_of_its_own() -> None:
     crash = find_crash(INIT_DIED)
     assert crash is not None
-    assert crash.fingerprint == "panic: Attempted to kill init! exitcode=0x00000100"
+    assert crash.kind == "agent death"
+    assert crash.fingerprint.startswith("agent death: exitcode=")
 
 
 def test_carriage_returns_and_timestamps_do_not_matter() -> None:
@@ -66,21 +74,84 @@ def test_carriage_returns_and_timestamps_do_not_matter() -> None:
 def test_ordinary_boot_is_no_crash() -> None:
     text = "[    0.00] Linux version 6.12\n[    0.51] debug: BUGs are everywhere\n"
     assert find_crash(text) is None
-    assert find_warnings(text) == ()
+    assert find_reports(text) == ()
 
 
 @given(st.text())
 def test_any_text_is_read(text: str) -> None:
     find_crash(text)
-    find_warnings(text)
+    find_reports(text)
 
 
-def test_warnings_are_listed_in_order() -> None:
+def test_warnings_are_listed_in_order_and_are_no_crash() -> None:
     text = (
         "[ 1.0] WARNING: CPU: 0 PID: 1 at mm/vmscan.c:12 shrink_node+0x1/0x2\n"
-        "[ 2.0] Out of memory: Killed process 12 (stress)\n"
+        "[ 1.0] RIP: 0010:shrink_node+0x1/0x2\n"
+        "[ 2.0] Out of memory: Killed process 12 (stress) total-vm:1kB\n"
+        "[ 3.0] Memory cgroup out of memory: Killed process 13 (walk)\n"
+        "[ 4.0] WARNING: mm/swap.c:7 at drain+0x3/0x9, CPU#0: insmod/12\n"
     )
-    assert find_warnings(text) == (
-        "mm/vmscan.c:12 shrink_node+0x1/0x2",
-        "Out of memory: Killed process 12 (stress)",
+    found = find_reports(text)
+    assert [report.kind for report in found] == [WARN, OOM_KILL, OOM_KILL, WARN]
+    assert found[0].fingerprint == "WARN: shrink_node"
+    assert found[3].fingerprint == "WARN: mm/swap.c:7 at drain, CPU#0: insmod/12"
+    assert all(report.survivable for report in found)
+    assert find_crash(text) is None
+
+
+def test_a_lockup_is_named_by_what_the_processor_was_doing() -> None:
+    text = (
+        "watchdog: BUG: soft lockup - CPU#0 stuck for 22s! [insmod:124]\n"
+        "RIP: 0010:planted_spin+0xd/0x10 [planted]\n"
+        "Call Trace:\n do_one_initcall+0x41/0x1e0\n"
+        "Kernel panic - not syncing: softlockup: hung tasks\n"
+        "Call Trace:\n <IRQ>\n dump_stack+0x6b/0x83\n watchdog_timer_fn.cold+0xc/0x16\n </IRQ>\n"
     )
+    lockup, panic = find_reports(text)
+    assert lockup.fingerprint == "soft lockup: planted_spin < do_one_initcall"
+    assert panic.kind == "panic"
+
+
+def test_a_stopped_guest_is_named_by_what_the_interrupt_found() -> None:
+    text = (
+        "Kernel panic - not syncing: NMI: Not continuing\n"
+        "Call Trace:\n <NMI>\n panic+0x114/0x2f1\n nmi_panic.cold+0xc/0xc\n"
+        "RIP: 0010:planted_deaf+0x2/0x5 [planted]\n </NMI>\n init_module+0x9/0xffb\n"
+    )
+    crash = find_crash(text)
+    assert crash is not None
+    assert crash.fingerprint == "stopped answering: planted_deaf < init_module"
+
+
+@pytest.mark.parametrize(
+    ("line", "kind"),
+    [
+        ("invalid opcode: 0000 [#1] SMP NOPTI", "oops"),
+        ("Oops: general protection fault, probably for address 1: 0000 [#1]", "oops"),
+        ("rcu: INFO: rcu_preempt self-detected stall on CPU", "RCU stall"),
+        ("rcu: INFO: rcu_sched detected stalls on CPUs/tasks:", "RCU stall"),
+        ("INFO: task insmod:124 blocked for more than 120 seconds.", "hung task"),
+        ("BUG: scheduling while atomic: a/1/0x2", "BUG"),
+        ("BUG: Bad page state in process a", "bad page"),
+        ("BUG: workqueue lockup - pool cpus=0", "workqueue lockup"),
+        ("Kernel panic - not syncing: System is deadlocked on memory", "out of memory"),
+        ('Kernel panic - not syncing: VFS: Unable to mount root fs on ""', "no root"),
+    ],
+)
+def test_kinds_of_crashes(line: str, kind: str) -> None:
+    crash = find_crash(f"[    1.0] {line}\n")
+    assert crash is not None
+    assert crash.kind == kind
+    assert crash.fingerprint.startswith(f"{kind}: ")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "traps: python3[12] general protection fault ip:7f sp:7f error:0 in libc.so",
+        "Spectre V2 : WARNING: Unprivileged eBPF is enabled with eIBRS on",
+        "python3[5]: segfault at 0 ip 00007f sp 00007f error 4",
+    ],
+)
+def test_what_a_program_did_is_no_trouble_of_the_kernel(line: str) -> None:
+    assert find_reports(f"[    1.0] {line}\n") == ()

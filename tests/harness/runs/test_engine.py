@@ -216,7 +216,7 @@ class _DyingMachine:
         raise NotImplementedError
 
     def artifacts(self) -> Artifacts:
-        return Artifacts(f"console of {self.process.pid}\n", "", "")
+        return Artifacts(f"console of {self.process.pid}\n", "", "", taint=0)
 
 
 class _DyingLaboratory:
