@@ -12,11 +12,15 @@ from hyperbox.daemon.listeners import Address, default_socket, parse_address
 from hyperbox.daemon.logs import configure
 from hyperbox.daemon.options import Options
 from hyperbox.errors import ConfigError, ExitCode, MissingDependency
+from hyperbox.memory.psi import INTERVAL_S
+from hyperbox.memory.tuning import TunerOptions
+from hyperbox.memory.tuning_options import add_options, options_from
 
 __all__ = ["add_parser"]
 
 _LISTEN = "127.0.0.1:9797"
 _NONE = "none"
+_OTHERS = {"verb", "run", "socket", "listen", "allow_remote", "verbose", "tune", "interval"}
 _EXTRA = ("starlette", "uvicorn", "h11", "anyio", "prometheus_client")
 
 
@@ -50,11 +54,9 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         "authentication",
     )
     parser.add_argument(
-        "--interval",
-        default="5",
-        metavar="S",
-        help="seconds between samples (default 5)",
+        "--tune", action="store_true", help="tune swapping at each sample, as `psi tune` does"
     )
+    add_options(parser)
     parser.add_argument(
         "--verbose", action="store_true", help="log what is of use for finding a fault"
     )
@@ -62,11 +64,13 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    tuner = _tuner(arguments)
     options = Options(
         socket=_socket(arguments.socket),
         listen=_addresses(arguments.listen or [_LISTEN]),
         remote=arguments.allow_remote,
-        interval_s=_seconds(arguments.interval),
+        interval_s=tuner.rules.interval_s if tuner else _interval(arguments),
+        tuner=tuner,
     )
     if options.socket is None and not options.listen:
         raise ConfigError("nowhere to listen: both --socket and --listen are none")
@@ -98,7 +102,23 @@ def _addresses(texts: list[str]) -> tuple[Address, ...]:
     return tuple(parse_address(text) for text in texts if text != _NONE)
 
 
-def _seconds(text: str) -> float:
+def _tuner(arguments: argparse.Namespace) -> TunerOptions | None:
+    """Give how to tune; None if nobody wants it."""
+    given = {name for name, value in vars(arguments).items() if value is not None} - _OTHERS
+    dry_run = "dry_run" in given
+    if arguments.tune and dry_run:
+        raise ConfigError("--tune and --dry-run exclude each other")
+    if arguments.tune or dry_run:
+        return options_from(arguments)
+    if given:
+        raise ConfigError(
+            f"--{min(given).replace('_', '-')} is for tuning", hint="give --tune or --dry-run too"
+        )
+    return None
+
+
+def _interval(arguments: argparse.Namespace) -> float:
+    text = getattr(arguments, "interval", str(INTERVAL_S))
     try:
         value = float(text)
     except ValueError:

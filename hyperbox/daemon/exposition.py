@@ -31,7 +31,7 @@ class Exposition(Collector):
         self._process = ProcessCollector(registry=CollectorRegistry(auto_describe=False))
 
     def collect(self) -> Iterable[Metric]:
-        """Give every family now; a room that does not run gives none."""
+        """Give every family now; a room that cannot give some gives none."""
         yield InfoMetricFamily("hyperbox_build", "Version of hyperbox.", _version())
         up = GaugeMetricFamily(
             "hyperbox_room_up",
@@ -39,10 +39,8 @@ class Exposition(Collector):
             labels=["room"],
         )
         for room in self._house.rooms:
-            running = self._house.status(room).state is State.RUNNING
-            up.add_metric([room.name], float(running))
-            if running:
-                yield from room.metrics()
+            up.add_metric([room.name], float(room.status().state is State.RUNNING))
+            yield from room.metrics()
         yield up
         yield from self._process.collect()
 

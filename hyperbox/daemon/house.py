@@ -33,7 +33,6 @@ class House:
         self.rooms = tuple(rooms)
         self.started_unix_s = time.time()
         self._open: list[Room] = []
-        self._unavailable: dict[str, Status] = {}
         self._stopping = threading.Lock()
 
     def __enter__(self) -> House:
@@ -75,13 +74,9 @@ class House:
         if failures:
             raise failures[0]
 
-    def status(self, room: Room) -> Status:
-        """Say how a room is."""
-        return self._unavailable.get(room.name) or room.status()
-
     def statuses(self) -> dict[str, Status]:
         """Say how every room is, by name."""
-        return {room.name: self.status(room) for room in self.rooms}
+        return {room.name: room.status() for room in self.rooms}
 
     @property
     def ready(self) -> bool:
@@ -97,7 +92,6 @@ class House:
         except KernelFeatureMissing as error:
             self._open.remove(room)
             room.stop()
-            self._unavailable[room.name] = Status(State.UNAVAILABLE, error.message, error.hint)
             _LOG.warning("room unavailable", extra=fields(room=room.name, why=error.message))
         else:
             _LOG.info("room started", extra=fields(room=room.name))

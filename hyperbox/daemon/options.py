@@ -8,6 +8,7 @@ from pathlib import Path
 from hyperbox.daemon.listeners import Address
 from hyperbox.linux.pressure import PROC_PRESSURE
 from hyperbox.memory.psi import HISTORY, INTERVAL_S
+from hyperbox.memory.tuning import TunerOptions
 
 __all__ = ["Options"]
 
@@ -26,6 +27,8 @@ class Options:
         Whether `listen` may name addresses that other machines reach.
     interval_s, history
         Seconds between samples of pressure, and how many are kept.
+    tuner
+        How to tune at each sample; None tunes not at all.
     pressure
         Where the pressure files are.
     """
@@ -35,4 +38,5 @@ class Options:
     remote: bool = False
     interval_s: float = INTERVAL_S
     history: int = HISTORY
+    tuner: TunerOptions | None = None
     pressure: Path = PROC_PRESSURE

@@ -84,7 +84,7 @@ class Endpoint:
 
 
 class Room(Protocol):
-    """A feature of the daemon. `start` and `stop` are called once, from any thread."""
+    """A feature of the daemon. `start` and `stop` may come from different threads."""
 
     @property
     def name(self) -> str:
@@ -96,13 +96,22 @@ class Room(Protocol):
         Raises
         ------
         KernelFeatureMissing
-            If this machine cannot do it: the room is unavailable, the daemon goes on.
+            If this machine cannot do it: the daemon goes on, and `status` says so from
+            now on, with the reason.
         HyperboxError
             If it cannot start for another reason: the daemon does not start.
         """
 
     def stop(self) -> None:
-        """End within half a second and put back everything that was changed."""
+        """End within half a second and put back everything that was changed.
+
+        It is called once after `start`, even if that raised.
+
+        Raises
+        ------
+        HyperboxError
+            If something could not be put back.
+        """
 
     def status(self) -> Status:
         """Say how it is now."""

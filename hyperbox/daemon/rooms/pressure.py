@@ -23,14 +23,16 @@ from hyperbox.daemon.logs import fields
 from hyperbox.daemon.room import Endpoint, Parameter, State, Status
 from hyperbox.daemon.rooms import pressure_answer, pressure_metrics
 from hyperbox.daemon.rooms.pressure_answer import Sampling
-from hyperbox.errors import HyperboxError
+from hyperbox.errors import HyperboxError, KernelFeatureMissing, WorkloadError
 from hyperbox.linux.pressure import PROC_PRESSURE, PressureFile, system_files
 from hyperbox.memory.psi import HISTORY, INTERVAL_S, Sample, Sampler, Snapshot, watch
 
 __all__ = ["PressureRoom", "SampleListener"]
 
 _LOG = logging.getLogger(__name__)
-_PATIENCE_S = 0.4  # for the thread to end; a sample takes far below a millisecond
+_SOON_S = 0.4  # for the thread to end; a sample takes far below a millisecond
+_PATIENCE_S = 8.0  # for a step of the tuner, which may wait for the kernel
+_READABLE = (State.RUNNING, State.FAILED)  # without its tuner, for example
 _OFF: Mapping[str, object] = {"mode": "off"}
 
 
@@ -92,33 +94,42 @@ class PressureRoom:
         self._status = Status(State.STOPPED)
         self._started = 0.0
         self._sampling = Sampling(interval_s)
+        self._deaf = False
+        self._not_put_back: HyperboxError | None = None
 
     def start(self) -> None:
         """Open the pressure files and begin to sample; see `Room.start`."""
-        self._files = system_files(self._directory)
-        if self._make_listener is not None:
-            self._listener = self._make_listener()
+        try:
+            self._files = system_files(self._directory)
+            if self._make_listener is not None:
+                self._listener = self._make_listener()
+        except KernelFeatureMissing as error:
+            self._status = Status(State.UNAVAILABLE, error.message, error.hint)
+            raise
         self._started = time.monotonic()
         self._status = Status.running()
         self._thread = threading.Thread(target=self._sample, name="pressure", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
-        """End sampling, then let the listener put things back; see `Room.stop`."""
+        """End sampling; the thread lets the listener put things back. See `Room.stop`.
+
+        Raises
+        ------
+        HyperboxError
+            If the listener hangs, or could not put something back.
+        """
         self._ended.set()
-        self._status = Status(State.STOPPED)
+        if self._status.state is State.RUNNING:
+            self._status = Status(State.STOPPED)
         if self._thread is not None:
-            self._thread.join(_PATIENCE_S)
-            if self._thread.is_alive():
-                _LOG.error("sampling hangs", extra=fields(room=self.name))
-        try:
-            if self._listener is not None:
-                self._listener.close()
-        finally:
-            with self._reading:
-                files, self._files = self._files, ()
-                for file in files:
-                    file.close()
+            self._join(self._thread)
+        with self._reading:
+            files, self._files = self._files, ()
+            for file in files:
+                file.close()
+        if self._not_put_back is not None:
+            raise self._not_put_back
 
     def status(self) -> Status:
         """Say how it is; see `Room.status`."""
@@ -163,6 +174,17 @@ class PressureRoom:
             pressure_answer.answer(now, self._snapshot, self._now_sampling(), tuner, rows)
         )
 
+    def _join(self, thread: threading.Thread) -> None:
+        thread.join(_SOON_S)
+        if thread.is_alive():
+            _LOG.warning("a step of the tuner takes long", extra=fields(room=self.name))
+            thread.join(_PATIENCE_S)
+        if thread.is_alive():
+            raise WorkloadError(
+                f"the tuner hangs for {_PATIENCE_S:g} s, and what it changed stays",
+                hint="`hyperbox doctor --repair` puts it back",
+            )
+
     def _rows(self, text: str | None) -> int:
         if text is None:
             return self._history
@@ -182,7 +204,7 @@ class PressureRoom:
         except HyperboxError as error:
             self._fail(error.message, error.hint)
             return None
-        if not pressure or self._status.state is not State.RUNNING:
+        if not pressure or self._status.state not in _READABLE:
             return None
         return Sample(began, time.monotonic_ns() - began, unix_s, pressure)
 
@@ -192,25 +214,53 @@ class PressureRoom:
         return Sampling(known.interval_s, known.taken, running_s, known.cpu_s)
 
     def _sample(self) -> None:
-        """Sample until the room stops: the thread's work."""
+        """Sample until the room stops, then let the listener put things back: the thread's work.
+
+        It has the listener to itself, from its first sample to its end.
+        """
         # Not closed here: its files are the room's, requests read them too.
         sampler = Sampler(self._files, history=self._history)
         try:
             watch(sampler, self._sampled, interval_s=self._interval_s, stop=self._ended)
-        except HyperboxError as error:
-            _LOG.error("sampling ended", extra=fields(room=self.name, why=error.message))
-            self._fail(error.message, error.hint)
         except Exception as error:
-            _LOG.exception("sampling ended", extra=fields(room=self.name))
-            self._fail(f"a bug: {type(error).__name__}: {error}", "the log has its trace")
+            self._broken("sampling", error)
+        finally:
+            if self._listener is not None:
+                self._closed(self._listener)
 
     def _sampled(self, sampler: Sampler) -> None:
         self._snapshot = sampler.snapshot()
-        if self._listener is not None:
-            self._listener.sampled(self._snapshot)
+        if self._listener is not None and not self._deaf:
+            try:
+                self._listener.sampled(self._snapshot)
+            except Exception as error:
+                self._deaf = True  # sampling goes on without it
+                self._broken("the tuner", error)
+                self._closed(self._listener)
         # The thread's own clock, read in the thread: what monitoring costs.
         self._sampling = Sampling(
             self._interval_s, self._sampling.taken + 1, cpu_s=time.thread_time()
+        )
+
+    def _closed(self, listener: SampleListener) -> None:
+        try:
+            listener.close()
+        except HyperboxError as error:
+            self._not_put_back = error
+        except Exception as error:
+            self._broken("putting back", error)
+
+    def _broken(self, what: str, error: Exception) -> None:
+        """Record that something has ended that should go on; the trace only if it is a bug."""
+        expected = isinstance(error, HyperboxError)
+        reason = error.message if isinstance(error, HyperboxError) else f"a bug: {error!r}"
+        _LOG.error(
+            f"{what} has ended",
+            exc_info=None if expected else error,
+            extra=fields(room=self.name, why=reason),
+        )
+        self._fail(
+            f"{what} has ended: {reason}", error.hint if isinstance(error, HyperboxError) else ""
         )
 
     def _fail(self, reason: str, hint: str = "") -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from hyperbox.daemon.room import Schema, Status
 from hyperbox.linux.pressure import Kind, Resource
+from hyperbox.memory.decisions import Action, StepStatus, TunerState
 from hyperbox.memory.psi import Sample, Snapshot
 
 __all__ = ["SCHEMA", "Sampling", "answer", "unavailable"]
@@ -81,6 +82,47 @@ _SAMPLING: Schema = {
     "required": ["interval_s", "keeps", "taken", "running_s", "cpu_s"],
     "additionalProperties": False,
 }
+_DECISION: Schema = {
+    "type": "object",
+    "properties": {
+        "time_ns": {"type": "integer"},
+        "state": {"enum": [str(state) for state in TunerState]},
+        "action": {"enum": [str(action) for action in Action]},
+        "step": {"type": "string"},
+        "reason": {"type": "string"},
+        "score": {**_NUMBER, "description": "Percent."},
+        "changes": {"type": "array", "items": {"type": "string"}},
+    },
+    "required": ["time_ns", "state", "action", "step", "reason", "score"],
+}
+_TUNER: Schema = {
+    "type": "object",
+    "description": "The tuner; all but its mode only where there is one.",
+    "properties": {
+        "mode": {"enum": ["off", "dry-run", "tune"]},
+        "state": {"enum": [str(state) for state in TunerState]},
+        "score": {"type": ["number", "null"], "description": "What it judges by, in percent."},
+        "reason": {"type": ["string", "null"], "description": "Of the last decision."},
+        "steps": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "properties": {
+                    "name": {"type": "string"},
+                    "status": {"enum": [str(status) for status in StepStatus]},
+                    "unavailable": {"type": ["string", "null"]},
+                },
+                "required": ["name", "status", "unavailable"],
+            },
+        },
+        "decisions": {
+            "type": "array",
+            "description": "The last that were more than nothing, oldest first.",
+            "items": _DECISION,
+        },
+    },
+    "required": ["mode"],
+}
 SCHEMA: Schema = {
     "oneOf": [
         {
@@ -97,12 +139,7 @@ SCHEMA: Schema = {
                     "items": _ROW,
                 },
                 "sampling": _SAMPLING,
-                "tuner": {
-                    "type": "object",
-                    "description": "The tuner's mode (off, dry-run, tune), state, and decisions.",
-                    "properties": {"mode": {"enum": ["off", "dry-run", "tune"]}},
-                    "required": ["mode"],
-                },
+                "tuner": _TUNER,
             },
             "required": ["available", "time_unix_s", *_REQUIRED, *_BESIDE],
             "additionalProperties": False,
