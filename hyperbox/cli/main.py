@@ -22,6 +22,7 @@ __all__ = ["main"]
 _VERBS = {
     "validate": "boot kernels, measure, and give a verdict on every gate",
     "report": "make the report of a run again",
+    "calibrate": "measure how often verdicts err",
     "compare": "compare two runs, or two kernels of a run",
     "merge": "join runs of one plan that were measured on several machines",
     "kernels": "list, fetch, lock and update kernels",
