@@ -1,10 +1,7 @@
 """The one door for changes of this machine: written down before, undone after.
 
-Each process has a file of its own in the state directory, one JSON object a line. A change
-is on record, on disk, before it is made; what a killed process left is so known to
+A change is on record, on disk, before it is made; what a killed process left is so known to
 `hyperbox.repair`. How a change is undone is not known here: `hyperbox.linux` has the kinds.
-
-A line may be cut short by a crash or a full disk: the change that it announced was not made.
 """
 
 from __future__ import annotations
@@ -12,21 +9,28 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import json
 import os
-import stat
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
-from hyperbox.errors import HarnessError, HyperboxError, WorkloadError
-from hyperbox.owner import Owner, this_process
+from hyperbox.errors import HyperboxError, WorkloadError
+from hyperbox.records import (
+    Change,
+    Fact,
+    Owner,
+    announcement,
+    file_name,
+    line,
+    read_directory,
+    refusal,
+    this_process,
+)
 
 __all__ = [
-    "Change",
     "Kind",
     "Outcome",
     "Record",
@@ -34,17 +38,10 @@ __all__ = [
     "begin",
     "exclusively",
     "on_record",
-    "parse",
-    "read_directory",
     "state_directories",
     "state_directory",
-    "strike",
-    "sweep",
     "undoing",
 ]
-
-Fact = str | int | Sequence[str]
-"""What a fact may be: it goes through JSON."""
 
 _SYSTEM = Path("/run/hyperbox")
 _exclusive = threading.RLock()
@@ -68,22 +65,6 @@ class Sharing(StrEnum):
     NONE = "one process at a time"
     LAST = "the last process undoes it"
     ANY = "nothing is shared"
-
-
-@dataclass(frozen=True)
-class Change:
-    """One change on record; `at` is CLOCK_MONOTONIC in ns, `facts` are its kind's."""
-
-    owner: Owner
-    number: int
-    kind: str
-    subject: str
-    at: int
-    facts: Mapping[str, Fact] = field(default_factory=dict)
-
-    def text(self, fact: str) -> str:
-        """Give a fact as text; empty if it is not on record."""
-        return str(self.facts.get(fact, ""))
 
 
 @dataclass(frozen=True)
@@ -217,43 +198,6 @@ def state_directories() -> tuple[Path, ...]:
     return tuple(dict.fromkeys((own, _SYSTEM / "journal")))
 
 
-def read_directory(directory: Path) -> tuple[Change, ...]:
-    """Give every outstanding change in a state directory, newest first.
-
-    Files that belong to neither this user nor root are not looked at: undoing what they
-    say would lend their writers this user's rights.
-    """
-    found: list[Change] = []
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
-        for path in sorted(directory.iterdir()):
-            owner = _owner(path.name)
-            if owner is not None and path.suffix == ".jsonl":
-                found += parse(_trusted_text(path), owner)
-    return tuple(sorted(found, key=lambda change: (change.at, change.number), reverse=True))
-
-
-def parse(text: str, owner: Owner) -> tuple[Change, ...]:
-    """Give the changes of a journal that are not done, oldest first.
-
-    Lines that are no record are passed over: they were cut short.
-    """
-    changes: dict[int, Change] = {}
-    for line in text.splitlines():
-        with contextlib.suppress(ValueError, TypeError, KeyError, AttributeError):
-            entry = json.loads(line)
-            number = int(entry["change"])
-            if entry.get("done"):
-                changes.pop(number, None)
-            elif "kind" in entry:
-                facts = dict(entry["facts"])
-                kind, subject = str(entry["kind"]), str(entry["subject"])
-                changes[number] = Change(owner, number, kind, subject, int(entry["at"]), facts)
-            elif number in changes:
-                facts = {**changes[number].facts, **entry["facts"]}
-                changes[number] = replace(changes[number], facts=facts)
-    return tuple(changes.values())
-
-
 @contextlib.contextmanager
 def exclusively(directory: Path | None = None) -> Iterator[None]:
     """Keep other processes from sharing or repairing for the block.
@@ -268,7 +212,7 @@ def exclusively(directory: Path | None = None) -> Iterator[None]:
         if place in _locked:
             yield
             return
-        with _refusal(place):
+        with refusal(place):
             place.mkdir(parents=True, exist_ok=True)
             handle = os.open(place / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
@@ -280,55 +224,12 @@ def exclusively(directory: Path | None = None) -> Iterator[None]:
             os.close(handle)
 
 
-def strike(directory: Path, changes: Sequence[Change]) -> None:
-    """Mark changes of dead processes as done; files with nothing outstanding go away.
-
-    Raises
-    ------
-    HarnessError
-        If a journal cannot be written.
-    """
-    for owner in dict.fromkeys(change.owner for change in changes):
-        path = directory / _file_name(owner)
-        numbers = [change.number for change in changes if change.owner == owner]
-        left = [c for c in parse(_trusted_text(path), owner) if c.number not in numbers]
-        with _refusal(path):
-            if not left:
-                path.unlink(missing_ok=True)
-                continue
-            handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC)
-            try:
-                for number in numbers:  # the first line may follow one that was cut short
-                    os.write(handle, b"\n" + _line({"change": number, "done": True}))
-                os.fdatasync(handle)
-            finally:
-                os.close(handle)
-
-
-def sweep(directory: Path) -> None:
-    """Remove the files of dead processes that hold nothing to undo, or are of earlier boots.
-
-    Raises
-    ------
-    HarnessError
-        If the directory cannot be written.
-    """
-    with _refusal(directory):
-        for path in directory.iterdir():
-            owner = _owner(path.name)
-            if owner is None or owner.lives():
-                continue
-            whole = path.suffix == ".jsonl" and owner.booted_now()
-            if not (whole and parse(_trusted_text(path), owner)):
-                path.unlink(missing_ok=True)
-
-
 class _Journal:
     """The file of one process; it exists while something is outstanding."""
 
     def __init__(self, owner: Owner, directory: Path) -> None:
         self.owner = owner
-        self.path = directory / _file_name(owner)
+        self.path = directory / file_name(owner)
         self._handle = -1
         self._size = 0
         self._cut = False
@@ -341,7 +242,7 @@ class _Journal:
             self._last += 1
             now = time.monotonic_ns()
             change = Change(self.owner, self._last, kind.name, subject, now, dict(facts))
-            self._append(_announcement(change))
+            self._append(announcement(change))
             self._outstanding[change.number] = change
             return Record(self, kind, change)
 
@@ -363,15 +264,15 @@ class _Journal:
                 self._remove()
 
     def _append(self, entry: Mapping[str, object]) -> None:
-        line = b"\n" * self._cut + _line(entry)
-        with _refusal(self.path):
+        data = b"\n" * self._cut + line(entry)
+        with refusal(self.path):
             if self._handle < 0:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
                 self._handle = os.open(self.path, flags, 0o644)
-            written = os.write(self._handle, line)
+            written = os.write(self._handle, data)
             self._size += written
-            self._cut = written < len(line)
+            self._cut = written < len(data)
             if self._cut:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             os.fdatasync(self._handle)
@@ -379,13 +280,13 @@ class _Journal:
     def _rewrite(self) -> None:
         """Replace the file by one of what is outstanding; the old one stays until it is whole."""
         final, fresh = self.path, self.path.with_suffix(".new")
-        with _refusal(fresh):
+        with refusal(fresh):
             fresh.unlink(missing_ok=True)
             self._close()
             self.path = fresh
             try:
                 for change in self._outstanding.values():
-                    self._append(_announcement(change))
+                    self._append(announcement(change))
                 fresh.replace(final)
             except BaseException:
                 self._close()
@@ -394,7 +295,7 @@ class _Journal:
                 self.path = final
 
     def _remove(self) -> None:
-        with _refusal(self.path):
+        with refusal(self.path):
             self.path.unlink(missing_ok=True)
             self._close()
 
@@ -413,55 +314,3 @@ def _journal() -> _Journal:
     if key not in _journals:
         _journals.setdefault(key, _Journal(*key))
     return _journals[key]
-
-
-def _announcement(change: Change) -> dict[str, object]:
-    return {
-        "change": change.number,
-        "kind": change.kind,
-        "subject": change.subject,
-        "at": change.at,
-        "facts": dict(change.facts),
-    }
-
-
-def _line(entry: Mapping[str, object]) -> bytes:
-    return json.dumps(entry, separators=(",", ":")).encode() + b"\n"
-
-
-def _file_name(owner: Owner) -> str:
-    return f"{owner.pid}.{owner.start}.{owner.namespace}.{owner.boot}.jsonl"
-
-
-def _owner(name: str) -> Owner | None:
-    """Read a process off the name of its file."""
-    with contextlib.suppress(ValueError):
-        pid, start, namespace, boot, ending = name.split(".")
-        if ending in ("jsonl", "new"):
-            return Owner(int(pid), int(start), int(namespace), boot)
-    return None
-
-
-def _trusted_text(path: Path) -> str:
-    """Read a journal of this user or root; empty if it is somebody else's or gone."""
-    try:
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
-    except OSError:
-        return ""
-    with os.fdopen(handle, "rb") as stream:
-        facts = os.fstat(handle)
-        if not stat.S_ISREG(facts.st_mode) or facts.st_uid not in (0, os.geteuid()):
-            return ""
-        return stream.read().decode(errors="replace")
-
-
-@contextlib.contextmanager
-def _refusal(path: Path) -> Iterator[None]:
-    """Turn the system's refusal into one line; nothing is changed that is not on record."""
-    try:
-        yield
-    except OSError as error:
-        raise HarnessError(
-            f"cannot keep the journal of machine changes {path}: {error.strerror or error}",
-            hint="free or make writable that place, or set HYPERBOX_STATE to another directory",
-        ) from error

@@ -11,17 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hyperbox.errors import HyperboxError
-from hyperbox.journal import (
-    Change,
-    Kind,
-    Outcome,
-    Sharing,
-    exclusively,
-    read_directory,
-    state_directories,
-    strike,
-    sweep,
-)
+from hyperbox.journal import Kind, Outcome, Sharing, exclusively, state_directories
+from hyperbox.records import Change, read_directory, strike, sweep
 
 __all__ = ["Repair", "damage", "left_behind", "repair"]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import subprocess
 import threading
@@ -11,16 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from hyperbox import journal
 from hyperbox.errors import HarnessError, WorkloadError
-from hyperbox.journal import Change, Kind, Outcome, Sharing
+from hyperbox.journal import Kind, Outcome, Sharing
 from hyperbox.linux.knob import KnobChange, changed
-from hyperbox.owner import Owner, this_process
+from hyperbox.records import Change, read_directory, this_process
 
-OWNER = Owner(1, 2, 3, "boot")
 undone: list[str] = []
 
 
@@ -41,7 +37,7 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def outstanding(state: Path) -> list[str]:
-    return [change.subject for change in journal.read_directory(state)]
+    return [change.subject for change in read_directory(state)]
 
 
 @contextlib.contextmanager
@@ -68,11 +64,11 @@ def another_process(kind: Kind, subject: str) -> Iterator[None]:
 
 def test_a_change_is_on_record_before_and_gone_after(state: Path) -> None:
     with journal.undoing(kind(), "first", size=3) as record:
-        (change,) = journal.read_directory(state)
+        (change,) = read_directory(state)
         assert change == record.change
         assert (change.owner, change.facts) == (this_process(), {"size": 3})
         record.note(size=4, names=["a"])
-        assert journal.read_directory(state)[0].facts == {"size": 4, "names": ["a"]}
+        assert read_directory(state)[0].facts == {"size": 4, "names": ["a"]}
         with journal.undoing(kind(), "second"):
             assert outstanding(state) == ["second", "first"]
         assert undone == ["second"]
@@ -98,7 +94,7 @@ def test_a_long_life_does_not_grow_the_file(state: Path) -> None:
             record.note(number=number, padding="x" * 50)
         (path,) = state.glob("*.jsonl")
         assert path.stat().st_size < 80_000
-        noted, kept = journal.read_directory(state)
+        noted, kept = read_directory(state)
         assert (noted.facts["number"], kept.facts) == (2999, {"first": 1})
     assert not list(state.iterdir()) or [p.name for p in state.iterdir()] == ["lock"]
 
@@ -193,7 +189,7 @@ def test_a_full_disk_stops_changes_not_their_undoing(
         if space_comes_back:
             (full_disk / "filler").unlink()
             knob.apply("000011")  # a line was cut short; the next ones are whole
-            assert journal.read_directory(full_disk)[0].facts["ours"] == "000011"
+            assert read_directory(full_disk)[0].facts["ours"] == "000011"
     assert path.read_text() == "000060"
     assert not list(full_disk.glob("*.jsonl"))
 
@@ -215,52 +211,6 @@ def test_what_others_wrote_is_not_trusted(state: Path, tmp_path: Path) -> None:
     os.mkfifo(theirs)  # must not hang either
     assert outstanding(state) == ["mine"]
     record.undo()
-
-
-facts = st.dictionaries(
-    st.text(max_size=5), st.text() | st.integers() | st.lists(st.text(max_size=3)), max_size=3
-)
-steps = st.lists(st.tuples(st.sampled_from(["begin", "note", "done"]), st.integers(1, 4), facts))
-
-
-def _written(plan: list[tuple[str, int, dict[str, object]]]) -> tuple[str, list[dict[int, object]]]:
-    """Write lines as a journal does; give them with what is outstanding after each."""
-    lines, known, history = [], {}, [{}]  # type: ignore[var-annotated]
-    for step, number, given_facts in plan:
-        entry: dict[str, object] = {"change": number}
-        if step == "begin" and number not in known:
-            entry |= {"kind": "k", "subject": "s", "at": 5, "facts": given_facts}
-            known[number] = given_facts
-        elif step == "note" and number in known:
-            entry["facts"] = given_facts
-            known[number] = known[number] | given_facts
-        elif step == "done" and number in known:
-            entry["done"] = True
-            del known[number]
-        else:
-            continue
-        lines.append(json.dumps(entry) + "\n")
-        history.append(dict(known))
-    return "".join(lines), history
-
-
-@given(steps, st.data())
-def test_a_journal_cut_anywhere_tells_what_was_on_disk(
-    plan: list[tuple[str, int, dict[str, object]]], data: st.DataObject
-) -> None:
-    text, history = _written(plan)
-    cut = data.draw(st.integers(0, len(text)))
-    whole = text[:cut].count("\n")
-    found = {change.number: change.facts for change in journal.parse(text[:cut], OWNER)}
-    assert found in (history[whole], history[min(whole + 1, len(history) - 1)])
-
-
-@given(st.text())
-def test_nonsense_is_passed_over(text: str) -> None:
-    good = '{"change":1,"kind":"k","subject":"s","at":5,"facts":{}}'
-    assert len(journal.parse(f"{good}\n{text}", OWNER)) <= 2
-    for line in ("[]", "1", '"x"', "null", '{"change":null}', '{"change":1,"facts":7}'):
-        assert len(journal.parse(f"{good}\n{line}\n", OWNER)) == 1
 
 
 def test_the_state_directory_is_the_users(monkeypatch: pytest.MonkeyPatch) -> None:

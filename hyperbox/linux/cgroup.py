@@ -13,9 +13,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from hyperbox.errors import KernelFeatureMissing, WorkloadError
-from hyperbox.journal import Change, Kind, Outcome, Sharing, begin, exclusively, on_record
+from hyperbox.journal import Kind, Outcome, Sharing, begin, exclusively, on_record
 from hyperbox.linux.knob import read_knob, write_knob
 from hyperbox.linux.mounts import mounts
+from hyperbox.records import Change
 
 __all__ = ["CGROUP", "CONTROLLER", "Cgroup", "cgroup", "cgroup_root", "parse_flat_keyed"]
 

@@ -16,7 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hyperbox.errors import HarnessError, KernelFeatureMissing, WorkloadError
-from hyperbox.journal import Change, Kind, Outcome, Record, Sharing, begin
+from hyperbox.journal import Kind, Outcome, Record, Sharing, begin
+from hyperbox.records import Change
 
 __all__ = [
     "KNOB",

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hyperbox.errors import KernelFeatureMissing, WorkloadError
-from hyperbox.journal import Change, Kind, Outcome, Sharing, begin, exclusively, on_record
+from hyperbox.journal import Kind, Outcome, Sharing, begin, exclusively, on_record
+from hyperbox.records import Change
 
 __all__ = ["MOUNT", "Mount", "mount", "mounted", "mounts", "parse_mountinfo", "unescape", "unmount"]
 

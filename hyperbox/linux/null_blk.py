@@ -14,10 +14,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hyperbox.errors import KernelFeatureMissing, WorkloadError
-from hyperbox.journal import Change, Kind, Outcome, begin
+from hyperbox.journal import Kind, Outcome, begin
 from hyperbox.linux.knob import read_knob, write_knob
 from hyperbox.linux.modules import load_module
 from hyperbox.linux.mounts import mounted, mounts
+from hyperbox.records import Change
 
 __all__ = ["NULL_BLK", "null_block_device"]
 

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hyperbox.errors import KernelFeatureMissing, WorkloadError
-from hyperbox.journal import Change, Kind, Outcome, undoing
+from hyperbox.journal import Kind, Outcome, undoing
 from hyperbox.linux.mounts import unescape
 from hyperbox.processes import require, run
+from hyperbox.records import Change
 
 __all__ = ["SWAP", "SwapArea", "parse_swaps", "swap_areas", "swap_off", "swap_on", "swapping"]
 

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hyperbox.errors import KernelFeatureMissing, WorkloadError
-from hyperbox.journal import Change, Kind, Outcome, undoing
+from hyperbox.journal import Kind, Outcome, undoing
 from hyperbox.linux.knob import read_knob, write_knob
 from hyperbox.linux.modules import load_module
+from hyperbox.records import Change
 
 __all__ = [
     "ZRAM",

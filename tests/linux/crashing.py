@@ -31,7 +31,7 @@ from hyperbox.linux.undo import KINDS
 from hyperbox.linux.zram import zram_device
 
 SOURCES = str(Path(journal.__file__).parent)
-TRACED = tuple(f"{SOURCES}/{name}" for name in ("journal.py", "repair.py", "linux/"))
+TRACED = tuple(f"{SOURCES}/{name}" for name in ("journal.py", "records.py", "repair.py", "linux/"))
 SYSCTLS = ("vm.swappiness", "vm.page-cluster", "vm.watermark_scale_factor")
 
 
