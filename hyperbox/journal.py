@@ -108,10 +108,10 @@ class Record:
         """
         if self.change.owner != this_process():
             return Outcome.SHARED
-        with exclusively() if self._kind.sharing is Sharing.LAST else contextlib.nullcontext():
-            used = any(other.owner.lives() for other in self.others())
-            shared = self._kind.sharing is Sharing.LAST and used
-            outcome = Outcome.SHARED if shared else self._kind.undo(self.change)
+        last = self._kind.sharing is Sharing.LAST
+        with exclusively() if last else contextlib.nullcontext():
+            used = last and any(other.owner.lives() for other in self.others())
+            outcome = Outcome.SHARED if used else self._kind.undo(self.change)
             self.forget()
         return outcome
 
