@@ -196,8 +196,8 @@ def answer(
         for (resource, kind), line in lines.items()
     }
     said["samples"] = len(snapshot.samples)
-    last = Snapshot(snapshot.samples[len(snapshot.samples) - rows :] if rows else ())
-    said["history"] = last.rows()
+    first = max(len(snapshot.samples) - rows, 0)
+    said["history"] = Snapshot(snapshot.samples[first:]).rows()
     said["sampling"] = {
         "interval_s": sampling.interval_s,
         "keeps": snapshot.history,

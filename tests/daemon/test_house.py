@@ -1,0 +1,122 @@
+"""The house: order, unavailable rooms, failures; and who may know a feature."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import pytest
+from prometheus_client import Metric
+
+import hyperbox.daemon
+from hyperbox.daemon.application import application
+from hyperbox.daemon.house import House
+from hyperbox.daemon.room import Endpoint, State, Status
+from hyperbox.errors import HarnessError, HyperboxError, KernelFeatureMissing
+
+
+class Room:
+    """A room that writes down what happens to it."""
+
+    def __init__(
+        self,
+        name: str,
+        events: list[str],
+        *,
+        start: HyperboxError | None = None,
+        stop: HyperboxError | None = None,
+        paths: Sequence[str] = (),
+    ) -> None:
+        self.name = name
+        self.events = events
+        self.start_error = start
+        self.stop_error = stop
+        self.paths = paths
+        self.state = State.STOPPED
+
+    def start(self) -> None:
+        self.events.append(f"start {self.name}")
+        self.state = State.RUNNING
+        if self.start_error is not None:
+            missing = isinstance(self.start_error, KernelFeatureMissing)
+            self.state = State.UNAVAILABLE if missing else State.STOPPED
+            raise self.start_error
+
+    def stop(self) -> None:
+        self.events.append(f"stop {self.name}")
+        if self.stop_error is not None:
+            raise self.stop_error
+
+    def status(self) -> Status:
+        return Status(self.state)
+
+    def endpoints(self) -> Sequence[Endpoint]:
+        async def never(_request: object) -> None:
+            raise AssertionError
+
+        return [Endpoint(path, "", never, {}) for path in self.paths]  # type: ignore[arg-type]
+
+    def metrics(self) -> Iterable[Metric]:
+        return ()
+
+
+def test_rooms_start_in_order_and_stop_in_reverse_once() -> None:
+    events: list[str] = []
+    with House([Room("a", events), Room("b", events)]) as house:
+        assert house.ready
+        house.stop()
+    assert events == ["start a", "start b", "stop b", "stop a"]
+
+
+def test_unavailable_room_is_no_fault() -> None:
+    events: list[str] = []
+    missing = KernelFeatureMissing("no such thing")
+    with House([Room("a", events, start=missing), Room("b", events)]) as house:
+        assert house.ready
+        assert house.statuses()["a"].state is State.UNAVAILABLE
+    assert events == ["start a", "stop a", "start b", "stop b"]
+
+
+def test_failed_room_makes_the_house_unready() -> None:
+    room = Room("a", [])
+    with House([room]) as house:
+        room.state = State.FAILED
+        assert not house.ready
+
+
+def test_a_room_that_cannot_start_takes_the_others_down() -> None:
+    events: list[str] = []
+    rooms = [Room("a", events), Room("b", events, start=HarnessError("taken")), Room("c", events)]
+    with pytest.raises(HarnessError, match="taken"), House(rooms):
+        pytest.fail("it started")
+    assert events == ["start a", "start b", "stop b", "stop a"]
+
+
+def test_every_room_is_stopped_even_if_one_cannot_put_things_back() -> None:
+    events: list[str] = []
+    rooms = [Room("a", events), Room("b", events, stop=HarnessError("stuck")), Room("c", events)]
+    with pytest.raises(HarnessError, match="stuck"), House(rooms):
+        pass
+    assert events[3:] == ["stop c", "stop b", "stop a"]
+
+
+def test_two_rooms_with_one_path_are_a_bug() -> None:
+    house = House([Room("a", [], paths=["/x"]), Room("b", [], paths=["/x"])])
+    with pytest.raises(ValueError, match="two endpoints"):
+        application(house, longest_body=0)
+
+
+def test_only_the_composition_and_the_rooms_know_features() -> None:
+    package = Path(hyperbox.daemon.__file__).parent
+    knowing = set()
+    for path in package.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and str(node.module).startswith(
+                ("hyperbox.memory", "hyperbox.daemon.rooms")
+            ):
+                knowing.add(path.relative_to(package).as_posix())
+    rooms = {path.relative_to(package).as_posix() for path in package.glob("rooms/*.py")}
+    # Options are declarations: they carry a feature's settings to its room.
+    assert knowing <= rooms | {"composition.py", "options.py"}
+    assert "composition.py" in knowing
