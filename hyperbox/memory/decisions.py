@@ -46,7 +46,10 @@ class Rules:
     """The numbers of the policy; percent, seconds, and pages a second.
 
     `confirm` is how many readings in a row make a threshold crossed. `interval_s` is the
-    time expected between readings; three times that is a gap.
+    time expected between readings; three times that is a gap. `gain` is the fraction by which
+    pressure must fall for a step to be kept; above `saturated` percent, where a task that
+    does nothing but wait stays whatever a step is worth, the time left for work must grow by
+    the fraction `work_gain` instead.
     """
 
     watch: float = 40.0
@@ -58,6 +61,8 @@ class Rules:
     measure_s: float = 10.0
     relax_s: float = 60.0
     gain: float = 0.03
+    saturated: float = 90.0
+    work_gain: float = 0.10
     refault_rise: float = 0.20
     swap_in_floor: float = 10.0
     refault_floor: float = 50.0

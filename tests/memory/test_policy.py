@@ -116,6 +116,19 @@ def test_step_that_does_not_pay_is_reverted_and_backs_off_twice_as_long(bench: B
     assert "back-off" in bench.feed(90).reason
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "kept"),
+    [(99, 97, True), (99, 99, False), (95, 94, True), (95, 94.5, False), (89, 88, False)],
+)
+def test_saturated_load_is_judged_by_the_time_left_for_work(
+    bench: Bench, before: float, after: float, kept: bool
+) -> None:
+    bench.until(Action.APPLY, before)
+    bench.until(Action.KEEP if kept else Action.REVERT, after)
+    kept_steps = ("one",) if kept else ()
+    assert bench.policy.kept == kept_steps
+
+
 def test_storage_counts_only_while_pages_come_back(bench: Bench) -> None:
     for _ in range(4):
         assert bench.feed(5, io=95).score == pytest.approx(5)

@@ -1,0 +1,291 @@
+"""Runs in a guest: a squeeze that can be let go, and a tuner beside it; says what became of it.
+
+``python3 guest_tuning.py SCENARIO`` prints one JSON object. Times are short: the policy has
+the same states at 1 s readings as at 5 s. ``python3 guest_tuning.py lenient ...`` is the tuner
+with a rule that keeps every step: what a step is worth is the suite's business, not this one's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+from hyperbox.linux.cgroup import cgroup
+from hyperbox.linux.swap import swap_areas
+from hyperbox.linux.undo import KINDS
+from hyperbox.memory import tune, tuning
+from hyperbox.memory.decisions import Rules
+from hyperbox.memory.swap import Tuner as RealTuner
+from hyperbox.processes import spawn, stop
+from hyperbox.repair import left_behind, repair
+from suites.psi.squeeze import Squeeze, squeeze, walker
+
+LOG = Path("/tmp/tuner.log")
+QUICK = ["--interval", "1", "--settle", "1", "--measure", "2", "--relax", "5", "--backoff", "5"]
+READER = """
+import os, sys
+sys.stdin.readline()
+for directory, _, names in os.walk("/usr/lib"):
+    for name in names:
+        path = os.path.join(directory, name)
+        if os.path.isfile(path):
+            open(path, "rb").read()
+print("read", flush=True)
+sys.stdin.readline()
+"""
+KNOBS = ("/proc/sys/vm/page-cluster", "/proc/sys/vm/swappiness")
+
+
+def values() -> dict[str, str]:
+    """Everything that a tuner may have changed."""
+    found = {name: Path(name).read_text().strip() for name in KNOBS}
+    for module in ("zswap", "damon_reclaim"):
+        for path in sorted(Path("/sys/module", module, "parameters").glob("*")):
+            with contextlib.suppress(OSError):
+                if path.name not in ("kdamond_pid",) and not path.name.startswith(("nr_", "bytes")):
+                    found[str(path)] = path.read_text().strip()
+    found["swaps"] = " ".join(sorted(area.path for area in swap_areas()))
+    found["zram"] = " ".join(sorted(path.name for path in Path("/sys/block").glob("zram*")))
+    return found
+
+
+class Tuner:
+    """The tuner's process and its log."""
+
+    def __init__(self, *options: str) -> None:
+        argv = [sys.executable, __file__, "lenient", *QUICK, *options]
+        with LOG.open("wb") as log:
+            self.process = spawn(
+                argv, environment={"PYTHONPATH": os.environ["PYTHONPATH"]}, stdout=log, stderr=log
+            )
+
+    def decisions(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in LOG.read_text().splitlines() if line[:1] == "{"]
+
+    def until(self, wanted: Callable[[dict[str, Any]], bool], seconds: float = 60) -> None:
+        """Wait for a decision."""
+        end = time.monotonic() + seconds
+        while not any(wanted(decision) for decision in self.decisions()):
+            if time.monotonic() > end or self.process.poll() is not None:
+                raise SystemExit(f"not decided: {LOG.read_text()[-3000:]}")
+            time.sleep(0.05)
+
+    def end(self, number: int) -> int:
+        os.kill(self.process.pid, number)
+        return self.process.wait(60)
+
+
+@contextlib.contextmanager
+def squeezed() -> Iterator[tuple[Squeeze, contextlib.ExitStack]]:
+    """Give a thrashing cgroup and the stack whose closing lets it go."""
+    with (
+        squeeze(limit_mib=16, disk_mib=32, latency_ns=5_000_000) as place,
+        contextlib.ExitStack() as load,
+    ):
+        options = ["--mib", "28", "--accesses", "20000", "--hot-share", "0.5", "--seconds", "900"]
+        walk = load.enter_context(walker(place.group, options))
+        walk.go()
+        walk.expect("filled")
+        walk.go()
+        yield place, load
+
+
+def applied(decision: dict[str, Any]) -> bool:
+    return bool(decision["action"] == "apply" and decision["changes"])
+
+
+def restored(decision: dict[str, Any]) -> bool:
+    return bool(decision["action"] == "restore")
+
+
+def ramp() -> dict[str, Any]:
+    """Pressure comes: a step is made and kept; it goes: everything is as it was."""
+    with squeezed() as (place, load):
+        before = values()
+        tuner = Tuner("--fast-swap", "none", "--cgroup", str(place.group.directory))
+        try:
+            tuner.until(applied)
+            during = values()
+            tuner.until(lambda one: one["action"] == "keep")
+            load.close()  # the load is gone
+            tuner.until(restored)
+            calm = values()
+            status = tuner.end(signal.SIGTERM)
+        finally:
+            stop(tuner.process)
+        return {
+            "before": before,
+            "during": during,
+            "calm": calm,
+            "status": status,
+            "decisions": tuner.decisions(),
+        }
+
+
+def signalled(name: str) -> dict[str, Any]:
+    """A tuner that has prepared and tries a step is signalled; killed ones are repaired."""
+    number = getattr(signal, name)
+    with squeezed() as (place, load):
+        before = values()
+        tuner = Tuner(
+            "--fast-swap", "zram", "--zram-mib", "4", "--cgroup", str(place.group.directory)
+        )
+        try:
+            tuner.until(applied)
+            during = values()
+            load.close()
+            time.sleep(2.5)  # calm, so that swap may be stopped
+            status = tuner.end(number)
+        finally:
+            stop(tuner.process)
+        left = values()
+        repaired = [str(one) for one in repair(KINDS)]
+        return {
+            "before": before,
+            "during": during,
+            "left": left,
+            "after": values(),
+            "repaired": repaired,
+            "journal": len(left_behind()),
+            "status": status,
+        }
+
+
+def killed(moment: str) -> dict[str, Any]:
+    """SIGKILL in a state; what is left is repaired."""
+    moments: dict[str, Callable[[dict[str, Any]], bool]] = {
+        "normal": lambda one: one["action"] == "prepare",
+        "watch": lambda one: one["state"] == "watch",
+        "act": applied,
+        "hold": lambda one: one["action"] == "keep",
+        "relax": restored,
+    }
+    fast = "zram" if moment in ("normal", "watch") else "none"
+    with squeezed() as (place, load):
+        before = values()
+        options = ["--fast-swap", fast, "--zram-mib", "4", "--cgroup", str(place.group.directory)]
+        tuner = Tuner(*options, *(["--act", "100"] if moment == "watch" else []))
+        try:
+            if moment == "relax":
+                tuner.until(lambda one: one["action"] == "keep")
+                load.close()
+            tuner.until(moments[moment])
+            tuner.end(signal.SIGKILL)
+        finally:
+            stop(tuner.process)
+        load.close()
+        left = values()
+        repaired = [str(one) for one in repair(KINDS)]
+        return {"before": before, "left": left, "after": values(), "repaired": repaired}
+
+
+def second() -> dict[str, Any]:
+    """Two tuners at once, and a dry run beside them."""
+    first = Tuner("--fast-swap", "none")
+    try:
+        first.until(lambda one: True)
+        argv = [sys.executable, "-m", "hyperbox.memory.tune", "--fast-swap", "none", "--count", "1"]
+        other = subprocess.run(argv, capture_output=True, check=False)
+        dry = subprocess.run([*argv, "--dry-run"], capture_output=True, check=False)
+        first.end(signal.SIGTERM)
+        after = subprocess.run(argv, capture_output=True, check=False)
+    finally:
+        stop(first.process)
+    return {
+        "pid": first.process.pid,
+        "status": other.returncode,
+        "said": other.stderr.decode(),
+        "dry": dry.returncode,
+        "after": after.returncode,
+    }
+
+
+def streaming() -> dict[str, Any]:
+    """Page cache of a named cgroup is given up while the machine is short, others' is not."""
+    with squeezed() as (place, load), cgroup("streamer", controllers=("memory",)) as streamer:
+        process = spawn(
+            [sys.executable, "-c", READER], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        try:
+            streamer.add(process.pid)
+            assert process.stdin
+            assert process.stdout
+            process.stdin.write(b"\n")
+            process.stdin.flush()
+            process.stdout.readline()
+            before = streamer.counters("memory.stat")["file"]
+            group, named = str(place.group.directory), str(streamer.directory)
+            tuner = Tuner("--fast-swap", "none", "--cgroup", group, "--streaming", named)
+            try:
+                tuner.until(applied)
+                during = streamer.counters("memory.stat")["file"]
+                tuner.end(signal.SIGTERM)
+            finally:
+                stop(tuner.process)
+        finally:
+            stop(process)
+        load.close()
+        return {"before": before, "during": during, "decisions": tuner.decisions()}
+
+
+def vanished() -> dict[str, Any]:
+    """The cgroup whose pressure is judged goes away: one clear line, and everything back."""
+    before = values()
+    with cgroup("shortlived", controllers=("memory",)) as group:
+        tuner = Tuner("--fast-swap", "zram", "--zram-mib", "4", "--cgroup", str(group.directory))
+        tuner.until(lambda one: one["action"] == "prepare")
+        during = values()
+    try:
+        status = tuner.process.wait(60)
+    finally:
+        stop(tuner.process)
+    last = LOG.read_text().splitlines()[-1]
+    return {"before": before, "during": during, "after": values(), "status": status, "said": last}
+
+
+def unplugged() -> dict[str, Any]:
+    """Somebody stops swapping to the tuner's zram and sets a setting: theirs from then on."""
+    before = values()
+    tuner = Tuner("--fast-swap", "zram", "--zram-mib", "4")
+    try:
+        tuner.until(lambda one: one["action"] == "prepare")
+        area = next(one.path for one in swap_areas())
+        subprocess.run(["swapoff", area], check=True)
+        tuner.until(lambda one: any("somebody else" in text for text in one["changes"]))
+        status = tuner.end(signal.SIGTERM)
+    finally:
+        stop(tuner.process)
+    return {"before": before, "after": values(), "status": status}
+
+
+def lenient(*arguments: str) -> int:
+    """The real tuner, but every step passes its trial."""
+
+    def patient(*parts: Any, rules: Rules, **more: Any) -> RealTuner:
+        return RealTuner(*parts, rules=replace(rules, gain=-10.0, refault_rise=1e9), **more)
+
+    with patch.object(tuning, "Tuner", patient):
+        return tune.main(arguments)
+
+
+def main() -> int:
+    """Run the scenario that is named."""
+    name, *arguments = sys.argv[1:]
+    if name == "lenient":
+        return lenient(*arguments)
+    print(json.dumps(globals()[name](*arguments)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

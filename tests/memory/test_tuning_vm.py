@@ -1,0 +1,149 @@
+"""The tuner in a real guest: it acts, gives back, survives its own death, and stays alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hyperbox.harness.lab.guest_image import project_image, root_image
+from hyperbox.harness.lab.kernel_kit import KernelKit, kernel_kit
+from hyperbox.harness.lab.qemu import GuestHardware, find_qemu
+from hyperbox.harness.lab.snapshot import Snapshot, boot_snapshot
+from hyperbox.harness.lab.vm import VirtualMachine
+from hyperbox.harness.lab.vm_laboratory import hardware_for
+from hyperbox.harness.model import Lane
+
+pytestmark = pytest.mark.vm
+
+PROGRAM = Path(__file__).with_name("guest_tuning.py")
+PAGE_CLUSTER = "/proc/sys/vm/page-cluster"
+
+
+@pytest.fixture(scope="module")
+def kit() -> KernelKit:
+    return kernel_kit("7.3")  # the newest: it has every actuator
+
+
+@pytest.fixture(scope="module")
+def hardware(kit: KernelKit) -> GuestHardware:
+    return hardware_for(kit, Lane.EXACT, root_image(), project_image())
+
+
+@pytest.fixture(scope="module")
+def guest(kit: KernelKit, hardware: GuestHardware) -> Iterator[Snapshot]:
+    made = boot_snapshot(
+        find_qemu(),
+        hardware,
+        kernel_config=kit.config.read_text(),
+        prepare=lambda machine: machine.put("/tmp/guest_tuning.py", PROGRAM.read_bytes()),
+    )
+    yield made
+    made.close()
+
+
+def played(guest: Snapshot, *words: str) -> dict[str, Any]:
+    with guest.clone() as machine:
+        done = machine.execute(
+            ["python3", "/tmp/guest_tuning.py", *words],
+            timeout=400,
+            environment={"PYTHONPATH": "/opt/hyperbox"},
+        )
+    assert done.status == 0, done.stderr.decode()[-3000:]
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def test_ramp_is_acted_on_kept_and_given_back(guest: Snapshot) -> None:
+    found = played(guest, "ramp")
+    assert found["before"][PAGE_CLUSTER] == "3"
+    assert found["during"] == found["before"] | {PAGE_CLUSTER: "0"}
+    assert found["calm"] == found["before"]
+    assert found["status"] == 0
+    actions = [one["action"] for one in found["decisions"] if one["action"] != "nothing"]
+    assert actions[:3] == ["apply", "keep", "restore"]
+    kept = next(one for one in found["decisions"] if one["action"] == "keep")
+    assert "score" in kept["reason"]
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_signal_takes_everything_back(guest: Snapshot, name: str) -> None:
+    found = played(guest, "signalled", name)
+    assert found["during"] != found["before"]
+    assert "zram0" in found["during"]["swaps"]
+    assert found["left"] == found["after"] == found["before"]
+    assert (found["status"], found["repaired"], found["journal"]) == (0, [], 0)
+
+
+@pytest.mark.parametrize("moment", ["normal", "watch", "act", "hold", "relax"])
+def test_killed_in_any_state_is_repaired(guest: Snapshot, moment: str) -> None:
+    found = played(guest, "killed", moment)
+    assert found["after"] == found["before"]
+    if moment != "relax":  # everything had been given back already
+        assert found["left"] != found["before"]
+        assert found["repaired"]
+        assert all(line.startswith("undone: ") for line in found["repaired"])
+
+
+def test_second_tuner_is_refused_with_one_line(guest: Snapshot) -> None:
+    found = played(guest, "second")
+    assert found["status"] == 3
+    assert found["said"].splitlines() == [
+        f"hyperbox.memory.tune: a tuner runs already, as process {found['pid']}"
+    ]
+    assert (found["dry"], found["after"]) == (0, 0)
+
+
+def test_page_cache_of_a_streaming_cgroup_is_given_up(guest: Snapshot) -> None:
+    found = played(guest, "streaming")
+    assert found["before"] > 20 << 20
+    assert found["during"] < found["before"] // 4
+    step = next(one for one in found["decisions"] if one["action"] == "apply")
+    assert step["step"] == "page-cache"
+    assert "of page cache reclaimed" in step["changes"][0]
+
+
+def test_cgroup_that_vanishes_ends_the_tuner_cleanly(guest: Snapshot) -> None:
+    found = played(guest, "vanished")
+    assert found["during"] != found["before"]
+    assert found["after"] == found["before"]
+    assert found["status"] == 3
+    assert "its cgroup is gone" in found["said"]
+
+
+def test_swap_that_is_taken_away_is_left_alone(guest: Snapshot) -> None:
+    found = played(guest, "unplugged")
+    assert found["status"] == 0
+    assert found["after"]["swaps"] == found["before"]["swaps"]
+
+
+def test_kernel_booted_without_pressure_says_why(kit: KernelKit, hardware: GuestHardware) -> None:
+    extra = f"{hardware.extra_commandline} psi=0".strip()
+    made = boot_snapshot(
+        find_qemu(),
+        replace(hardware, extra_commandline=extra),
+        kernel_config=kit.config.read_text(),
+        prepare=lambda machine: None,
+    )
+    try:
+        with made.clone() as machine:
+            for module in ("hyperbox.memory.tune", "hyperbox.memory.monitor"):
+                done = said(machine, module)
+                assert done == [
+                    f"{module}: pressure is unavailable: switched off by psi=0 on the kernel's "
+                    "command line"
+                ]
+            machine.execute(["test", "!", "-e", "/run/hyperbox/journal"], timeout=60)
+    finally:
+        made.close()
+
+
+def said(machine: VirtualMachine, module: str) -> list[str]:
+    done = machine.execute(["python3", "-m", module, "--count", "1"], timeout=120)
+    assert done.status == 3
+    assert done.stdout == b""
+    return done.stderr.decode().splitlines()
