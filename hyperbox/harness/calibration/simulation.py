@@ -71,7 +71,7 @@ def row(scenario: Scenario, size: Size, seed: int) -> tuple[Row, int]:
     rng = _dice(seed, scenario.rule, scenario.margin, scenario.noise.id)
     target = target_of(scenario.gate, METRIC, scenario.lane)
     checked = _check(scenario, target, rng, size.checked)
-    cells = tuple(_cell(scenario, target, effect, size, rng) for effect in size.effects)
+    cells = tuple(_cell(scenario, target, effect, size, rng) for effect in scenario.effects(size))
     found = Row(
         rule=str(scenario.rule),
         margin=scenario.margin,

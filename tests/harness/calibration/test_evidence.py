@@ -1,0 +1,145 @@
+"""Evidence of runs with known answers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from hyperbox.harness.calibration.evidence import Evidence, Measured, evidence_of
+from hyperbox.harness.model import (
+    Arm,
+    Cell,
+    Experiment,
+    Gate,
+    Lane,
+    Metric,
+    Outcome,
+    Rule,
+    Sample,
+)
+from hyperbox.harness.verdicts.gates import broken, decide, skipped
+
+EXPERIMENT = Experiment(
+    id="harness.same",
+    suite="harness",
+    title="Arms",
+    arms=(Arm("a", "A"), Arm("b", "B")),
+    metrics=(Metric("work", "Work", "us"), Metric("planted", "Planted", "%", "neither")),
+    program=("true",),
+    blocks=32,
+)
+LANE = Lane.KVM
+
+
+def gate(name: str, rule: Rule = Rule.WITHIN, margin: float = 0.02) -> Gate:
+    baseline = None if rule is Rule.AT_MOST else "a"
+    return Gate(name, "G", "t", EXPERIMENT.id, "work", rule, margin, "b", baseline)
+
+
+def samples(changes: Sequence[float], planted: float | None = None) -> list[Sample]:
+    found = []
+    for block, change in enumerate(changes):
+        found.append(Sample(block, 0, "a", "work", 100.0))
+        found.append(Sample(block, 1, "b", "work", 100.0 * math.exp(change)))
+        if planted is not None:
+            found += [Sample(block, n, arm, "planted", planted) for n, arm in enumerate("ab")]
+    return found
+
+
+def evidence(gates: Sequence[Gate], measured: Sequence[Sample]) -> Evidence:
+    verdicts = [decide(g, EXPERIMENT, "6.12", LANE, measured) for g in gates]
+    cell = Measured(Cell("6.12", EXPERIMENT.id, LANE), EXPERIMENT, measured)
+    return evidence_of("run", gates, verdicts, [cell])
+
+
+QUIET = [0.001 * (-1) ** n * (1 + n / 40) for n in range(32)]
+
+
+def test_quiet_arms_raise_no_alarm() -> None:
+    found = evidence([gate("harness.false_alarm.within")], samples(QUIET))
+    assert (found.alarms.count, found.alarms.trials) == (0, 1)
+    assert (found.above.count, found.below.count, found.above.trials) == (0, 0, 4)
+    assert found.kept
+
+
+def test_arms_that_differ_are_alarms() -> None:
+    gates = [gate(f"harness.false_alarm.{n}") for n in range(6)]
+    found = evidence(gates, samples([0.05 + d for d in QUIET]))
+    assert found.alarms.count == 6
+    assert (found.above.count, found.below.count) == (24, 0)
+    assert not found.kept
+
+
+@pytest.mark.parametrize(
+    ("rule", "margin", "change", "alarm"),
+    [
+        (Rule.NON_INFERIOR, 0.02, 0.0, False),
+        (Rule.NON_INFERIOR, 0.02, 0.05, True),
+        (Rule.REDUCES_AT_LEAST, 0.05, 0.0, False),
+        (Rule.REDUCES_AT_LEAST, 0.05, -0.2, True),
+        (Rule.REDUCES_AT_LEAST, 0.0, -0.2, True),
+        (Rule.REDUCES_AT_LEAST, 0.0, 0.2, True),
+    ],
+)
+def test_what_is_an_alarm_depends_on_the_target(
+    rule: Rule, margin: float, change: float, alarm: bool
+) -> None:
+    found = evidence(
+        [gate("harness.false_alarm.x", rule, margin)], samples([change + d for d in QUIET])
+    )
+    assert found.alarms.count == alarm
+
+
+def test_identical_arms_claim_nothing() -> None:
+    """In the exact lane A/A blocks are equal to the nanosecond."""
+    found = evidence([gate("harness.false_alarm.x")], samples([0.0] * 32))
+    assert (found.alarms.count, found.above.count, found.below.count) == (0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("measured", "planted", "outcome", "right", "covered"),
+    [
+        (0.05, 5.0, Outcome.FAIL, True, True),
+        (0.0, 5.0, Outcome.PASS, False, False),
+        (0.01, 1.0, Outcome.PASS, True, True),
+    ],
+)
+def test_planted_effects(
+    measured: float, planted: float, outcome: Outcome, right: bool, covered: bool
+) -> None:
+    changes = [math.log1p(measured) + d for d in QUIET]
+    found = evidence([gate("harness.power.loop")], samples(changes, planted))
+    (effect,) = found.planted
+    assert (effect.outcome, effect.found, effect.covered) == (outcome, right, covered)
+    assert effect.planted == pytest.approx(planted / 100)
+    assert found.alarms.trials == 0
+
+
+def test_a_planted_effect_of_unknown_size_is_found_by_a_pass() -> None:
+    found = evidence([gate("harness.power.loop")], samples(QUIET))
+    assert (found.planted[0].found, found.planted[0].planted) == (True, None)
+    assert found.planted[0].covered is None
+
+
+def test_what_has_no_known_answer_is_named() -> None:
+    gates = [gate("harness.false_alarm.level", Rule.AT_MOST, 200.0), gate("harness.loss")]
+    found = evidence(gates, samples(QUIET))
+    assert found.unknown == ("harness.false_alarm.level on 6.12: a level has no known answer",)
+    one = gate("harness.power.loop")
+    cell = Measured(Cell("6.12", EXPERIMENT.id, LANE), EXPERIMENT, ())
+    verdicts = [broken(one, "6.12", LANE, "panic"), skipped(one, "6.12", LANE, "no PSI")]
+    named = evidence_of("run", [one], verdicts, [cell]).unknown
+    assert [text.split(": ", 1)[1] for text in named] == ["ERROR, panic", "SKIP, no PSI"]
+
+
+def test_real_noise_raises_alarms_at_the_rate_of_one_look() -> None:
+    rng = np.random.default_rng(3)
+    found = evidence(
+        [gate("harness.false_alarm.x")], samples(rng.normal(0, 0.01, 8 * 2000).tolist())
+    )
+    assert found.above.trials == 2000
+    assert found.above.lower <= 1 / 256 <= found.above.upper
+    assert found.below.lower <= 1 / 256 <= found.below.upper

@@ -1,0 +1,147 @@
+"""The simulation: its own truth, its determinism, and the promise on a small grid."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import jsonschema
+import numpy as np
+import pytest
+from scipy.stats import binomtest
+
+import hyperbox.harness.calibration as package
+from hyperbox.harness.calibration.findings import Calibration, Cell, ExactCell, Family, Row
+from hyperbox.harness.calibration.grid import FULL, QUICK, Scenario, Size, scenarios
+from hyperbox.harness.calibration.noise import LEVEL_NOISE, PAIR_NOISE, Noise
+from hyperbox.harness.calibration.rates import CONFIDENCE, Rate
+from hyperbox.harness.calibration.simulation import calibrate, exact_cells, family, row, row_at
+from hyperbox.harness.model import Rule
+
+TINY = Size(
+    at_limit=1500,
+    elsewhere=200,
+    checked=3,
+    diagnosed=10,
+    releases=20,
+    exact=400,
+    effects=(-2.0, 0.0, 2.0),
+)
+SCHEMA = json.loads((Path(package.__file__).parent / "calibration.schema.json").read_text())
+
+
+# R 4.2.2: binom.test(3, 1000, conf.level = 0.98) has one-sided 99 % bounds.
+def test_bounds_match_scipy() -> None:
+    for count, trials in ((0, 200), (3, 1000), (9, 10)):
+        interval = binomtest(count, trials).proportion_ci(2 * CONFIDENCE - 1, "exact")
+        assert Rate(count, trials).lower == pytest.approx(interval.low)
+        assert Rate(count, trials).upper == pytest.approx(interval.high)
+
+
+def test_no_trial_knows_nothing() -> None:
+    assert (Rate(0, 0).lower, Rate(0, 0).rate, Rate(0, 0).upper) == (0.0, 0.0, 1.0)
+
+
+@pytest.mark.parametrize("noise", [*PAIR_NOISE.values(), *LEVEL_NOISE.values()], ids=lambda n: n.id)
+def test_noise_has_the_deviation_it_says(noise: Noise) -> None:
+    values = noise.draw(np.random.default_rng(1), 4000, 32)
+    assert values.shape == (4000, 32)
+    assert values.std() == pytest.approx(1.0, rel=0.1)
+
+
+@pytest.mark.parametrize("noise", LEVEL_NOISE.values(), ids=lambda n: n.id)
+def test_levels_have_a_median_of_0(noise: Noise) -> None:
+    values = noise.draw(np.random.default_rng(2), 4000, 32)
+    assert (values < 0).mean() == pytest.approx(0.5, abs=0.01)
+
+
+@pytest.mark.parametrize("noise", PAIR_NOISE.values(), ids=lambda n: n.id)
+def test_pairs_have_a_pseudo_median_of_0(noise: Noise) -> None:
+    first = noise.draw(np.random.default_rng(3), 60_000, 1)
+    second = noise.draw(np.random.default_rng(4), 60_000, 1)
+    assert (first + second < 0).mean() == pytest.approx(0.5, abs=0.01)
+
+
+def test_every_rule_that_can_err_is_on_the_grid() -> None:
+    assert {scenario.rule for scenario in scenarios()} == set(Rule) - {Rule.COUNT}
+    for size in (QUICK, FULL):
+        assert 0.0 in size.effects
+        assert all(0.0 in scenario.effects(size) for scenario in scenarios())
+
+
+def test_equivalence_is_not_asked_about_its_far_side() -> None:
+    narrow = Scenario(Rule.WITHIN, 0.0005, PAIR_NOISE["normal"])
+    assert max(narrow.effects(FULL)) == 0.0
+
+
+def test_same_seed_same_rows() -> None:
+    scenario = Scenario(Rule.AT_MOST, 100.0, LEVEL_NOISE["skewed"])
+    assert row(scenario, TINY, 5) == row(scenario, TINY, 5)
+    assert row(scenario, TINY, 5) != row(scenario, TINY, 6)
+
+
+@pytest.mark.parametrize("place", range(0, len(tuple(scenarios())), 7))
+def test_promised_rows_keep_the_promise(place: int) -> None:
+    """A lower bound above 2.5 % on 1500 samples would be a broken rule, not bad luck."""
+    found, checked = row_at(place, TINY, 1)
+    assert checked == 2 * TINY.checked
+    if found.promised:
+        assert found.false_pass.lower <= 0.025
+        assert found.false_fail.lower <= 0.025
+    for cell in found.cells:
+        if abs(cell.effect) == 2.0:
+            assert cell.decided(3).rate > 0.5
+
+
+def test_the_signed_rank_test_does_not_fit_skewed_levels_but_the_sign_test_does() -> None:
+    """Why levels are judged by their median: 8 % would be wrong otherwise."""
+    found, _ = row(Scenario(Rule.AT_MOST, 100.0, LEVEL_NOISE["bimodal"]), TINY, 1)
+    assert max(found.false_pass.lower, found.false_fail.lower) <= 0.025
+    unlike, _ = row(Scenario(Rule.NON_INFERIOR, 0.02, PAIR_NOISE["unlike_bimodal"]), TINY, 1)
+    assert unlike.false_pass.lower > 0.025
+    assert not unlike.promised
+
+
+def test_the_exact_lane_finds_half_a_percent_with_eight_starts() -> None:
+    cells = {(cell.spread, cell.planted): cell for cell in exact_cells(TINY, 1)}
+    for spread in (0.0005, 0.001):
+        assert cells[spread, 0.005].right.rate > 0.95
+        assert cells[spread, 0.005].wrong.count == 0
+    assert cells[0.02, 0.005].right.rate < 0.1, "below the spread nothing is claimed"
+
+
+def test_releases() -> None:
+    found = family(TINY, 1)
+    assert found.uncorrected.rate > 0.2
+    assert found.corrected.count <= 2
+
+
+@pytest.fixture(scope="module")
+def small() -> Calibration:
+    chosen = [row_at(place, TINY, 1) for place in (0, 12, 50)]
+    return calibrate(chosen, TINY, 1)
+
+
+def test_the_document_is_what_its_schema_says(small: Calibration) -> None:
+    document = json.loads(json.dumps(small.document(), allow_nan=False))
+    jsonschema.validate(document, SCHEMA)
+    assert document["checked"] == 3 * 2 * TINY.checked
+
+
+def broken_row(false_passes: int, *, promised: bool) -> Row:
+    cell = Cell(0.0, 1000, (0, 0, 0, false_passes), (0, 0, 0, 0))
+    return Row("at_most", 100.0, "normal", "normal", promised, (cell,), Rate(0, 10))
+
+
+def test_a_broken_promise_is_named() -> None:
+    exact = (ExactCell(0.001, 0.0, 0.002, 0, 100, 1000),)
+    kept = Family(40, Rate(0, 1000), Rate(500, 1000))
+    rows = (broken_row(60, promised=True), broken_row(60, promised=False))
+    found = Calibration("0", 1, rows, exact, kept, 0)
+    assert found.broken_promises == (
+        "at_most under normal noise",
+        "exact lane, 0.00% planted under a spread of 0.10%",
+    )
+    assert Calibration("0", 1, (broken_row(5, promised=True),), (), kept, 0).broken_promises == ()
+    lost = Family(40, Rate(40, 1000), Rate(500, 1000))
+    assert Calibration("0", 1, (), (), lost, 0).broken_promises == ("a release of 40 verdicts",)
