@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hyperbox.cli.guests import Prepared, add_options, exit_status, lost, prepare, progress
+from hyperbox.cli.guests import Prepared, add_options, exit_status, lost, pair, prepare, progress
 from hyperbox.errors import ConfigError, ExitCode, GuestCrash, HarnessError, HyperboxError
 from hyperbox.files import write_bytes
 from hyperbox.harness.lab.kernel_kit import KernelKit
@@ -124,8 +124,8 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    puts = [_pair(text, "--put", last=True) for text in arguments.put]
-    gets = [_pair(text, "--get", last=False) for text in arguments.get]
+    puts = [pair(text, "--put", last=True) for text in arguments.put]
+    gets = [pair(text, "--get", last=False) for text in arguments.get]
     files = [(path, *_readable(Path(name))) for name, path in puts]
     if arguments.timeout is not None and not arguments.timeout > 0:
         raise ConfigError(f"--timeout must be more than 0, not {arguments.timeout:g}")
@@ -235,15 +235,6 @@ def _input(*, several: bool) -> Iterator[Callable[[], int | None]]:
         yield rewound
     finally:
         os.close(memory)
-
-
-def _pair(text: str, option: str, *, last: bool) -> tuple[str, str]:
-    """Split at the colon beside the guest's path: a name on the host may have colons."""
-    one, colon, other = text.rpartition(":") if last else text.partition(":")
-    if not (one and colon and other):
-        form = "FILE:PATH" if last else "PATH:FILE"
-        raise ConfigError(f"{option} takes {form}, not {text!r}")
-    return one, other
 
 
 def _readable(path: Path) -> tuple[bytes, bool]:

@@ -18,7 +18,16 @@ from hyperbox.harness.lab.vm_laboratory import choose_lane
 from hyperbox.harness.model import Lane
 from hyperbox.harness.runs.progress import ProgressDisplay
 
-__all__ = ["Prepared", "add_options", "exit_status", "lost", "prepare", "progress"]
+__all__ = [
+    "Prepared",
+    "add_memory",
+    "add_options",
+    "exit_status",
+    "lost",
+    "pair",
+    "prepare",
+    "progress",
+]
 
 KERNEL_HELP = (
     "series such as 6.12, set, packaged version such as 6.12.90, path of a bzImage, or host "
@@ -52,6 +61,11 @@ def add_options(parser: argparse.ArgumentParser, *, several: bool) -> None:
         help="how time passes in the guest: fast is the host's time, emulated; exact counts "
         "instructions; auto is kvm where it works (default: fast)",
     )
+    add_memory(parser)
+
+
+def add_memory(parser: argparse.ArgumentParser) -> None:
+    """Add ``--memory``."""
     parser.add_argument(
         "--memory", type=_memory, metavar="MIB", help="the guest's memory in MiB (default: 768)"
     )
@@ -93,6 +107,15 @@ def lost(label: str, error: HarnessError) -> HarnessError:
     if error.console:
         text += f"; console: {keep_console(label, error.console)}"
     return HarnessError(text, hint=error.hint)
+
+
+def pair(text: str, option: str, *, last: bool) -> tuple[str, str]:
+    """Split at the colon beside the guest's path: a name on the host may have colons."""
+    one, colon, other = text.rpartition(":") if last else text.partition(":")
+    if not (one and colon and other):
+        form = "FILE:PATH" if last else "PATH:FILE"
+        raise ConfigError(f"{option} takes {form}, not {text!r}")
+    return one, other
 
 
 def exit_status(status: int) -> int:
