@@ -6,6 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
+from rich.box import HEAVY_HEAD, SIMPLE_HEAD
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
@@ -21,7 +22,7 @@ __all__ = ["add_parser", "bars"]
 
 _RED, _YELLOW = 80.0, 40.0  # percent: where tuning acts, and where it begins to look
 _BARS = "▁▂▃▄▅▆▇█"
-_WIDTH = 30  # bars shown: two and a half minutes at the default interval
+_OTHERS = 60  # columns of the screen that the live table takes beside its bars
 
 
 def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -51,7 +52,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     add_tuning(parser.add_subparsers(dest="psi_verb", metavar="VERB"))
 
 
-def bars(shares: tuple[float, ...], width: int = _WIDTH) -> str:
+def bars(shares: tuple[float, ...], width: int) -> str:
     """Draw percentages as one character each, the newest last; nothing at all is a dot."""
     drawn = (
         "·" if share <= 0 else _BARS[min(int(share / 100 * len(_BARS)), len(_BARS) - 1)]
@@ -74,7 +75,9 @@ def _run(arguments: argparse.Namespace) -> int:
             with Live(console=console, auto_refresh=False) as live:
                 watch(
                     sampler,
-                    lambda now: live.update(_page(now, interval_s, where), refresh=True),
+                    lambda now: live.update(
+                        _page(now, interval_s, where, console.width), refresh=True
+                    ),
                     interval_s=interval_s,
                 )
     return ExitCode.PASS
@@ -103,29 +106,34 @@ def _print_json(sampler: Sampler) -> None:
     print(json.dumps(sampler.report()), flush=True)
 
 
-def _page(sampler: Sampler, interval_s: float, where: str) -> Group:
+def _page(sampler: Sampler, interval_s: float, where: str, columns: int) -> Group:
     note = f"{len(sampler.history)} samples, one every {interval_s:g} s; Ctrl-C ends"
-    return Group(_table(sampler, where, trend=True), Text(note, style="dim"))
+    width = max(10, min(columns - _OTHERS, HISTORY))
+    return Group(_table(sampler, where, bar_width=width), Text(note, style="dim"))
 
 
-def _table(sampler: Sampler, where: str, *, trend: bool = False) -> Table:
+def _table(sampler: Sampler, where: str, *, bar_width: int = 0) -> Table:
+    """Give the last sample as a table; with `bar_width` the samples before it as bars too."""
     now = sampler.snapshot()
-    table = Table(title=f"pressure of {where}: % of time lost")
+    last_title = "each sample" if bar_width else "stalled since boot"
+    table = Table(
+        title=f"pressure of {where}: % of time lost",
+        box=SIMPLE_HEAD if bar_width else HEAVY_HEAD,
+    )
     table.add_column("resource")
     table.add_column("who waits")
-    for name in ("last 10 s", "kernel 10 s", "60 s", "300 s", "stalled since boot"):
+    for name in ("last 10 s", "kernel 10 s", "60 s", "300 s"):
         table.add_column(name, justify="right")
-    if trend:
-        table.add_column("each sample", no_wrap=True)
+    table.add_column(last_title, justify="left" if bar_width else "right", no_wrap=True)
     last = now.samples[-1]
     for (resource, kind), line in last.lines().items():
+        total = f"{line.total_us / 1e6:,.3f} s"
         table.add_row(
             resource,
             kind,
             _own(now.boxcar(resource, kind)),
             *(_percent(value) for value in (line.avg10, line.avg60, line.avg300)),
-            f"{line.total_us / 1e6:,.3f} s",
-            *([bars(now.shares(resource, kind))] if trend else []),
+            bars(now.shares(resource, kind), bar_width) if bar_width else total,
         )
     if Resource.IRQ not in last.pressure:
         table.caption = "irq pressure: not given by this kernel"

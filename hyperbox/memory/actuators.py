@@ -112,10 +112,10 @@ class KnobActuator:
             for path, value in self._to_change():
                 change = KnobChange(path)
                 before = setting(change.original)
+                self._changes.append(change)  # before: a signal may come in between
                 after = setting(change.apply(value))
-                self._changes.append(change)
                 done.append(f"{_short(path)} {before} -> {after}")
-        except HyperboxError:
+        except BaseException:
             with contextlib.suppress(HyperboxError):
                 put_back(self._changes)
             raise
@@ -149,16 +149,16 @@ def put_back(changes: list[KnobChange]) -> tuple[str, ...]:
     """
     done, faults = [], []
     while changes:
-        change = changes.pop()
+        change = changes[-1]
+        name, original = _short(change.path), setting(change.original)
         try:
             outcome = change.restore()
         except HyperboxError as error:
             faults.append(error.message)
-            continue
-        name, original = _short(change.path), setting(change.original)
-        done.append(
-            f"{name} back to {original}" if outcome is Outcome.UNDONE else f"{name}: {outcome}"
-        )
+        else:
+            undone = outcome is Outcome.UNDONE
+            done.append(f"{name} back to {original}" if undone else f"{name}: {outcome}")
+        changes.pop()
     if faults:
         raise WorkloadError("; ".join((*done, *faults)), hint="hyperbox doctor --repair")
     return tuple(done)

@@ -68,13 +68,11 @@ class FirstOf:
         for rung in self._rungs:
             why = rung.unavailable()
             if not why:
+                self._taken = rung  # before: a signal may come in between
                 try:
-                    changes = rung.apply()
+                    return (*rung.apply(), *reasons)
                 except HyperboxError as error:
                     why = error.message
-                else:
-                    self._taken = rung
-                    return (*changes, *reasons)
             reasons.append(f"no {rung.name}: {why}")
         raise KernelFeatureMissing("; ".join(reasons))
 
@@ -88,8 +86,7 @@ class FirstOf:
 
     def revert(self, *, calm: bool) -> tuple[str, ...]:
         """Take the rung back."""
-        taken, self._taken = self._taken, None
-        return taken.revert(calm=calm) if taken else ()
+        return self._taken.revert(calm=calm) if self._taken else ()
 
 
 def has_fast_swap() -> bool:
@@ -151,18 +148,20 @@ class ZramActuator:
 
         Under pressure it stays, and in the journal: stopping would read everything back.
         """
-        made, self._swap = self._swap, None
+        made = self._swap
         if made is None:
             return ()
         held, free = made.held(), _available()
         if held and (not calm or held > free // 2):
             self._left.append(made)
+            self._swap = None
             why = "memory is short" if not calm else f"{free >> 20} MiB are free"
             return (
                 f"{made.device} holds {held >> 20} MiB and stays ({why}): "
                 "hyperbox doctor --repair removes it later",
             )
         made.undo()
+        self._swap = None
         return (f"{made.device} removed",)
 
 
@@ -194,7 +193,7 @@ class ZswapActuator:
             if (ZSWAP / "shrinker_enabled").exists():
                 done.append(self._set("shrinker_enabled", "Y"))
             done.append(self._set("enabled", "Y"))
-        except HyperboxError:
+        except BaseException:
             with contextlib.suppress(HyperboxError):
                 put_back(self._changes)
             raise
@@ -224,8 +223,12 @@ class ZswapActuator:
         before = setting(change.original)
         if before == value:
             return f"zswap {name} is {value}"
-        change.apply(value)
         self._changes.append(change)
+        try:
+            change.apply(value)
+        except HyperboxError:
+            self._changes.remove(change)
+            raise
         return f"zswap {name} {before} -> {value}"
 
 

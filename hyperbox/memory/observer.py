@@ -10,7 +10,14 @@ from pathlib import Path
 from hyperbox.errors import HyperboxError
 from hyperbox.linux.block_stat import block_stat
 from hyperbox.linux.cgroup import Cgroup, cgroup_root
-from hyperbox.linux.pressure import Kind, PressureFile, Resource, cgroup_files, system_files
+from hyperbox.linux.pressure import (
+    Kind,
+    PressureFile,
+    Resource,
+    cgroup_files,
+    parse_pressure,
+    system_files,
+)
 from hyperbox.linux.swap import swap_areas
 from hyperbox.linux.vmstat import vmstat
 from hyperbox.memory.readings import GroupCounters, Reading
@@ -115,17 +122,12 @@ def swap_names() -> frozenset[str]:
 
 def _counters(group: Cgroup) -> GroupCounters:
     counters = group.counters("memory.stat")
-    files = cgroup_files(group.directory)
-    stalls = []
-    try:
-        for file in files:
-            line = file.read().line(Kind.SOME)
-            if file.resource in (Resource.MEMORY, Resource.IO) and line is not None:
-                stalls.append(line.total_us)
-    finally:
-        for file in files:
-            file.close()
-    return GroupCounters(sum(counters.get(name, 0) for name in _REFAULTS), max(stalls, default=0))
+    lines = [
+        parse_pressure(group.read(f"{resource}.pressure")).some
+        for resource in (Resource.MEMORY, Resource.IO)
+    ]
+    stall_us = max((line.total_us for line in lines if line), default=0)
+    return GroupCounters(sum(counters.get(name, 0) for name in _REFAULTS), stall_us)
 
 
 def _zram_pages() -> dict[str, tuple[int, int]]:

@@ -99,7 +99,7 @@ class MemoryHighActuator:
             for group in self._streaming:
                 with contextlib.suppress(KernelFeatureMissing):  # gone meanwhile
                     done += self._lowered(Cgroup(group))
-        except HyperboxError:
+        except BaseException:
             with contextlib.suppress(HyperboxError):
                 put_back(self._changes)
             raise
@@ -127,8 +127,8 @@ class MemoryHighActuator:
         if value < least:
             return []
         change = KnobChange(group.directory / "memory.high")
-        change.apply(value)
         self._changes.append(change)
+        change.apply(value)
         return [f"{group.directory.name}: memory.high {change.original} -> {value}"]
 
 

@@ -161,23 +161,24 @@ class Tuner:
     def _applied(self, decision: Decision) -> Decision:
         if self._dry_run:
             return decision
-        actuator = self._actuators[decision.step]
+        self._made.append(decision.step)  # before: a signal may come in between
         try:
-            changes = actuator.apply()
+            changes = self._actuators[decision.step].apply()
         except HyperboxError as error:
+            self._made.remove(decision.step)
             self._policy, told = refused(self._policy, decision, error.message, self.rules)
             return told
-        self._made.append(decision.step)
         self._expect_swaps()
         return replace(decision, changes=changes)
 
     def _undone(self, decision: Decision, *, calm: bool) -> Decision:
         if decision.step not in self._made:  # dry run, or lost
             return decision
-        self._made.remove(decision.step)
         try:
             changes = self._actuators[decision.step].revert(calm=calm)
+            self._made.remove(decision.step)
         except HyperboxError as error:
+            self._made.remove(decision.step)
             reason = f"{decision.reason}; not wholly put back: {error.message}"
             return replace(decision, reason=reason)
         self._expect_swaps()

@@ -116,6 +116,7 @@ def ramp() -> dict[str, Any]:
         try:
             tuner.until(applied)
             during = values()
+            time.clock_settime(time.CLOCK_REALTIME, time.time() + 86_400)  # must not matter
             tuner.until(lambda one: one["action"] == "keep")
             load.close()  # the load is gone
             tuner.until(restored)
@@ -251,6 +252,27 @@ def vanished() -> dict[str, Any]:
         stop(tuner.process)
     last = LOG.read_text().splitlines()[-1]
     return {"before": before, "during": during, "after": values(), "status": status, "said": last}
+
+
+def refused() -> dict[str, Any]:
+    """A setting that cannot be written and a module that cannot be loaded: said, and no more."""
+    for command in (
+        ["mount", "--bind", KNOBS[0], KNOBS[0]],
+        ["mount", "-o", "remount,ro,bind", KNOBS[0]],
+        ["mount", "-t", "tmpfs", "none", "/usr/lib/modules"],
+    ):
+        subprocess.run(command, check=True)
+    with squeezed() as (place, load):
+        before = values()
+        tuner = Tuner("--fast-swap", "zram", "--cgroup", str(place.group.directory))
+        try:
+            tuner.until(lambda one: one["step"] == "page-cluster")
+            status = tuner.end(signal.SIGTERM)
+        finally:
+            stop(tuner.process)
+        load.close()
+    said = {one["step"]: one["reason"] for one in tuner.decisions() if one["step"]}
+    return {"before": before, "after": values(), "status": status, "said": said}
 
 
 def unplugged() -> dict[str, Any]:

@@ -115,6 +115,14 @@ def test_cgroup_that_vanishes_ends_the_tuner_cleanly(guest: Snapshot) -> None:
     assert "its cgroup is gone" in found["said"]
 
 
+def test_what_cannot_be_changed_is_said_and_nothing_else_is(guest: Snapshot) -> None:
+    found = played(guest, "refused")
+    assert found["after"] == found["before"]
+    assert found["status"] == 0
+    assert "no module zram" in found["said"]["fast-swap"]
+    assert found["said"]["page-cluster"].endswith("page-cluster: Read-only file system")
+
+
 def test_swap_that_is_taken_away_is_left_alone(guest: Snapshot) -> None:
     found = played(guest, "unplugged")
     assert found["status"] == 0
