@@ -292,7 +292,8 @@ def test_public_names_are_listed_and_exist(name: str) -> None:
         for node in body
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
     ]
-    defined = {n.name for n in body if isinstance(n, ast.ClassDef | ast.FunctionDef)}
+    kinds = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    defined = {node.name for node in body if isinstance(node, kinds)}
     for node in body:
         if isinstance(node, ast.Assign):
             defined |= {ast.unparse(target) for target in node.targets}

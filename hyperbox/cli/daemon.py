@@ -84,10 +84,11 @@ def _service() -> ModuleType:
     try:
         return importlib.import_module("hyperbox.daemon.service")
     except ModuleNotFoundError as error:
-        if error.name is None or error.name.partition(".")[0] not in _EXTRA:
+        package = (error.name or "").partition(".")[0]
+        if package not in _EXTRA:
             raise
         raise MissingDependency(
-            f"the daemon needs {error.name}, which is not installed",
+            f"the daemon needs {package}, which is not installed",
             hint="pip install 'hyperbox[daemon]'",
         ) from error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterable
 
 import jsonschema
 import pytest
@@ -95,9 +96,11 @@ class Collected:
 def written(found: list[Metric]) -> tuple[dict[str, float], dict[str, float]]:
     """Write families in both formats and read them back, by sample name and labels."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(Collected(found))  # type: ignore[arg-type]
-    texts = generate_latest(registry).decode(), generate_openmetrics(registry).decode()
-    parses = plain, openmetrics
+    registry.register(Collected(found))
+    encoders: tuple[Callable[[CollectorRegistry], bytes], ...]
+    encoders = (generate_latest, generate_openmetrics)
+    texts = [encode(registry).decode() for encode in encoders]
+    parses: tuple[Callable[[str], Iterable[Metric]], ...] = (plain, openmetrics)
     first, second = (
         {
             f"{s.name}{sorted(s.labels.items())}": s.value

@@ -1,0 +1,68 @@
+"""``hyperbox daemon``: options, and what it needs before it starts. It runs in tests/daemon."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from hyperbox.cli.main import main
+from hyperbox.errors import ExitCode
+
+
+@pytest.mark.parametrize(
+    ("words", "message", "hint"),
+    [
+        (["--listen", "here"], "'here' is not an address to listen on", "IP:PORT"),
+        (["--socket", "none", "--listen", "none"], "nowhere to listen", ""),
+        (["--interval", "0"], "--interval '0' is not a time", "seconds"),
+        (["--interval", "nan"], "--interval 'nan' is not a time", "seconds"),
+        (["--tune", "--dry-run"], "--tune and --dry-run exclude each other", ""),
+        (["--act", "70"], "--act is for tuning", "--tune"),
+        (["--tune", "--act", "7000"], "--act cannot be '7000'", "100"),
+        (["--config", "/nonexistent"], "--config is for tuning", "--tune"),
+        (["--listen", "0.0.0.0:0", "--socket", "none"], "other machines", "--allow-remote"),
+    ],
+)
+def test_bad_usage_is_one_line_and_a_hint(
+    words: list[str], message: str, hint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["daemon", *words]) == ExitCode.BAD_USAGE
+    said = capsys.readouterr()
+    assert said.out == ""
+    lines = said.err.splitlines()
+    assert message in lines[0]
+    assert len(lines) == (2 if hint else 1)
+    assert hint in lines[-1]
+
+
+def run(program: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+
+
+def test_without_its_packages_it_says_what_to_install() -> None:
+    done = run(
+        "import sys; sys.modules['uvicorn'] = None\n"
+        "from hyperbox.cli.main import main\n"
+        "sys.exit(main(['daemon', '--socket', 'none', '--listen', '127.0.0.1:0']))"
+    )
+    assert done.returncode == ExitCode.HARNESS_ERROR
+    assert done.stderr.splitlines() == [
+        "hyperbox: error: the daemon needs uvicorn, which is not installed",
+        "hint: pip install 'hyperbox[daemon]'",
+    ]
+
+
+@pytest.mark.parametrize("words", [["--help"], ["psi", "--help"], ["daemon", "--help"]])
+def test_help_loads_no_web_server(words: list[str]) -> None:
+    done = run(
+        "import sys; from hyperbox.cli.main import main\n"
+        f"try: main({words!r})\n"
+        "except SystemExit: pass\n"
+        "heavy = {'uvicorn', 'starlette', 'prometheus_client', 'asyncio'} & sys.modules.keys()\n"
+        "sys.exit(str(heavy) if heavy else 0)"
+    )
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,178 @@
+"""The tuner in the daemon: told of, alone on its machine, and everything put back at the end."""
+
+from __future__ import annotations
+
+import fcntl
+import signal
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from prometheus_client import Metric
+
+from hyperbox.daemon.room import State
+from hyperbox.daemon.rooms.pressure import PressureRoom
+from hyperbox.daemon.rooms.pressure_answer import SCHEMA
+from hyperbox.errors import HyperboxError, WorkloadError
+from hyperbox.memory.psi import Snapshot
+from tests.daemon.conftest import PATIENCE_S, by_command, daemon, has_pressure
+from tests.daemon.test_lifetime import refused
+
+FIELDS = "avg10=0.00 avg60=0.00 avg300=0.00 total=7"
+
+
+@has_pressure
+def test_dry_run_is_shown_counted_and_logged(tmp_path: Path) -> None:
+    with by_command(tmp_path / "s", "--dry-run", "--interval", "1") as running:
+        with running.client() as client:
+            answer = client.get("/metrics/memory/psi").json()
+            deadline = time.monotonic() + PATIENCE_S
+            while not answer["tuner"]["reason"] and time.monotonic() < deadline:
+                answer = client.get("/metrics/memory/psi").json()
+            jsonschema.validate(answer, SCHEMA)
+            metrics = client.get("/metrics").text
+        assert answer["tuner"]["mode"] == "dry-run"
+        assert answer["tuner"]["dry_run"] is True
+        assert {step["name"] for step in answer["tuner"]["steps"]} >= {"swappiness", "fast-swap"}
+        assert answer["tuner"]["decisions"] or answer["tuner"]["state"] == "normal"
+        assert "hyperbox_tuner_dry_run 1.0" in metrics
+        assert 'hyperbox_tuner_state{hyperbox_tuner_state="normal"}' in metrics
+        assert running.end() == 0
+        logged = running.said("tuner")
+        assert len(logged) >= len(answer["tuner"]["decisions"])
+        assert {record["mode"] for record in logged} <= {"dry-run"}
+
+
+@has_pressure
+def test_second_tuner_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HYPERBOX_STATE", str(tmp_path))
+    with (tmp_path / "tuner.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        lock.write("4711")
+        lock.flush()
+        code, said = refused("--tune", "--socket", str(tmp_path / "s"), "--listen", "none")
+    assert code == 3
+    assert any("a tuner runs already, as process 4711" in line for line in said)
+    assert not (tmp_path / "s").exists()
+
+
+TUNES = """
+import sys, time
+from pathlib import Path
+from hyperbox.daemon import composition, service
+from hyperbox.daemon.listeners import Address
+from hyperbox.daemon.logs import configure
+from hyperbox.daemon.options import Options
+from hyperbox.daemon.rooms.pressure import PressureRoom
+
+class Listener:
+    def sampled(self, snapshot):
+        knob.write_text("ours")
+        time.sleep({step_s})
+    def report(self):
+        return {{"mode": "tune"}}
+    def metrics(self):
+        return ()
+    def close(self):
+        knob.write_text("original")
+
+knob = Path({knob!r})
+configure()
+service.rooms = lambda options: (PressureRoom(listener=Listener, interval_s=0.01),)
+sys.exit(service.run(Options(listen=(Address("127.0.0.1", 0),))))
+"""
+
+
+@has_pressure
+@pytest.mark.parametrize("step_s", [0.0, 1.5])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_what_was_changed_is_put_back(
+    tmp_path: Path, step_s: float, number: signal.Signals
+) -> None:
+    knob = tmp_path / "knob"
+    knob.write_text("original")
+    program = TUNES.format(step_s=step_s, knob=str(knob))
+    with daemon(["-c", program], None) as running:
+        deadline = time.monotonic() + PATIENCE_S
+        while knob.read_text() != "ours":  # in the middle of a step, where steps take long
+            assert time.monotonic() < deadline
+        assert running.end(number) == (1 if number is signal.SIGINT else 0)
+        assert knob.read_text() == "original"
+        late = running.said("a step of the tuner takes long")
+        assert len(late) == (1 if step_s else 0)
+
+
+class Listener:
+    """A listener that fails when it is told to."""
+
+    def __init__(self, sampled: Exception | None = None, close: Exception | None = None) -> None:
+        self.errors: Mapping[str, Exception | None] = {"sampled": sampled, "close": close}
+        self.closed = 0
+
+    def sampled(self, _snapshot: Snapshot) -> None:
+        self._fail("sampled")
+
+    def report(self) -> Mapping[str, object]:
+        return {"mode": "tune"}
+
+    def metrics(self) -> Iterable[Metric]:
+        return ()
+
+    def close(self) -> None:
+        self.closed += 1
+        self._fail("close")
+
+    def _fail(self, what: str) -> None:
+        error = self.errors[what]
+        if error is not None:
+            raise error
+
+
+@pytest.fixture
+def room(tmp_path: Path) -> Callable[[Listener], PressureRoom]:
+    for resource in ("cpu", "memory", "io"):
+        (tmp_path / resource).write_text(f"some {FIELDS}\nfull {FIELDS}\n")
+    return lambda listener: PressureRoom(tmp_path, interval_s=0.01, listener=lambda: listener)
+
+
+def until(condition: Callable[[], Any]) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [(WorkloadError("cgroup is gone"), "cgroup is gone"), (KeyError("x"), "a bug: KeyError('x')")],
+)
+def test_sampling_survives_its_tuner(
+    room: Callable[[Listener], PressureRoom], error: Exception, reason: str
+) -> None:
+    listener = Listener(sampled=error)
+    tuned = room(listener)
+    tuned.start()
+    until(lambda: tuned.status().state is State.FAILED)
+    assert tuned.status().reason == f"the tuner has ended: {reason}"
+    until(lambda: listener.closed)
+    names = {family.name for family in tuned.metrics()}
+    assert "node_pressure_memory_waiting_seconds" in names
+    tuned.stop()
+    assert tuned.status().state is State.FAILED
+
+
+def test_what_cannot_be_put_back_is_said(room: Callable[[Listener], PressureRoom]) -> None:
+    stuck = room(Listener(close=WorkloadError("read-only")))
+    stuck.start()
+    with pytest.raises(HyperboxError, match="read-only"):
+        stuck.stop()
+
+
+def test_room_that_never_started_stops_and_answers(tmp_path: Path) -> None:
+    room = PressureRoom(tmp_path / "nothing")
+    room.stop()
+    assert room.status().state is State.STOPPED
+    assert list(room.metrics()) == []
