@@ -1,0 +1,168 @@
+"""The pages in the hands of those who read them: a strict parser, and a real browser."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import html5lib
+import pytest
+from PIL import Image
+
+from hyperbox.harness.report import material
+from hyperbox.harness.report import page as page_module
+from hyperbox.harness.report.comparison import compare
+from hyperbox.harness.report.comparison_views import comparison_page
+from hyperbox.harness.report.data import RunData
+from hyperbox.harness.report.history import history
+from hyperbox.harness.report.page import html_page, write_report
+from hyperbox.processes import run as run_program
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
+
+Draw = Callable[[RunData], str]
+
+
+def parse(text: str) -> None:
+    """Read as a browser does, but refuse every parse error."""
+    html5lib.HTMLParser(strict=True).parse(text)
+
+
+def test_the_parser_can_refuse() -> None:
+    with pytest.raises(html5lib.html5parser.ParseError):
+        parse(
+            "<!DOCTYPE html><html><head><title>x</title></head><body><p><table></p></body></html>"
+        )
+
+
+@pytest.mark.parametrize("name", ["run", "troubled_run", "empty_run"])
+def test_report_is_valid_html(
+    name: str, request: pytest.FixtureRequest, page_of: Draw, tmp_path: Path
+) -> None:
+    run = request.getfixturevalue(name)
+    parse(page_of(run))
+    pages = [path for path in write_report(run, tmp_path) if path.suffix == ".html"]
+    assert [path.name for path in pages] == ["report.html", "release-form.html"]
+    parse(pages[1].read_text())
+
+
+def test_comparison_and_history_are_valid_html(run: RunData) -> None:
+    parse(comparison_page(compare(run, kernels=["6.12", "7.3"])))
+    older = replace(run, run_id="older", created="2029-12-01T00:00:00Z")
+    page = html_page(run, history(run, [older]))
+    parse(page)
+    assert "Earlier runs" in page
+
+
+def many_cells(run: RunData, copies: int) -> RunData:
+    cells = tuple(
+        replace(one, cell=replace(one.cell, kernel=f"{one.cell.kernel}.{copy}"))
+        for copy in range(copies)
+        for one in run.cells
+    )
+    kernels = tuple({"label": label} for label in dict.fromkeys(c.cell.kernel for c in cells))
+    verdicts = tuple(
+        replace(v, kernel=f"{v.kernel}.{copy}") for copy in range(copies) for v in run.verdicts
+    )
+    return replace(run, cells=cells, kernels=kernels, verdicts=verdicts)
+
+
+def test_a_large_run_is_spread_over_pages(
+    run: RunData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Urgent cells first; every cell is on exactly one page; an older report leaves nothing."""
+    monkeypatch.setattr(material, "_MOST_CELLS", 20)
+    monkeypatch.setattr(page_module, "_CELLS_A_PAGE", 40)
+    monkeypatch.setattr(page_module, "_MOST_ROWS", 60)
+    large = many_cells(run, 14)
+    (tmp_path / "cells-009.html").write_text("of an earlier, larger report")
+    pages = {p.name: p.read_text() for p in write_report(large, tmp_path) if p.suffix == ".html"}
+    assert sorted(pages) == ["cells-001.html", "cells-002.html", "release-form.html", "report.html"]
+    assert not (tmp_path / "cells-009.html").exists()
+    for page in pages.values():
+        parse(page)
+    shown = [re.findall(r'<article id="cell-([^"]+)"', pages[name]) for name in sorted(pages)]
+    assert sorted(key for keys in shown for key in keys) == sorted(c.cell.key for c in large.cells)
+    assert all("psi.swap_storm" in key for key in shown[3][:14]), "what failed comes first"
+    assert 'href="cells-001.html"' in pages["report.html"]
+    assert "verdicts that call for nobody are left out" in pages["report.html"]
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
+    """Chromium without a window, a network or a profile; gives what it logged."""
+    if CHROMIUM is None:
+        pytest.skip("no chromium on this machine")
+    profile = tmp_path_factory.mktemp("chromium")
+
+    def opened(page: Path, *options: str) -> str:
+        argv = [CHROMIUM, "--headless=new", "--disable-gpu", "--hide-scrollbars"]
+        argv += ["--enable-logging=stderr", f"--user-data-dir={profile}"]
+        argv += ["--disable-background-networking", "--host-resolver-rules=MAP * ~NOTFOUND"]
+        if os.geteuid() == 0:
+            argv.append("--no-sandbox")  # chromium refuses to sandbox for root
+        done = run_program(
+            [*argv, *options, page.as_uri()], timeout=120, environment={"HOME": str(profile)}
+        )
+        return done.stderr.decode(errors="replace") + done.stdout.decode(errors="replace")
+
+    return opened
+
+
+def complaints(log: str) -> list[str]:
+    """What the page made the browser say: script errors, refused loads, policy violations."""
+    return [line for line in log.splitlines() if "CONSOLE" in line]
+
+
+def test_the_browser_can_complain(browser: Callable[..., str], tmp_path: Path) -> None:
+    page = tmp_path / "bad.html"
+    page.write_text("<!DOCTYPE html><title>x</title><script>console.error('no')</script>")
+    assert complaints(browser(page, "--dump-dom"))
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_report_opens_without_a_complaint(
+    browser: Callable[..., str], page_of: Draw, troubled_run: RunData, tmp_path: Path, width: int
+) -> None:
+    page, picture = tmp_path / "report.html", tmp_path / "report.png"
+    page.write_text(page_of(troubled_run))
+    log = browser(page, f"--screenshot={picture}", f"--window-size={width},1600")
+    assert complaints(log) == []
+    with Image.open(picture) as image:
+        assert image.width == width
+        colours = image.convert("RGB").getcolors(1 << 20) or []
+    assert len(colours) > 50, "an empty page"
+
+
+def test_page_is_no_wider_than_a_phone(
+    browser: Callable[..., str], page_of: Draw, troubled_run: RunData, tmp_path: Path
+) -> None:
+    """Wide figures and tables scroll in their own boxes; the page itself must not."""
+    page = tmp_path / "report.html"
+    probe = "<script>document.title = document.documentElement.scrollWidth</script></body>"
+    text = page_of(troubled_run).replace("</body>", probe)
+    page.write_text(re.sub(r"<meta http-equiv[^>]*>", "", text))
+    # Chromium's own window is at least 500 pixels wide; a frame can be narrower.
+    frame = tmp_path / "frame.html"
+    frame.write_text(
+        "<!DOCTYPE html><title>frame</title><iframe id=f src=report.html width=390 height=800>"
+        "</iframe><script>onload = () => { document.title = "
+        "document.getElementById('f').contentDocument.title }</script>"
+    )
+    log = browser(frame, "--dump-dom", "--allow-file-access-from-files")
+    found = re.search(r"<title>(\d+)</title>", log)
+    assert found, log[-500:]
+    assert int(found[1]) <= 390
+
+
+def test_report_and_form_print(browser: Callable[..., str], run: RunData, tmp_path: Path) -> None:
+    for path in write_report(run, tmp_path):
+        if path.suffix == ".html":
+            paper = path.with_suffix(".pdf")
+            log = browser(path, f"--print-to-pdf={paper}", "--no-pdf-header-footer")
+            assert complaints(log) == []
+            assert paper.read_bytes().startswith(b"%PDF-")
