@@ -30,7 +30,7 @@ __all__ = [
 ALGORITHMS = ("lz4", "lzo-rle", "lzo", "zstd")
 """Compression in order of preference: speed first."""
 
-_COMPRESSORS = ("zstd", "lz4", "lzo")
+_COMPRESSORS = ("lz4", "lzo-rle", "lzo", "zstd")
 _MOST_ZRAM = 4 << 30
 
 
