@@ -12,7 +12,7 @@ from pathlib import Path
 
 from hyperbox.errors import HyperboxError, KernelFeatureMissing
 from hyperbox.linux.cgroup import Cgroup
-from hyperbox.linux.damon import DAMON_RECLAIM, damon_reclaim_present
+from hyperbox.linux.damon import DAMON_RECLAIM, damon_reclaim_present, damon_stat_runs
 from hyperbox.linux.knob import KnobChange, read_knob
 from hyperbox.linux.page_cache import can_reclaim_files, drop_open_files, reclaim_files
 from hyperbox.memory.actuators import KnobActuator, put_back
@@ -144,6 +144,8 @@ def damon(settings: Callable[[], Sequence[tuple[str, str]]] | None = None) -> Kn
             raise KernelFeatureMissing("this kernel was built without DAMON_RECLAIM")
         if read_knob(DAMON_RECLAIM / "enabled") == "Y":
             raise KernelFeatureMissing("DAMON reclaims already")
+        if damon_stat_runs():
+            raise KernelFeatureMissing("DAMON works for its statistics (damon_stat) alone")
         return [(DAMON_RECLAIM / name, value) for name, value in (settings or _usual)()]
 
     return KnobActuator("damon", "page out what is idle (DAMON)", wanted)
