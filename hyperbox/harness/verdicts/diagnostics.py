@@ -52,6 +52,7 @@ REMARKABLE = 0.01
 UNDERPOWERED = "underpowered"
 """First word of the remark of a gate with less than 80 % power."""
 
+_MOST = 256
 _ASYMMETRIC = 0.5
 _ASYMMETRY_BLOCKS = 20
 _LEVEL_DISTANCE = 0.1  # of the limit
@@ -68,9 +69,13 @@ class Diagnosis:
 def diagnose(
     gate: Gate, blocks: Sequence[DecidedBlock], target: Target, planned_blocks: int
 ) -> Diagnosis:
-    """Diagnose the measured blocks of a gate; fewer than the first look say nothing."""
+    """Diagnose the measured blocks of a gate; fewer than the first look say nothing.
+
+    Of very many blocks the first `_MOST` are diagnosed: pairs of blocks are compared.
+    """
     if len(blocks) < LOOKS[0]:
         return Diagnosis({}, ())
+    planned_blocks, blocks = max(planned_blocks, len(blocks)), blocks[:_MOST]
     values = np.array([block.value for block in blocks])
     spread = float(spread_of(values))
     details = {"spread": spread, **_over_time(values)}
@@ -78,7 +83,7 @@ def diagnose(
         details |= _order(values, [block.baseline_first for block in blocks])
         details |= _asymmetry(values, spread)
     details |= _outliers(values, spread)
-    details |= _power(gate, target, spread, max(planned_blocks, len(blocks)))
+    details |= _power(gate, target, spread, planned_blocks)
     finite = {name: value for name, value in details.items() if math.isfinite(value)}
     return Diagnosis(finite, tuple(_remarks(finite, len(blocks))))
 

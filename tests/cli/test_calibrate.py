@@ -1,0 +1,123 @@
+"""hyperbox calibrate, as people run it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+import hyperbox.harness.calibration as package
+from hyperbox.cli import calibrate as verb
+from hyperbox.cli.main import main
+from hyperbox.errors import ExitCode
+from hyperbox.harness.calibration.evidence import Evidence, PlantedEffect
+from hyperbox.harness.calibration.findings import Calibration
+from hyperbox.harness.calibration.grid import QUICK
+from hyperbox.harness.calibration.rates import Rate
+from hyperbox.harness.calibration.simulation import calibrate, row_at
+from hyperbox.harness.model import Outcome
+from hyperbox.harness.report.calibration import calibration_page
+
+PROJECT = Path(__file__).resolve().parents[2]
+SCHEMA = json.loads((Path(package.__file__).parent / "calibration.schema.json").read_text())
+TINY = replace(QUICK, at_limit=1500, elsewhere=50, checked=1, diagnosed=2, releases=100, exact=200)
+VOID = frozenset(("meta", "br", "link", "hr", "img", "input", "wbr"))
+
+
+class Balance(HTMLParser):
+    """Reads a page and demands that elements nest, and that nothing is loaded."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.ids: list[str] = []
+        self.loads: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag not in VOID:
+            self.open.append(tag)
+        self.ids += [value or "" for name, value in attrs if name == "id"]
+        self.loads += [v for n, v in attrs if n in ("src", "href") and v and not v.startswith("#")]
+        self.loads += [tag] if tag in ("script", "link", "iframe") else []
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        self.handle_endtag(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in VOID:
+            assert self.open.pop() == tag
+
+
+@pytest.fixture(scope="module")
+def found() -> Calibration:
+    effects = (
+        PlantedEffect("harness.power.<i>", "6.12", "exact", 0.05, 0.05, 0.04, 0.06,
+                      Outcome.FAIL, True, True),
+        PlantedEffect("harness.power.x", "6.12", "kvm", None, None, None, None,
+                      Outcome.INCONCLUSIVE, False, None),
+    )  # fmt: skip
+    seen = Evidence("20261125", Rate(0, 4), Rate(1, 16), Rate(0, 16), effects, ("a & b",))
+    rows = [row_at(place, TINY, 1) for place in (0, 9, 25, 44, 50)]
+    return calibrate(rows, TINY, 1, [seen])
+
+
+def test_the_page_is_whole_and_loads_nothing(found: Calibration) -> None:
+    page = calibration_page(found)
+    balance = Balance()
+    balance.feed(page)
+    assert balance.open == []
+    assert balance.loads == []
+    assert len(set(balance.ids)) == len(balance.ids)
+    assert "harness.power.&lt;i&gt;" in page
+    assert "a &amp; b" in page
+    assert "1 up and" in page
+    assert page.count("<svg") >= 5
+    jsonschema.validate(json.loads(json.dumps(found.document())), SCHEMA)
+
+
+def test_a_broken_promise_is_told_on_the_page_too(found: Calibration) -> None:
+    few = Rate(9, 100)
+    worse = replace(found, family=replace(found.family, corrected=few))
+    page = calibration_page(worse)
+    assert "is broken: " in page
+    assert "a release of 40 verdicts" in page
+
+
+def test_writes_json_and_page(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verb, "QUICK", TINY)
+    status = main(["calibrate", "--quick", "--out", str(tmp_path), "--json"])
+    printed = json.loads(capsys.readouterr().out)
+    jsonschema.validate(printed, SCHEMA)
+    assert json.loads((tmp_path / "calibration.json").read_text()) == printed
+    assert (tmp_path / "calibration.html").stat().st_size > 10_000
+    assert status == (ExitCode.PASS if printed["kept"] else ExitCode.GATE_FAILED)
+    assert len(printed["rows"]) == 58
+    promised = [row for row in printed["rows"] if row["promised"]]
+    assert all(row["false_pass"]["lower"] <= 0.025 for row in promised)
+
+
+def test_jobs_do_not_change_the_numbers() -> None:
+    alone = [row for row, _ in verb._rows(replace(TINY, at_limit=100), 3, 1)]
+    together = [row for row, _ in verb._rows(replace(TINY, at_limit=100), 3, 2)]
+    assert alone == together
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["--jobs", "0"], "--jobs must be 1 or more"),
+        (["--seed", "-1"], "--seed must be 0 or more"),
+        (["--run", str(PROJECT / "nowhere")], "nowhere"),
+        (["--run", str(PROJECT / "reports" / "psi")], "no gate with a known answer"),
+    ],
+)
+def test_bad_usage(words: list[str], complaint: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["calibrate", "--quick", *words]) == ExitCode.BAD_USAGE
+    assert complaint in capsys.readouterr().err
