@@ -51,7 +51,7 @@ def check(kind: str, value: object, where: str) -> None:
     if _quick(kind).is_valid(value):
         return
     fault = best_match(Draft202012Validator(schema(kind)).iter_errors(value))
-    path, message = ("top", "not as described") if fault is None else _told(fault)
+    path, message = ("top", "a number is NaN or infinite") if fault is None else _told(fault)
     raise HarnessError(f"{where} is not a valid {kind}.json: {path}: {message}")
 
 
