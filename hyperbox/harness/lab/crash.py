@@ -18,7 +18,7 @@ OOM_KILL = "OOM kill"
 _SURVIVABLE = frozenset((WARN, OOM_KILL))
 _STOPPED = "stopped answering"
 
-_FOLLOWS = r"^(?P<what>[A-Za-z][^\n:]*): [0-9a-f]{4} \[#\d+\]"  # second line of BUGs and oopses
+_FOLLOWS = r"^(?P<what>[A-Za-z][^\n]*): [0-9a-f]{4} \[#\d+\]"  # second line of BUGs and oopses
 # The first pattern that matches at a place names it.
 _KINDS: tuple[tuple[str, str], ...] = (
     ("BUG", r"kernel BUG at (?P<what>\S+)"),

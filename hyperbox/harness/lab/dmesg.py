@@ -120,7 +120,7 @@ def _allowance(entry: object, where: str) -> Allowance:
     if words["kind"] not in _ALLOWABLE:
         raise ConfigError(f"{where}: kind must be one of {', '.join(_ALLOWABLE)}")
     try:
-        pattern = re.compile(words["pattern"])
+        pattern = re.compile(words["pattern"], re.MULTILINE)
     except re.error as error:
         raise ConfigError(f"{where}: {words['pattern']!r} is no pattern: {error}") from None
     return Allowance(

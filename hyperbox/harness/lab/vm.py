@@ -95,6 +95,7 @@ class VirtualMachine:
         self._taint: int | None = None
         self._modules: tuple[str, ...] = ()
         self._silent = False
+        self.events: list[dict[str, Any]] = []  # QEMU's, known when the machine is lost
         self._exits = contextlib.ExitStack()
         self._serial_log = Path(tempfile.gettempdir()) / owned_name("serial.log")
         self._error_log = self._serial_log.with_suffix(".err")
@@ -445,7 +446,8 @@ class VirtualMachine:
         with contextlib.suppress(FileNotFoundError):
             errors = self._error_log.read_text(errors="replace").strip().replace("\n", "; ")
         status = self._process.poll()
-        return what_happened(message, Remains(self.console(), self._events(), status, errors))
+        self._gather_events()
+        return what_happened(message, Remains(self.console(), self.events, status, errors))
 
     def _question(self) -> None:
         """Send an interrupt that cannot be masked: the kernel reports what it does and ends."""
@@ -455,15 +457,8 @@ class VirtualMachine:
                 self._qmp.cmd("inject-nmi")
                 self._process.wait(timeout=_ANSWER_TO_NMI)
 
-    def _events(self) -> list[dict[str, Any]]:
-        """Give QEMU's events so far."""
-        events: list[dict[str, Any]] = []
+    def _gather_events(self) -> None:
+        """Add what QEMU has said by now to `events`; a shutdown is its last word."""
         with contextlib.suppress(*_MONITOR_ERRORS):
-            while True:
-                event = self._qmp.pull_event(wait=0.2)
-                if event is None:
-                    break
-                events.append(event)
-                if event["event"] == "SHUTDOWN":
-                    break
-        return events
+            while not any(event["event"] == "SHUTDOWN" for event in self.events):
+                self.events.append(dict(self._qmp.pull_event(wait=0.2) or {}))

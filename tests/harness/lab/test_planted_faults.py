@@ -1,0 +1,274 @@
+"""Every way in which a guest can end, planted in the oldest and the newest kernel.
+
+Each kernel is booted once; each fault has a clone of its own.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from hyperbox.errors import BootTimeout, GuestCrash, HyperboxError, MachineLost
+from hyperbox.harness.lab.crash import OOM_KILL, WARN, find_reports
+from hyperbox.harness.lab.dmesg import TAINT, judge
+from hyperbox.harness.lab.guest_image import project_image, root_image
+from hyperbox.harness.lab.kernel_kit import kernel_kit
+from hyperbox.harness.lab.protocol import FrameType
+from hyperbox.harness.lab.qemu import GuestHardware, find_qemu
+from hyperbox.harness.lab.snapshot import Snapshot, boot_snapshot
+from hyperbox.harness.lab.vm import SHARED_MEMORY, VirtualMachine, owned_name
+from hyperbox.harness.lab.vm_laboratory import hardware_for
+from hyperbox.harness.model import Lane
+from tests.harness.lab.planted_faults import Template, assemble
+
+pytestmark = [pytest.mark.vm, pytest.mark.usefixtures("no_leftovers")]
+
+_KERNELS = ("5.10", "7.3")
+_PLANT = "insmod -f /tmp/planted.ko & sleep 1; sleep 400"
+# RCU would be the first to complain of a soft lockup.
+_PATIENT_RCU = "echo 60 > /sys/module/rcupdate/parameters/rcu_cpu_stall_timeout; "
+_EAT = (
+    "echo 1 > /proc/sys/vm/overcommit_memory; exec python3 -c 'import mmap; mmap.mmap(-1, 4 << 30, "
+    "mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE)'"
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Plant:
+    """A prepared kernel and its fault modules."""
+
+    snapshot: Snapshot
+    template: Template
+    scratch: Path
+
+    def put(self, machine: VirtualMachine, fault: str) -> None:
+        machine.put("/tmp/planted.ko", assemble(self.template, fault, self.scratch))
+
+
+@pytest.fixture(scope="module", params=_KERNELS)
+def plant(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Plant]:
+    kit = kernel_kit(request.param)
+    hardware = hardware_for(kit, Lane.EXACT, root_image(), project_image())
+    snapshot = boot_snapshot(find_qemu(), hardware, kernel_config="", prepare=lambda machine: None)
+    try:
+        with snapshot.clone() as machine:
+            found = machine.execute(["modinfo", "-n", "erofs"], timeout=60)
+            module = machine.get(found.stdout.decode().strip())
+        yield Plant(snapshot, Template.of(module), tmp_path_factory.mktemp("faults"))
+    finally:
+        snapshot.close()
+
+
+@pytest.mark.parametrize(
+    ("fault", "fingerprint"),
+    [
+        ("oops", "oops: planted_oops"),
+        ("bug", "BUG: planted_bug"),
+        ("panic", "panic: planted_panic"),
+        ("spin", "soft lockup: planted_spin"),
+        ("stall", "RCU stall: planted_stall"),
+        ("hang", "hung task: planted_hang"),
+    ],
+)
+def test_kernel_crash_is_named_by_its_stack(plant: Plant, fault: str, fingerprint: str) -> None:
+    with plant.snapshot.clone() as machine:
+        plant.put(machine, fault)
+        before = _PATIENT_RCU if fault == "spin" else ""
+        with pytest.raises(GuestCrash) as caught:
+            machine.execute(["sh", "-c", before + _PLANT], timeout=120)
+        evidence = machine.artifacts()
+    assert caught.value.fingerprint == fingerprint
+    assert "Kernel panic - not syncing" in evidence.serial
+    assert evidence.taint is None
+
+
+def test_panic_is_told_by_the_kernel_through_qemu_too(plant: Plant) -> None:
+    with plant.snapshot.clone() as machine:
+        with pytest.raises(GuestCrash, match="sysrq triggered crash"):
+            machine.execute(["sh", "-c", "echo c > /proc/sysrq-trigger"], timeout=60)
+        events = [event["event"] for event in machine.events]
+    assert "GUEST_PANICKED" in events
+
+
+@pytest.mark.parametrize("fault", ["deaf", "busy"])
+def test_guest_that_stops_answering_is_asked_what_it_does(
+    plant: Plant, fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hyperbox.harness.lab.vm._PING_TIMEOUT", 3.0)
+    with plant.snapshot.clone() as machine:
+        plant.put(machine, fault)
+        with pytest.raises(MachineLost) as caught:
+            machine.execute(["sh", "-c", _PLANT], timeout=2)
+        assert machine.artifacts().taint is None
+    assert caught.value.fingerprint == f"stopped answering: planted_{fault}"
+
+
+def test_guest_that_stands_still_is_noticed_before_its_timeout(
+    plant: Plant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hyperbox.harness.lab.vm._BEAT", 0.5)
+    monkeypatch.setattr("hyperbox.harness.lab.vm._STANDSTILL", 3.0)
+    with plant.snapshot.clone() as machine:
+        plant.put(machine, "deaf")
+        with pytest.raises(MachineLost) as caught:
+            machine.execute(["sh", "-c", _PLANT], timeout=600)
+    assert caught.value.fingerprint == "stopped answering: planted_deaf"
+
+
+def test_stopped_processor_is_a_lost_machine(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hyperbox.harness.lab.vm._PING_TIMEOUT", 2.0)
+    with plant.snapshot.clone() as machine:
+        machine.ping()
+        machine.monitor("stop")
+        with pytest.raises(MachineLost) as caught:
+            machine.execute(["sleep", "1"], timeout=1)
+    assert caught.value.fingerprint == "stopped answering: no report"
+
+
+def _judged(plant: Plant, act: Callable[[VirtualMachine], None]) -> list[str]:
+    """Kinds of what the gate refuses after `act`, flags of the module loader aside."""
+    with plant.snapshot.clone() as machine:
+        act(machine)
+        evidence = machine.artifacts()
+    assert evidence.taint is not None
+    loader = 1 << 1 | 1 << 12 | 1 << 13  # F, O and E
+    judgement = judge(
+        f"{evidence.serial}\n{evidence.dmesg}",
+        evidence.taint & ~loader,
+        release="",
+        experiment="",
+        allowances=(),
+    )
+    return [report.fingerprint for report in judgement.refused]
+
+
+def test_clean_kernel_passes_the_gate(plant: Plant) -> None:
+    assert _judged(plant, lambda machine: None) == []
+
+
+def test_warning_is_refused_and_named(plant: Plant) -> None:
+    def warn(machine: VirtualMachine) -> None:
+        plant.put(machine, "warn")
+        assert machine.execute(["insmod", "-f", "/tmp/planted.ko"], timeout=60).status == 0
+
+    assert _judged(plant, warn) == [f"{WARN}: planted_warn"]
+
+
+def test_taint_without_a_report_is_refused(plant: Plant) -> None:
+    def taint(machine: VirtualMachine) -> None:
+        machine.execute(["sh", "-c", "echo 64 > /proc/sys/kernel/tainted"], timeout=60)
+
+    assert _judged(plant, taint) == [f"{TAINT}: U"]
+
+
+def test_workload_that_eats_all_memory_is_killed_and_the_agent_lives(plant: Plant) -> None:
+    def hog(machine: VirtualMachine) -> None:
+        done = machine.execute(["sh", "-c", _EAT], timeout=200)
+        assert done.status == -signal.SIGKILL
+        assert machine.execute(["echo", "alive"], timeout=60).stdout == b"alive\n"
+
+    (name,) = _judged(plant, hog)
+    assert name.startswith(f"{OOM_KILL}: ")
+
+
+def test_memory_that_nobody_may_be_killed_for_is_a_crash(plant: Plant) -> None:
+    command = f"echo -1000 > /proc/self/oom_score_adj; {_EAT}"
+    with plant.snapshot.clone() as machine, pytest.raises(GuestCrash) as caught:
+        machine.execute(["sh", "-c", command], timeout=200)
+    assert caught.value.fingerprint == "out of memory: System is deadlocked on memory"
+
+
+def test_death_of_the_agent_is_named(plant: Plant) -> None:
+    with plant.snapshot.clone() as machine:
+        machine.send(FrameType.GET, b"/proc/\xff")  # no text: the agent ends
+        with pytest.raises(GuestCrash) as caught:
+            machine.execute(["true"], timeout=60)
+    assert caught.value.fingerprint.startswith("agent death: exitcode=")
+
+
+def test_power_off_is_no_crash_and_no_success(plant: Plant) -> None:
+    with plant.snapshot.clone() as machine, pytest.raises(MachineLost) as caught:
+        machine.execute(["sh", "-c", "echo o > /proc/sysrq-trigger; sleep 60"], timeout=60)
+    assert caught.value.fingerprint == "power-off: by the guest"
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGBUS])
+def test_death_of_qemu_is_named_by_its_signal(plant: Plant, number: signal.Signals) -> None:
+    with plant.snapshot.clone() as machine:
+        machine.ping()
+        os.kill(machine.pid, number)
+        with pytest.raises(MachineLost) as caught:
+            machine.execute(["sleep", "60"], timeout=60)
+    names = {signal.SIGTERM: "host-signal"}
+    assert caught.value.fingerprint == f"QEMU death: {names.get(number, number.name)}"
+    assert not isinstance(caught.value, GuestCrash)
+
+
+def _boot(hardware: GuestHardware, timeout: float) -> HyperboxError:
+    ram = SHARED_MEMORY / owned_name("ram")
+    try:
+        with (
+            pytest.raises(HyperboxError) as caught,
+            VirtualMachine(find_qemu(), hardware, ram_file=ram, shared=True) as machine,
+        ):
+            machine.wait_ready(timeout)
+    finally:
+        ram.unlink(missing_ok=True)
+    return caught.value
+
+
+def test_initramfs_that_is_none_is_a_crash_of_the_boot(plant: Plant, tmp_path: Path) -> None:
+    broken = tmp_path / "initramfs"
+    broken.write_bytes(b"no archive at all" * 100)
+    hardware = dataclasses.replace(plant.snapshot.hardware, initramfs=broken)
+    error = _boot(hardware, 120)
+    assert isinstance(error, GuestCrash)
+    assert error.fingerprint == "no root: VFS: Unable to mount root fs"
+
+
+def test_kernel_whose_payload_is_damaged_never_boots(plant: Plant, tmp_path: Path) -> None:
+    data = bytearray(plant.snapshot.hardware.vmlinuz.read_bytes())
+    data[len(data) // 2 : len(data) // 2 + 4096] = bytes(4096)
+    broken = tmp_path / "vmlinuz"
+    broken.write_bytes(data)
+    hardware = dataclasses.replace(plant.snapshot.hardware, vmlinuz=broken)
+    error = _boot(hardware, 6)
+    assert isinstance(error, BootTimeout)
+    assert getattr(error, "fingerprint", "").startswith("never boots: ")
+
+
+@pytest.mark.root
+def test_host_without_memory_for_a_guest_is_named(plant: Plant, tmp_path: Path) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=32m", "none", small], check=True)
+    try:
+        with (
+            pytest.raises(MachineLost) as caught,
+            VirtualMachine(
+                find_qemu(), plant.snapshot.hardware, ram_file=small / "ram", shared=True
+            ) as machine,
+        ):
+            machine.wait_ready(60)
+    finally:
+        subprocess.run(["umount", small], check=True)
+    assert caught.value.fingerprint == "QEMU death: SIGBUS"
+    assert "/dev/shm" in caught.value.hint
+
+
+def test_the_faults_are_what_they_say(plant: Plant) -> None:
+    """A module that does nothing to its kernel would make every test above worthless."""
+    with plant.snapshot.clone() as machine:
+        plant.put(machine, "warn")
+        machine.execute(["insmod", "-f", "/tmp/planted.ko"], timeout=60)
+        said = machine.execute(["dmesg"], timeout=60).stdout.decode()
+    assert "planted.c:42" in said
+    assert [report.kind for report in find_reports(said)] == [WARN]
