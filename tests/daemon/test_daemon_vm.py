@@ -1,0 +1,102 @@
+"""The daemon in real guests: it tunes and puts back, and a kernel without pressure is no fault."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import json
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hyperbox.harness.lab.guest_image import project_image, root_image
+from hyperbox.harness.lab.kernel_kit import kernel_kit
+from hyperbox.harness.lab.qemu import find_qemu
+from hyperbox.harness.lab.snapshot import boot_snapshot
+from hyperbox.harness.lab.vm_laboratory import hardware_for
+from hyperbox.harness.model import Lane
+
+pytestmark = pytest.mark.vm
+
+PROGRAM = Path(__file__).with_name("guest_daemon.py")
+PACKAGES = ("uvicorn", "h11", "click", "starlette", "anyio", "idna", "prometheus_client")
+MODULES = ("typing_extensions",)
+
+
+def packages() -> bytes:
+    """Everything that the daemon needs beside hyperbox, as one file that Python imports from.
+
+    It is all Python: what is installed here also runs under the guest's own.
+    """
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in (*PACKAGES, *MODULES):
+            spec = importlib.util.find_spec(name)
+            assert spec is not None
+            assert spec.origin is not None
+            origin = Path(spec.origin)
+            found = origin.parent.rglob("*.py") if name in PACKAGES else [origin]
+            base = origin.parent.parent if name in PACKAGES else origin.parent
+            for path in found:
+                archive.write(path, path.relative_to(base))
+    return packed.getvalue()
+
+
+def played(commandline: str, *options: str) -> dict[str, Any]:
+    """Boot a guest, run the daemon in it with options, and give what was seen."""
+    kit = kernel_kit("7.3")
+    hardware = hardware_for(kit, Lane.EXACT, root_image(), project_image())
+    extra = f"{hardware.extra_commandline} {commandline}".strip()
+    made = boot_snapshot(
+        find_qemu(),
+        replace(hardware, extra_commandline=extra),
+        kernel_config=kit.config.read_text(),
+        prepare=lambda machine: None,
+    )
+    try:
+        with made.clone() as machine:
+            machine.put("/tmp/packages.zip", packages())
+            machine.put("/tmp/guest_daemon.py", PROGRAM.read_bytes())
+            done = machine.execute(
+                ["python3", "/tmp/guest_daemon.py", *options],
+                timeout=400,
+                environment={"PYTHONPATH": "/opt/hyperbox:/tmp/packages.zip"},
+            )
+    finally:
+        made.close()
+    assert done.status == 0, done.stderr.decode()[-3000:]
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def test_it_tunes_and_puts_back_within_a_second() -> None:
+    found = played("", "--tune", "--interval", "1")
+    status, psi = found["psi"]
+    assert status == 200
+    assert psi["available"] is True
+    assert psi["tuner"]["mode"] == "tune"
+    assert "zram0" in found["during"]["swaps"]
+    assert found["after"] == found["before"] != found["during"]
+    assert found["status"] == 0
+    # The guest's clock counts instructions: a busy host does not make it late.
+    assert found["took_s"] < 1
+    assert "action=prepare" in found["log"]
+    assert "action=restore" in found["log"]
+    assert 'hyperbox_tuner_step_in_force{step="fast-swap"} 1.0' in found["metrics"][1]
+
+
+def test_kernel_booted_without_pressure_is_no_fault() -> None:
+    found = played("psi=0")
+    status, psi = found["psi"]
+    assert status == 200
+    assert psi["available"] is False
+    assert "psi=0" in psi["reason"]
+    health = json.loads(found["health"][1])
+    assert (found["health"][0], health["ready"]) == (200, True)
+    assert health["rooms"]["pressure"]["state"] == "unavailable"
+    assert 'hyperbox_room_up{room="pressure"} 0.0' in found["metrics"][1]
+    assert "node_pressure" not in found["metrics"][1]
+    assert (found["status"], found["after"]) == (0, found["before"])
