@@ -1,0 +1,43 @@
+"""The host target where it may change things: a guest measures itself with the suite's program."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hyperbox.harness.lab.snapshot import Snapshot
+from tests.linux import crashing
+
+pytestmark = pytest.mark.vm
+
+ALL = ["cgroup", "controller", "knob", "mount", "null_blk", "swap", "zram"]
+
+
+def _measured(snapshot: Snapshot, how: str) -> Any:
+    program = Path(__file__).with_name("guest_as_host.py")
+    with snapshot.clone() as machine:
+        machine.execute(["mkdir", "-p", "/tmp/tests/linux"], timeout=60)
+        machine.put("/tmp/tests/linux/crashing.py", Path(crashing.__file__).read_bytes())
+        machine.put("/tmp/program.py", program.read_bytes())
+        done = machine.execute(["python3", "/tmp/program.py", how], timeout=300)
+    assert done.status == 0, done.stderr.decode()
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_a_host_that_may_be_changed_is_measured_and_put_back(snapshot: Snapshot) -> None:
+    found = _measured(snapshot, "whole")
+    assert found["status"] == 0, found["said"]
+    assert json.loads(found["said"].splitlines()[-1])["metrics"]["memory_some_us"] > 0
+    assert found["seen"] == ALL
+    assert found["after"] == found["before"]
+
+
+def test_a_killed_program_leaves_the_host_as_it_was(snapshot: Snapshot) -> None:
+    found = _measured(snapshot, "kill")
+    assert found["status"] == -signal.SIGKILL, found["said"]
+    assert found["seen"] == ALL
+    assert found["after"] == found["before"]
