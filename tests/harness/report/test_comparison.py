@@ -1,0 +1,205 @@
+"""Comparisons: exact statistics, the right side called better, and refusals in one line."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import json
+import math
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+from scipy.stats import mannwhitneyu, wilcoxon
+
+from hyperbox.errors import ConfigError
+from hyperbox.harness.model import Lane
+from hyperbox.harness.report.comparison import Finding, compare, comparison_document
+from hyperbox.harness.report.comparison_views import comparison_table, strip
+from hyperbox.harness.report.data import RunData
+from hyperbox.harness.report.shifts import paired_shift, unpaired_shift
+
+VALUES = st.floats(-1e6, 1e6, allow_nan=False)
+SETS = st.lists(VALUES, min_size=1, max_size=9, unique=True)
+
+
+@given(SETS, SETS)
+def test_unpaired_p_is_scipys_where_nothing_ties(first: list[float], second: list[float]) -> None:
+    if len({*first, *second}) < len(first) + len(second):
+        return
+    exact = mannwhitneyu(first, second, method="exact").pvalue
+    assert unpaired_shift(first, second).p == pytest.approx(exact, abs=1e-12)
+
+
+@given(st.lists(st.sampled_from([0.0, 1.0, 2.0, 2.5]), min_size=1, max_size=4), SETS)
+def test_unpaired_p_holds_with_ties(first: list[float], second: list[float]) -> None:
+    """Never smaller than the share of all relabellings with as extreme a statistic."""
+    second = second[:4]
+    pooled = [*first, *second]
+
+    def statistic(one: tuple[float, ...], two: tuple[float, ...]) -> int:
+        below = sum(b <= a for a in one for b in two)
+        above = sum(b >= a for a in one for b in two)
+        return min(below, above)
+
+    seen = statistic(tuple(first), tuple(second))
+    splits = list(itertools.combinations(range(len(pooled)), len(first)))
+    extreme = 0
+    for chosen in splits:
+        one = tuple(pooled[i] for i in chosen)
+        two = tuple(v for i, v in enumerate(pooled) if i not in chosen)
+        extreme += statistic(one, two) <= seen
+    assert unpaired_shift(first, second).p >= extreme / len(splits) - 1e-12
+
+
+@given(SETS, SETS)
+def test_interval_excludes_zero_only_if_p_says_so(first: list[float], second: list[float]) -> None:
+    found = unpaired_shift(first, second)
+    assert found.low <= found.estimate <= found.high
+    if found.level >= 0.95:
+        assert (found.p <= 0.05) == (not found.low <= 0 <= found.high)
+
+
+@given(SETS, SETS, st.floats(-100, 100))
+def test_shift_moves_with_the_values(first: list[float], second: list[float], by: float) -> None:
+    before = unpaired_shift(first, second)
+    after = unpaired_shift(first, [value + by for value in second])
+    assert after.estimate == pytest.approx(before.estimate + by, abs=1e-6)
+    mirrored = unpaired_shift(second, first)
+    assert mirrored.estimate == pytest.approx(-before.estimate, abs=1e-9)
+    assert mirrored.p == pytest.approx(before.p)
+
+
+@given(st.lists(VALUES.filter(bool), min_size=1, max_size=12, unique_by=abs))
+def test_paired_p_is_scipys_where_nothing_ties(differences: list[float]) -> None:
+    halves = [difference / 2 for difference in differences]
+    sums = {a + b for a, b in itertools.combinations_with_replacement(halves, 2)}
+    if 0.0 in sums:
+        return
+    exact = wilcoxon(differences, method="exact").pvalue
+    assert paired_shift(differences).p == pytest.approx(exact, abs=1e-12)
+
+
+def test_no_difference_is_no_finding() -> None:
+    assert paired_shift([0.0] * 12).p == 1.0
+    assert unpaired_shift([1.0] * 12, [1.0] * 12).p == 1.0
+
+
+def test_refuses_what_has_no_shift() -> None:
+    for bad in ([], [math.nan]):
+        with pytest.raises(ValueError, match="at least one value"):
+            unpaired_shift([1.0], bad)
+
+
+def test_kernels_of_one_run(run: RunData) -> None:
+    """The planted levels are those of conftest.EFFECTS: 5.10's tuned arm is far better."""
+    found = compare(run, kernels=["5.10", "6.12"])
+    rows = {(row.arm, row.metric.id): row for row in found.rows}
+    tuned = rows["on", "some_us"]
+    assert tuned.finding is Finding.FIRST_BETTER
+    assert tuned.change[0] == pytest.approx(0.89 / 0.17 - 1, rel=0.02)
+    assert rows["on", "work_rate"].finding is Finding.FIRST_BETTER  # there higher is better
+    assert rows["off", "some_us"].finding is Finding.NOT_SURE  # nothing planted
+    assert rows["monitor", "mismatches"].finding is Finding.SAME
+    assert ("on", "refaults") not in rows  # no direction of it is better
+    assert not any(row.shift.paired for row in found.rows)
+    assert "5.10 is better at" in found.sentence
+
+
+def test_p_values_are_paid_for(run: RunData) -> None:
+    found = compare(run, kernels=["6.12", "7.3"])
+    ordered = sorted(found.rows, key=lambda row: row.shift.p)
+    adjusted = [row.p for row in ordered]
+    assert adjusted == sorted(adjusted)
+    assert adjusted[0] == pytest.approx(min(1.0, ordered[0].shift.p * len(ordered)))
+    assert all(row.p >= row.shift.p for row in ordered)
+
+
+def scaled(run: RunData, factor: float) -> RunData:
+    cells = tuple(
+        replace(c, samples=tuple(replace(s, value=s.value * factor) for s in c.samples))
+        for c in run.cells
+    )
+    return replace(run, run_id="later", cells=cells)
+
+
+def test_runs_of_one_seed_are_compared_in_pairs(run: RunData) -> None:
+    found = compare(run, scaled(run, 1.001))
+    assert all(row.shift.paired for row in found.rows)
+    sure = [row for row in found.rows if row.metric.id == "some_us"]
+    assert all(row.finding is Finding.FIRST_BETTER for row in sure)
+    assert all(row.change[0] == pytest.approx(0.001) for row in sure)
+    other = compare(run, replace(scaled(run, 1.001), seed=2))
+    assert not any(row.shift.paired for row in other.rows)
+
+
+def test_a_run_against_itself_finds_nothing(run: RunData) -> None:
+    found = compare(run, replace(run, run_id="again"))
+    assert {row.finding for row in found.rows} == {Finding.SAME}
+    assert "5.10 is better" not in found.sentence
+
+
+def test_a_kernel_of_each_run(run: RunData) -> None:
+    found = compare(run, scaled(run, 2.0), ["5.10", "7.3"])
+    assert (found.first, found.second) == (f"5.10 of {run.run_id}", "7.3 of later")
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"lane": Lane.KVM}, "other lanes"),
+        ({"kernel": "6.1"}, "no kernel in common"),
+        ({"experiment": "x"}, "no experiment in common"),
+    ],
+)
+def test_incomparable_runs_are_refused(run: RunData, change: dict[str, object], text: str) -> None:
+    cells = tuple(replace(c, cell=replace(c.cell, **change)) for c in run.cells)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=text):
+        compare(run, replace(run, run_id="other", cells=cells))
+
+
+def test_other_experiments_of_one_name_are_refused(run: RunData) -> None:
+    cells = tuple(
+        replace(c, experiment=replace(c.experiment, program=("other",))) for c in run.cells
+    )
+    with pytest.raises(ConfigError, match="is not the same experiment on both sides"):
+        compare(run, replace(run, run_id="other", cells=cells))
+
+
+def test_bad_questions_are_refused(run: RunData, empty_run: RunData) -> None:
+    with pytest.raises(ConfigError, match="one run needs two kernels"):
+        compare(run)
+    with pytest.raises(ConfigError, match=r"did not measure kernel 9\.9"):
+        compare(run, kernels=["5.10", "9.9"])
+    with pytest.raises(ConfigError, match="a run without cells"):
+        compare(run, replace(empty_run, run_id="empty"))
+
+
+def test_document_is_strict_json(run: RunData) -> None:
+    found = compare(run, kernels=["6.12", "7.3"])
+    told = json.loads(json.dumps(comparison_document(found), allow_nan=False))
+    assert len(told["rows"]) == len(found.rows)
+    assert {row["finding"] for row in told["rows"]} >= {"first better", "not sure"}
+
+
+@pytest.mark.parametrize("width", [80, 140])
+def test_table_fits_its_terminal(run: RunData, width: int) -> None:
+    console = Console(width=width, file=io.StringIO(), color_system=None, record=True)
+    found = compare(run, kernels=["5.10", "7.3"])
+    console.print(comparison_table(found, width))
+    text = console.export_text()
+    assert "…" in text
+    for row in found.rows:
+        assert f"{row.metric.id} ({row.arm})" in text
+        assert row.change_text in text
+    assert ("┊" in text) is (width > 100)
+
+
+def test_strip_draws_where_the_change_lies(run: RunData) -> None:
+    row = compare(run, kernels=["5.10", "6.12"]).rows[-1]
+    half = replace(row, shift=replace(row.shift, estimate=math.log(1.5), low=math.log(1.0)))
+    drawn = strip(replace(half, shift=replace(half.shift, high=math.log(2.0))), 1.0, half=4)
+    assert drawn == "····──●──"
+    assert strip(replace(row, ratio=False), 1.0) == ""
