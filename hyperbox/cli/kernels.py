@@ -16,6 +16,7 @@ from hyperbox.harness.lab.debian_archive import DebianArchive
 from hyperbox.harness.lab.kernel_kit import KernelKit, cached_kits, kernel_kits, kernels_directory
 from hyperbox.harness.lab.kernel_lock import lock_path, lockable, read_lock, read_matrix, write_lock
 from hyperbox.harness.lab.kernel_matrix import KernelRelease, Package, newest, releases
+from hyperbox.harness.lab.kernel_selectors import expand_kernels
 
 __all__ = ["add_parser"]
 
@@ -28,7 +29,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     one.add_argument("--refresh", action="store_true", help="fetch the mirror's lists first")
     one.add_argument("--json", action="store_true", help="print JSON")
     one = _action(actions, "fetch", "fetch kernels and build what guests boot", _fetch)
-    one.add_argument("series", nargs="*", metavar="SERIES", help=_SERIES_HELP)
+    one.add_argument("series", nargs="*", metavar="KERNEL", help=_KERNEL_HELP)
     one.add_argument("--json", action="store_true", help="print JSON")
     _action(actions, "lock", "lock the series that have no locked version yet", _lock)
     one = _action(actions, "update", "lock the newest version of each series", _update)
@@ -36,6 +37,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 
 
 _SERIES_HELP = "a series such as 6.12, a set (default, full), or all"
+_KERNEL_HELP = f"{_SERIES_HELP}, a packaged version such as 6.12.90, or host"
 
 
 def _action(
@@ -87,7 +89,7 @@ def _list(arguments: argparse.Namespace) -> int:
 
 
 def _fetch(arguments: argparse.Namespace) -> int:
-    labels = read_matrix().expand(arguments.series or ["default"])
+    labels = expand_kernels(arguments.series or ["default"])
     with _bars() as bars:
         tasks = {label: bars.add_task(label, total=1.0, step="waiting") for label in labels}
 
