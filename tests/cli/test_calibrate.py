@@ -121,3 +121,75 @@ def test_jobs_do_not_change_the_numbers() -> None:
 def test_bad_usage(words: list[str], complaint: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["calibrate", "--quick", *words]) == ExitCode.BAD_USAGE
     assert complaint in capsys.readouterr().err
+
+
+_SUITE = """
+id = "harness"
+title = "The harness itself"
+
+[[experiment]]
+id = "harness.loops"
+title = "Loops of known length"
+program = ["python3", "loop.py", "{arm}"]
+changes_machine = false
+blocks = 8
+arms = [
+    { id = "plain", title = "loop" },
+    { id = "same", title = "the same loop" },
+    { id = "longer", title = "a loop 5 % longer" },
+]
+metrics = [
+    { id = "time", title = "Time", unit = "us" },
+    { id = "planted", title = "Planted change", unit = "%", better = "neither" },
+]
+
+[[gate]]
+id = "harness.false_alarm.loop"
+title = "The same loop is the same"
+target = "within 2 %"
+experiment = "harness.loops"
+metric = "time"
+rule = "within"
+margin = 0.02
+arm = "same"
+baseline = "plain"
+
+[[gate]]
+id = "harness.power.loop"
+title = "The longer loop is longer"
+target = "found"
+experiment = "harness.loops"
+metric = "time"
+rule = "non_inferior"
+margin = 0.02
+arm = "longer"
+baseline = "plain"
+"""
+
+_LOOP = """
+import json, os, random, sys
+dice = random.Random(os.environ["HYPERBOX_SEED"] + sys.argv[1])
+planted = 5 if sys.argv[1] == "longer" else 0
+time = 1000 * (1 + planted / 100) * (1 + dice.gauss(0, 0.002))
+print(json.dumps({"metrics": {"time": time, "planted": planted}}))
+"""
+
+
+def test_a_real_run_joins_its_evidence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "suites" / "harness").mkdir(parents=True)
+    (tmp_path / "suites" / "harness" / "suite.toml").write_text(_SUITE)
+    (tmp_path / "loop.py").write_text(_LOOP)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(verb, "QUICK", TINY)
+    run = ["--suites", str(tmp_path / "suites"), "--run-directory", "run", "--seed", "5"]
+    main(["validate", "--target", "host", *run])
+    capsys.readouterr()
+    main(["calibrate", "--quick", "--run", "run", "--out", "out", "--json"])
+    (seen,) = json.loads(capsys.readouterr().out)["evidence"]
+    assert (seen["alarms"]["count"], seen["alarms"]["trials"]) == (0, 1)
+    assert seen["above"]["trials"] == 1
+    (effect,) = seen["planted"]
+    assert (effect["planted"], effect["outcome"], effect["found"]) == (0.05, "FAIL", True)
+    assert "Real run run" in Path("out/calibration.html").read_text()
