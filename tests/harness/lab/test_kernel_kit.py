@@ -17,6 +17,7 @@ from hyperbox.errors import ConfigError, HarnessError
 from hyperbox.files import sha256_file, write_json
 from hyperbox.harness.lab import kernel_kit as module
 from hyperbox.harness.lab.debian_archive import DebianArchive, HashMismatch, MirrorSilent
+from hyperbox.harness.lab.host_kernel import running_kernel
 from hyperbox.harness.lab.initramfs import load_order
 from hyperbox.harness.lab.kernel_kit import KernelKit, cached_kits, kernel_kit, kernels_directory
 from hyperbox.harness.lab.kernel_lock import lockable, read_lock
@@ -411,3 +412,37 @@ def test_full_disk_is_one_clear_line(
         kernel_kit(SERIES, mirror=kernel.mirror)
     assert "\n" not in caught.value.message
     assert not [name for name in leftovers() if name.startswith("kits/")]
+
+
+def test_a_locked_kernel_has_its_version_as_a_name_too(kernel: SmallKernel) -> None:
+    series = kernel_kit(SERIES, mirror=kernel.mirror)
+    point = kernel_kit(kernel.release.version, mirror=kernel.mirror)
+    assert point.label == kernel.release.version
+    assert point.vmlinuz == series.vmlinuz
+
+
+def test_any_listed_kernel_can_be_asked_for(
+    kernel: SmallKernel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    lock(monkeypatch, tmp_path, {})
+    packages = [vars(package) for package in kernel.release.packages]
+    document = {"mirror": kernel.mirror, "suites": [], "packages": packages}
+    write_json(kernels_directory() / "apt/packages.json", document)
+    upstream = kernel.release.version.partition("-")[0]
+    kit = kernel_kit(upstream, mirror=kernel.mirror)
+    assert (kit.label, kit.release) == (kernel.release.version, kernel.release.release)
+    assert kernel_kit(kit.label, mirror=NOBODY) == kit
+    with pytest.raises(ConfigError, match=r"no packaged kernel '6\.12\.999'") as caught:
+        kernel_kit("6.12.999", mirror=kernel.mirror)
+    assert upstream in caught.value.hint
+
+
+def test_the_running_kernel_is_a_kit_of_its_own(
+    kernel: SmallKernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release = kernel.release.release
+    monkeypatch.setattr(module, "running_kernel", lambda: running_kernel(kernel.tree, release))
+    kit = kernel_kit("host")
+    assert (kit.label, kit.package) == (release, "")
+    assert kit.modules_image is not None
+    assert "CONFIG_PSI=y" in kit.config.read_text()
