@@ -34,13 +34,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import rankdata
 
 from hyperbox.harness.model import Gate, Rule
 from hyperbox.harness.verdicts.blocks import DecidedBlock
 from hyperbox.harness.verdicts.power import WANTED_POWER, detectable, power
 from hyperbox.harness.verdicts.sequential import spread_of
-from hyperbox.harness.verdicts.statistics import LOOKS, Kind, Matrix, points
+from hyperbox.harness.verdicts.statistics import LOOKS, Kind, Matrix, median, points
 from hyperbox.harness.verdicts.targets import Target
 from hyperbox.harness.verdicts.wording import number
 
@@ -78,14 +77,16 @@ def diagnose(
     planned_blocks, blocks = max(planned_blocks, len(blocks)), blocks[:_MOST]
     values = np.array([block.value for block in blocks])
     spread = float(spread_of(values))
-    details = {"spread": spread, **_over_time(values)}
+    signs = np.sign(values[:, np.newaxis] - values)
+    ranks = (signs.sum(axis=1) + len(blocks) + 1) / 2  # ties share their ranks
+    details = {"spread": spread, **_over_time(signs, ranks)}
     if gate.is_paired:
-        details |= _order(values, [block.baseline_first for block in blocks])
+        details |= _order(values, ranks, [block.baseline_first for block in blocks])
         details |= _asymmetry(values, spread)
     details |= _outliers(values, spread)
     details |= _power(gate, target, spread, planned_blocks)
     finite = {name: value for name, value in details.items() if math.isfinite(value)}
-    return Diagnosis(finite, tuple(_remarks(finite, len(blocks))))
+    return Diagnosis(finite, tuple(_remarks(gate, finite, len(blocks))))
 
 
 def far(n: int) -> float:
@@ -108,22 +109,21 @@ def warm_up_length(values: Sequence[float]) -> int:
     settled = vector[vector.size // 2 :]
     if settled.size < 2:
         return 0
-    centre, spread = float(np.median(settled)), float(spread_of(settled))
+    centre, spread = float(median(settled)), float(spread_of(settled))
     for place, value in enumerate(vector[: vector.size // 2]):
         if abs(value - centre) <= far(settled.size) * spread:
             return place
     return vector.size // 2
 
 
-def _over_time(values: Matrix) -> dict[str, float]:
+def _over_time(signs: Matrix, ranks: Matrix) -> dict[str, float]:
     """Test for a trend and for likeness of neighbours."""
-    n = values.size
-    first, second = np.triu_indices(n, 1)
-    agreement = float(np.sign(values[second] - values[first]).sum())
+    n = ranks.size
+    agreement = float(np.tril(signs).sum())
     deviation = math.sqrt(n * (n - 1) * (2 * n + 5) / 18)
-    ranks = rankdata(values) - (n + 1) / 2
-    square = float(ranks @ ranks)
-    lag = float(ranks[1:] @ ranks[:-1]) / square if square else 0.0
+    centred = ranks - (n + 1) / 2
+    square = float(centred @ centred)
+    lag = float(centred[1:] @ centred[:-1]) / square if square else 0.0
     # Moments under independence: Dufour and Roy 1985, "Some robust exact results on
     # sample autocorrelations and tests of randomness".
     lag_deviation = math.sqrt((n - 2) ** 2 / (n**2 * (n - 1)))
@@ -135,16 +135,16 @@ def _over_time(values: Matrix) -> dict[str, float]:
     }
 
 
-def _order(values: Matrix, baseline_first: Sequence[bool]) -> dict[str, float]:
+def _order(values: Matrix, ranks: Matrix, baseline_first: Sequence[bool]) -> dict[str, float]:
     """Test whether it matters which arm runs first (Mann-Whitney, normal approximation)."""
     first = np.array(baseline_first)
     n, m = int(first.sum()), int((~first).sum())
     if not n or not m:
         return {"order_effect": 0.0, "p_order": 1.0}
-    statistic = float(rankdata(values)[first].sum()) - n * (n + 1) / 2
+    statistic = float(ranks[first].sum()) - n * (n + 1) / 2
     distance = max(0.0, abs(statistic - n * m / 2) - 0.5)
     return {
-        "order_effect": float(np.median(values[first]) - np.median(values[~first])),
+        "order_effect": float(median(values[first]) - median(values[~first])),
         "p_order": _two_sided(distance / math.sqrt(n * m * (n + m + 1) / 12)),
     }
 
@@ -152,14 +152,14 @@ def _order(values: Matrix, baseline_first: Sequence[bool]) -> dict[str, float]:
 def _asymmetry(values: Matrix, spread: float) -> dict[str, float]:
     if spread <= 0:
         return {"asymmetry": 0.0}
-    centre = float(np.median(points(values, Kind.SIGNED_RANK)))
-    return {"asymmetry": (centre - float(np.median(values))) / spread}
+    centre = float(median(points(values, Kind.SIGNED_RANK)))
+    return {"asymmetry": (centre - float(median(values))) / spread}
 
 
 def _outliers(values: Matrix, spread: float) -> dict[str, float]:
     if spread <= 0:
         return {"outliers": 0.0, "warm_up": 0.0}
-    beyond = np.abs(values - np.median(values)) > far(values.size) * spread
+    beyond = np.abs(values - median(values)) > far(values.size) * spread
     warm_up = int(np.argmin(beyond)) if not beyond.all() else 0
     return {"outliers": float(np.count_nonzero(beyond)), "warm_up": float(warm_up)}
 
@@ -185,7 +185,7 @@ def _distance(gate: Gate, target: Target) -> float:
     return abs(nearest) * (1.0 if gate.is_paired else _LEVEL_DISTANCE)
 
 
-def _remarks(details: dict[str, float], n: int) -> list[str]:
+def _remarks(gate: Gate, details: dict[str, float], n: int) -> list[str]:
     remarks = []
     if details.get("p_order", 1.0) < REMARKABLE:
         remarks.append(
@@ -206,17 +206,23 @@ def _remarks(details: dict[str, float], n: int) -> list[str]:
     if n >= _ASYMMETRY_BLOCKS and abs(details.get("asymmetry", 0.0)) > _ASYMMETRIC:
         remarks.append("asymmetric: blocks lie skewed around the estimate, which signed ranks mind")
     if details.get("power", 1.0) < WANTED_POWER:
-        remarks.append(_underpowered(details))
+        remarks.append(_underpowered(gate, details))
     return remarks
 
 
-def _underpowered(details: dict[str, float]) -> str:
-    told = f"{UNDERPOWERED}: a chance of {100 * details['power']:.0f} % to tell the target apart"
+def _underpowered(gate: Gate, details: dict[str, float]) -> str:
+    if not gate.is_paired:
+        truth = f"the truth is {100 * _LEVEL_DISTANCE:.0f} % off the limit"
+    elif gate.band_upper is not None:
+        truth = "the truth is the middle of the band"
+    else:
+        truth = "nothing changes"
+    told = f"{UNDERPOWERED}: a chance of {100 * details['power']:.0f} % of a verdict if {truth}"
     smallest = details.get("detectable")
     if smallest is None:
-        return told
+        return f"{told}; it takes at least {LOOKS[0]} blocks"
     share = number(smallest / details["distance"], 2)
-    return f"{told}; it takes {share} times its distance from the limit, or more blocks"
+    return f"{told}; for 80 % it takes {share} times that distance, or more blocks"
 
 
 def _upper(z: float) -> float:

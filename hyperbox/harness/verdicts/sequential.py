@@ -17,6 +17,7 @@ from hyperbox.harness.verdicts.statistics import (
     LOOKS,
     Matrix,
     critical_value,
+    median,
     p_above,
     p_below,
     points,
@@ -121,8 +122,8 @@ def through_all_looks(values: Sequence[float], target: Target) -> tuple[float, f
 
 def spread_of(values: Matrix) -> Matrix:
     """Give the spread of each row: its median absolute deviation as a standard deviation."""
-    centre = np.median(values, axis=-1, keepdims=True)
-    spread: Matrix = _MAD_TO_DEVIATION * np.median(np.abs(values - centre), axis=-1)
+    centre = median(values)[..., np.newaxis]
+    spread: Matrix = _MAD_TO_DEVIATION * median(np.abs(values - centre))
     return spread
 
 
@@ -151,7 +152,7 @@ def _mark(
     """Mark the rows that may claim their side of all these limits."""
     chosen = np.flatnonzero(rows)
     if target.resolution is not None and chosen.size:
-        centre = np.median(found[chosen], axis=-1)
+        centre = median(found[chosen])
         needed = np.maximum(spread_of(values[chosen]), target.resolution)
         far = [np.abs(centre - limit) >= needed for limit in limits]
         chosen = chosen[np.logical_and.reduce(far)]

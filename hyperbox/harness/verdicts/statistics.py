@@ -34,6 +34,7 @@ __all__ = [
     "Location",
     "critical_value",
     "locate",
+    "median",
     "next_look",
     "p_above",
     "p_below",
@@ -96,6 +97,14 @@ def points(values: Matrix, kind: Kind) -> Matrix:
     return averages
 
 
+def median(values: Matrix) -> Matrix:
+    """Give the median of each row; halves first, so that huge values do not overflow."""
+    ordered = np.sort(values, axis=-1)
+    size = ordered.shape[-1]
+    middle: Matrix = ordered[..., (size - 1) // 2] / 2 + ordered[..., size // 2] / 2
+    return middle
+
+
 def walsh_averages(values: Sequence[float]) -> Matrix:
     """Give the sorted n (n + 1) / 2 averages of all pairs of values, each with itself too.
 
@@ -139,7 +148,7 @@ def locate(
     n = len(values)
     cut = critical_value(n, alpha, kind) or 0
     return Location(
-        estimate=_median(ordered),
+        estimate=float(median(ordered)),
         low=float(ordered[cut]),
         high=float(ordered[-1 - cut]),
         level=max(0.0, 1 - 2 * tail(cut, n, kind)),
@@ -190,12 +199,6 @@ def _checked(values: Sequence[float]) -> Matrix:
 
 def _sorted_points(values: Sequence[float], kind: Kind) -> Matrix:
     return np.sort(points(_checked(values), kind))
-
-
-def _median(ordered: Matrix) -> float:
-    """Give the median of sorted values without overflow (numpy's adds the middle two)."""
-    low, high = ordered[(ordered.size - 1) // 2], ordered[ordered.size // 2]
-    return float(low if low == high else low / 2 + high / 2)
 
 
 @lru_cache(maxsize=256)
