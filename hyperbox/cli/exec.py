@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from hyperbox.cli.guests import Prepared, add_options, exit_status, lost, pair, prepare, progress
-from hyperbox.errors import ConfigError, ExitCode, GuestCrash, HarnessError, HyperboxError
+from hyperbox.errors import ConfigError, ExitCode, HarnessError, HyperboxError
 from hyperbox.files import write_bytes
 from hyperbox.harness.lab.kernel_kit import KernelKit
 from hyperbox.harness.lab.session import (
@@ -189,7 +189,7 @@ def _note(result: _Result, error: HyperboxError) -> None:
         missing = error.errno in (0, 2)
         result.status = _NOT_FOUND if missing else _NO_PROGRAM
     elif isinstance(error, HarnessError):
-        result.fingerprint = error.fingerprint if isinstance(error, GuestCrash) else ""
+        result.fingerprint = error.fingerprint
         result.status = ExitCode.HARNESS_ERROR
         error = lost(result.kit.label, error)
     else:

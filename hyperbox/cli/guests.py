@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from hyperbox.errors import ConfigError, GuestCrash, HarnessError
+from hyperbox.errors import ConfigError, HarnessError
 from hyperbox.harness.lab.kernel_kit import KernelKit, kernel_kit
 from hyperbox.harness.lab.kernel_lock import read_matrix
 from hyperbox.harness.lab.kernel_selectors import expand_kernels
@@ -102,7 +102,7 @@ def progress() -> Iterator[Callable[[str, float], None]]:
 def lost(label: str, error: HarnessError) -> HarnessError:
     """Give the error with the kernel, the crash's fingerprint and where the console is."""
     text = f"kernel {label}: {error.message}"
-    if isinstance(error, GuestCrash) and error.fingerprint:
+    if error.fingerprint:
         text += f" [{error.fingerprint}]"
     if error.console:
         text += f"; console: {keep_console(label, error.console)}"

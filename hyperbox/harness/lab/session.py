@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from hyperbox.errors import HarnessError, MachineLost, WorkloadError
+from hyperbox.errors import HarnessError, WorkloadError
 from hyperbox.files import write_text
 from hyperbox.harness.lab.guest_image import project_image, root_image
 from hyperbox.harness.lab.kernel_kit import KernelKit
@@ -178,6 +178,7 @@ class _Conversation:
     _watch: EscapeWatch = field(default_factory=EscapeWatch)
     _heard: float = field(default_factory=time.monotonic)
     _asked: bool = False
+    _progress: tuple[float, float] = (0.0, 0.0)
 
     def until_end(self, timeout: float | None) -> Mapping[str, Any]:
         """Pass everything on until the command ends; give what the agent says of it."""
@@ -212,17 +213,18 @@ class _Conversation:
     def _beat(self, now: float) -> float:
         """Ask a silent machine whether it is there; give the seconds until the next look.
 
-        Never in the exact lane: there a silent guest is one that computes, and virtual time
-        does not pass while it hangs.
+        The answer is not waited for: a hanging console can still be left.
         """
-        if self.machine.hardware.lane is Lane.EXACT:
-            return 3600.0
         silence = now - self._heard
+        if self.machine.hardware.lane is Lane.EXACT:
+            if silence > _HEARTBEAT:
+                self._progress = self.machine.heartbeat(self._progress)
+            return _HEARTBEAT
         if silence > _HEARTBEAT and not self._asked:
             self.machine.send(FrameType.PING)
             self._asked = True
         if silence > _HEARTBEAT + _ANSWER_LIMIT:
-            raise MachineLost(f"the guest has not answered for {silence:.0f} s")
+            raise self.machine.lost(f"the guest has not answered for {silence:.0f} s")
         return _HEARTBEAT / 2
 
     def _take(self, frame: Frame) -> None:

@@ -214,6 +214,27 @@ class VirtualMachine:
         """Give the descriptor that select(2) can wait on for `arrived`."""
         return self._agent.fileno()
 
+    def heartbeat(self, progress: tuple[float, float]) -> tuple[float, float]:
+        """Raise MachineLost if the guest stands still; `progress` is CPU time, and since when.
+
+        No ping in the exact lane: its interrupt would arrive at a random virtual time and
+        change the measured numbers. There an idle guest runs on to its next timer, so one
+        that uses no CPU time has nothing left to wake it.
+        """
+        if self.hardware.lane is not Lane.EXACT:
+            self.ping()
+            return progress
+        used, now = self.cpu_seconds, time.monotonic()
+        if used > progress[0]:
+            return used, now
+        if now - progress[1] > _STANDSTILL:
+            raise self._lost(f"the guest has stood still for {_STANDSTILL:g} s")
+        return progress
+
+    def lost(self, message: str) -> MachineLost:
+        """Give the error for a machine of which the caller noticed that it is silent."""
+        return self._lost(message)
+
     def put(self, path: str, data: bytes) -> None:
         """Write a file in the guest; OSError with the guest's reason if it cannot."""
         self.resume()  # a stopped guest would not empty the channel
@@ -401,7 +422,7 @@ class VirtualMachine:
                 frame = self._next_frame(min(deadline, time.monotonic() + _BEAT))
             except TimeoutError:
                 if time.monotonic() < deadline:
-                    progress = self._heartbeat(progress)
+                    progress = self.heartbeat(progress)
                     continue
                 self._send(FrameType.KILL, b"", request)
                 self.ping()  # a machine that hangs is lost, not a failed workload
@@ -411,23 +432,6 @@ class VirtualMachine:
                 yield frame
                 if frame.type is FrameType.EXIT:
                     return
-
-    def _heartbeat(self, progress: tuple[float, float]) -> tuple[float, float]:
-        """Raise MachineLost if the guest stands still; `progress` is CPU time, and since when.
-
-        No ping in the exact lane: its interrupt would arrive at a random virtual time and
-        change the measured numbers. There an idle guest runs on to its next timer, so one
-        that uses no CPU time has nothing left to wake it.
-        """
-        if self.hardware.lane is not Lane.EXACT:
-            self.ping()
-            return progress
-        used, now = self.cpu_seconds, time.monotonic()
-        if used > progress[0]:
-            return used, now
-        if now - progress[1] > _STANDSTILL:
-            raise self._lost(f"the guest has stood still for {_STANDSTILL:g} s")
-        return progress
 
     def _end_of_transfer(self, frame: Frame, path: str) -> None:
         if frame.payload:

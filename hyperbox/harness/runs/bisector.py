@@ -126,7 +126,7 @@ class _CommandJudge:
             write_text(directory / "console.log", error.console)
             crashed = isinstance(error, GuestCrash)
             mark = Mark(self.question.crash) if crashed else Mark.SKIP
-            trace = f" [{error.fingerprint}]" if isinstance(error, GuestCrash) else ""
+            trace = f" [{error.fingerprint}]" if error.fingerprint else ""
             return Judgement(mark, error.message + trace)
         finally:
             write_bytes(directory / "output.log", bytes(said))

@@ -102,6 +102,21 @@ def test_an_interruption_reaches_the_command_first(snapshot: Snapshot) -> None:
 
 
 @pytest.mark.vm
+def test_a_guest_that_stands_still_in_the_exact_lane_is_lost(
+    snapshot: Snapshot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "_HEARTBEAT", 0.2)
+    monkeypatch.setattr("hyperbox.harness.lab.vm._STANDSTILL", 1.0)
+    to, _, _ = streams()
+
+    def hang(_data: bytes) -> None:
+        machine.monitor("stop")
+
+    with snapshot.clone() as machine, pytest.raises(MachineLost, match="stood still"):
+        converse(machine, ["sh", "-c", "echo; sleep 100000"], dataclasses.replace(to, out=hang))
+
+
+@pytest.mark.vm
 def test_a_guest_that_hangs_is_lost(snapshot: Snapshot, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session, "_HEARTBEAT", 0.2)
     monkeypatch.setattr(session, "_ANSWER_LIMIT", 0.5)
