@@ -74,6 +74,9 @@ _INDEX: Schema = {
 }
 
 
+_MANY_DIGITS = 15  # of a length; int() of thousands of them is an error
+
+
 def application(house: House, *, longest_body: int) -> ASGIApp:
     """Give the application that serves a house.
 
@@ -116,7 +119,7 @@ class _Edge:
 
         headers = Headers(scope=scope)
         length = headers.get("content-length", "0")
-        if length.isdigit() and int(length) > self.longest_body:
+        if len(length) > _MANY_DIGITS or (length.isdecimal() and int(length) > self.longest_body):
             detail = f"a body of at most {self.longest_body} bytes is taken"
             refusal = problems.response(413, detail, {"connection": "close"})
             await refusal(scope, receive, dated)

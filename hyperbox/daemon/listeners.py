@@ -111,7 +111,10 @@ def tcp_listener(address: Address, *, remote: bool = False) -> Iterator[socket.s
             hint="listen on 127.0.0.1, or allow it with --allow-remote",
         )
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as listener:
+    kind = socket.SOCK_STREAM | socket.SOCK_CLOEXEC
+    # The protocol by name: asyncio switches Nagle's algorithm off only for sockets that have
+    # it, and with it every answer on a kept connection would wait 40 ms for an ACK.
+    with socket.socket(family, kind, socket.IPPROTO_TCP) as listener:
         # Connections of a daemon that has just ended must not keep the port from the next.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import socket
@@ -72,6 +73,24 @@ def test_an_address_that_is_not_here() -> None:
         tcp_listener(Address("192.0.2.1", 0), remote=True),
     ):
         pass
+
+
+def test_answers_do_not_wait_for_acknowledgements() -> None:
+    async def without_delay(listener: socket.socket) -> bool:
+        accepted: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+
+        def serve(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            wire = writer.get_extra_info("socket")
+            accepted.set_result(bool(wire.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)))
+            writer.close()
+
+        async with await asyncio.start_server(serve, sock=listener):
+            _, writer = await asyncio.open_connection(*listener.getsockname())
+            writer.close()
+            return await accepted
+
+    with tcp_listener(Address("127.0.0.1", 0)) as listener:
+        assert asyncio.run(without_delay(listener))
 
 
 def test_taken_port() -> None:
