@@ -171,7 +171,7 @@ def _draw_frame(
         if entry and (value < 1 or value % 1):
             continue
         drawing.line(x(value), box.bottom, x(value), box.bottom + 3, "axis")
-        label = f"{value:g}" if entry or abs(value) < 1e4 else number(value)
+        label = f"{value:g}" if entry else _brief(value)
         if box is _SPREAD and value:
             label = f"{value:+g} %"
         drawing.text(x(value), box.bottom + 15, label, "small mid")
@@ -179,6 +179,14 @@ def _draw_frame(
         for value in y.ticks(4):
             drawing.line(box.left, y(value), box.right, y(value), "grid")
             drawing.text(box.left - 6, y(value) + 4, tick(entry.gate, value), "small end")
+
+
+def _brief(value: float) -> str:
+    """Give the label of a tick in little room: 20M, 16k, 0.03."""
+    for least, unit, letter in ((1e9, 1e9, "G"), (1e6, 1e6, "M"), (1e4, 1e3, "k")):
+        if abs(value) >= least:
+            return f"{value / unit:g}{letter}"
+    return f"{value:g}"
 
 
 def _arm_values(entry: Entry) -> list[tuple[str, list[float]]]:

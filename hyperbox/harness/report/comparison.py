@@ -18,6 +18,7 @@ from hyperbox.errors import ConfigError
 from hyperbox.harness.model import Experiment, Lane, Metric
 from hyperbox.harness.report.data import CellData, RunData
 from hyperbox.harness.report.shifts import Shift, paired_shift, unpaired_shift
+from hyperbox.harness.verdicts.release import holm
 from hyperbox.harness.verdicts.wording import legible, number, relative_interval
 
 __all__ = ["Comparison", "Finding", "Row", "compare", "comparison_document"]
@@ -149,8 +150,9 @@ def compare(
         remarks.append(f"with fewer than {_FEW} blocks a side nothing can be sure")
     if any(row.lane is Lane.EXACT for row in rows):
         remarks.append("exact lane: compares work in instructions, not hardware speed")
-    adjusted = _holm(rows)
-    return Comparison(one.label, two.label, tuple(adjusted), tuple(dict.fromkeys(remarks)))
+    p_values = holm([row.shift.p for row in rows])
+    adjusted = tuple(replace(row, p=p) for row, p in zip(rows, p_values, strict=True))
+    return Comparison(one.label, two.label, adjusted, tuple(dict.fromkeys(remarks)))
 
 
 def comparison_document(found: Comparison) -> dict[str, Any]:
@@ -302,17 +304,6 @@ def _shift(
         one, two = scaled(first, shared), scaled(second, shared)
         return paired_shift([b - a for a, b in zip(one, two, strict=True)]), ratio
     return unpaired_shift(scaled(first, list(first)), scaled(second, list(second))), ratio
-
-
-def _holm(rows: Sequence[Row]) -> list[Row]:
-    """Adjust the p-values of all rows so that any false claim among them stays below 5 %."""
-    order = sorted(range(len(rows)), key=lambda place: rows[place].shift.p)
-    adjusted = list(rows)
-    running = 0.0
-    for rank, place in enumerate(order):
-        running = max(running, min(1.0, rows[place].shift.p * (len(rows) - rank)))
-        adjusted[place] = replace(rows[place], p=running)
-    return adjusted
 
 
 def _median(values: Mapping[int, float]) -> float:

@@ -8,7 +8,8 @@ import math
 from typing import Any
 
 from hyperbox.harness.report.data import RunData
-from hyperbox.harness.report.matrix import Entry, entries, headline
+from hyperbox.harness.report.matrix import Entry, entries, headline, release_headline
+from hyperbox.harness.verdicts.release import release
 from hyperbox.harness.verdicts.wording import legible
 
 __all__ = ["CSV_COLUMNS", "summary", "verdicts_csv"]
@@ -51,6 +52,7 @@ def summary(run: RunData) -> dict[str, Any]:
         "seed": run.seed,
         "outcome": str(told.outcome),
         "headline": legible(told.text),
+        "release": _release(run),
         "exit_code": int(told.code),
         "reproduce": run.reproduce,
         "problems": [legible(problem) for problem in run.problems],
@@ -68,6 +70,16 @@ def verdicts_csv(run: RunData) -> str:
     writer.writeheader()
     writer.writerows(_record(entry, run) for entry in entries(run))
     return stream.getvalue()
+
+
+def _release(run: RunData) -> dict[str, Any]:
+    """Give the verdict on a release, and the cells whose failure is proven for all together."""
+    told = release_headline(run)
+    failing = [
+        {"gate": one.gate, "kernel": legible(one.kernel), "lane": one.lane, "p": one.adjusted_p}
+        for one in release(run.verdicts).failing
+    ]
+    return {"outcome": str(told.outcome), "text": legible(told.text), "failing": failing}
 
 
 def _record(entry: Entry, run: RunData) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 from hyperbox.harness.model import Gate, Outcome
 from hyperbox.harness.report.data import RunData
 from hyperbox.harness.report.marks import MARKS, UNTESTED, Mark
-from hyperbox.harness.report.matrix import Entry, columns, entries, headline
+from hyperbox.harness.report.matrix import Entry, columns, entries, headline, release_headline
 
 __all__ = ["GateSummary", "form_context", "gate_summaries"]
 
@@ -30,10 +30,11 @@ class GateSummary:
 def form_context(run: RunData) -> Mapping[str, Any]:
     """Give what the form's template shows."""
     matrix = entries(run)
-    told = headline(run)
+    told = release_headline(run)
     return {
         "run": run,
-        "headline": told,
+        "release": told,
+        "headline": headline(run),
         "mark": MARKS[told.outcome],
         "kernels": list(dict.fromkeys(column.kernel for column in columns(run))),
         "gates": gate_summaries(matrix),

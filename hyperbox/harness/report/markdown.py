@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from hyperbox.harness.report.cells import attempts, flat, metric_rows
 from hyperbox.harness.report.data import CellData, RunData
 from hyperbox.harness.report.marks import LANES, MARKS
-from hyperbox.harness.report.matrix import Entry, columns, entries, headline
+from hyperbox.harness.report.matrix import Entry, columns, entries, headline, release_headline
 from hyperbox.harness.verdicts.wording import legible
 
 __all__ = ["markdown"]
@@ -23,6 +23,7 @@ def markdown(run: RunData) -> str:
     shown = tried if len(tried) <= _MOST_ATTEMPTS else [a for a in tried if not a.plain]
     parts = [
         f"# {MARKS[told.outcome].symbol} {_plain(told.text)}",
+        f"**{_plain(release_headline(run).text)}**",
         f"Run `{run.run_id}`, {_plain(run.created)}, hyperbox {_plain(run.hyperbox_version)}, "
         f"seed {run.seed}, **{run.lane}** lane: {LANES[run.lane]}",
         *_problems(run),

@@ -17,6 +17,7 @@ from hyperbox.harness.model import Gate, Lane, Metric, Outcome, Rule, Sample, Ve
 from hyperbox.harness.report.data import CellData, RunData
 from hyperbox.harness.report.marks import Mark, mark_of
 from hyperbox.harness.verdicts.gates import exit_code
+from hyperbox.harness.verdicts.release import release
 from hyperbox.harness.verdicts.targets import limit_of, limits_of
 from hyperbox.harness.verdicts.wording import number, relative, relative_interval, with_unit
 
@@ -29,6 +30,7 @@ __all__ = [
     "columns",
     "entries",
     "headline",
+    "release_headline",
     "untested_count",
 ]
 
@@ -153,7 +155,7 @@ class Headline:
 
     outcome: Outcome
     text: str
-    code: ExitCode
+    code: ExitCode = ExitCode.PASS
 
 
 @dataclass(frozen=True)
@@ -249,6 +251,19 @@ def headline(run: RunData) -> Headline:
     if passed == total:
         return Headline(Outcome.PASS, f"Passed: all {total} verdicts on {kernels} pass.", code)
     return Headline(Outcome.PASS, f"Passed: {tail}", code)
+
+
+def release_headline(run: RunData) -> Headline:
+    """Say what the whole matrix means for a release: error rates kept over all its verdicts.
+
+    A hole in the matrix keeps a release from passing.
+    """
+    found = release(run.verdicts)
+    untested = untested_count(entries(run))
+    outcome, reason = found.outcome, found.reason
+    if untested and outcome is Outcome.PASS:
+        outcome, reason = Outcome.INCONCLUSIVE, f"{reason}, but {untested} are untested"
+    return Headline(outcome, f"Release: {outcome}. {reason[:1].upper()}{reason[1:]}.")
 
 
 def block_values(cell: CellData, gate: Gate) -> tuple[BlockValue, ...]:

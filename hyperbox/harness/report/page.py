@@ -33,7 +33,13 @@ from hyperbox.harness.report.kcidb import kcidb
 from hyperbox.harness.report.markdown import markdown
 from hyperbox.harness.report.marks import LANES, MARKS, UNTESTED
 from hyperbox.harness.report.material import FALSE_ALARM, Material, cell_views, chosen_cells
-from hyperbox.harness.report.matrix import Entry, columns, headline, untested_count
+from hyperbox.harness.report.matrix import (
+    Entry,
+    columns,
+    headline,
+    release_headline,
+    untested_count,
+)
 from hyperbox.harness.verdicts.wording import legible, typeset
 
 __all__ = ["html_page", "write_report"]
@@ -144,6 +150,7 @@ def _context(material: Material, history: Sequence[Series]) -> Mapping[str, Any]
         "chart_style": STYLE,
         "headline": told,
         "mark": MARKS[told.outcome],
+        "release": release_headline(run),
         "marks": MARKS,
         "untested_mark": UNTESTED,
         "lanes": LANES,
