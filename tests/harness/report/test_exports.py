@@ -5,19 +5,22 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
+from importlib import resources
 from pathlib import Path
 
 import kcidb_io
 import pytest
 import xmlschema
+from jsonschema import Draft202012Validator
 
 from hyperbox.harness.model import Outcome
 from hyperbox.harness.report.data import RunData
+from hyperbox.harness.report.exports import summary
 from hyperbox.harness.report.form import form_context, gate_summaries
 from hyperbox.harness.report.github import annotation_lines, job_summary
 from hyperbox.harness.report.junit import junit_xml
 from hyperbox.harness.report.kcidb import kcidb
-from hyperbox.harness.report.matrix import entries
+from hyperbox.harness.report.matrix import entries, release_headline
 
 JUNIT = xmlschema.XMLSchema(str(Path(__file__).parent / "data" / "junit.xsd"))
 
@@ -107,3 +110,24 @@ def test_form_names_the_worst_of_every_gate(troubled_run: RunData) -> None:
         "UNTESTED",
         "INCONCLUSIVE",
     }
+
+
+def test_summary_follows_its_published_schema(any_run: RunData) -> None:
+    package = resources.files("hyperbox.harness.report")
+    schema = json.loads(package.joinpath("schema/summary.json").read_text())
+    Draft202012Validator.check_schema(schema)
+    Draft202012Validator(schema).validate(json.loads(json.dumps(summary(any_run))))
+
+
+def test_release_needs_more_than_a_gate(run: RunData, troubled_run: RunData) -> None:
+    """A hole keeps a release from passing; a failure must stand for the whole matrix."""
+    told = summary(run)["release"]
+    assert told["outcome"] in ("FAIL", "INCONCLUSIVE")
+    assert all(one["p"] <= 0.025 for one in told["failing"])
+    passing = replace(run, verdicts=tuple(v for v in run.verdicts if v.outcome is Outcome.PASS))
+    assert release_headline(passing).outcome is Outcome.INCONCLUSIVE
+    assert "3 are untested" in release_headline(passing).text
+    one = replace(passing, gates=run.gates[:1])
+    whole = replace(one, verdicts=tuple(v for v in one.verdicts if v.gate == run.gates[0].id))
+    assert release_headline(whole).outcome is Outcome.PASS
+    assert release_headline(troubled_run).outcome is Outcome.ERROR
