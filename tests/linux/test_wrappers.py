@@ -44,7 +44,10 @@ def test_escaped_paths_come_back(path: str) -> None:
     assert unescape(escape(path)) == path
 
 
-@given(st.text("ab \\\t/", min_size=1), words, st.lists(words, max_size=3))
+tags = words.filter(lambda word: word != "-")  # that one ends the optional fields
+
+
+@given(st.text("ab \\\t/", min_size=1), words, st.lists(tags, max_size=3))
 def test_mountinfo_comes_back(point: str, kind: str, optional: list[str]) -> None:
     tags = "".join(f" {tag}" for tag in optional)
     line = f"36 35 98:0 / /{escape(point)} rw,noatime{tags} - {kind} none rw,errors=x\n"
