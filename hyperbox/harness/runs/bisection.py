@@ -64,7 +64,9 @@ def answer(count: int, marks: Mapping[int, Mark]) -> Answer:
 
 
 def tries_left(count: int, marks: Mapping[int, Mark]) -> int:
-    """Give how many more tries are needed if none is skipped."""
+    """Give how many more tries are needed if none is skipped; none if it is refused."""
+    if refusal(count, marks) is not None:
+        return 0
     ends = sum(end not in marks for end in (0, count - 1))
     low, high = _bracket(count, marks)
     untried = sum(place not in marks for place in range(low + 1, high))

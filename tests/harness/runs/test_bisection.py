@@ -136,6 +136,7 @@ def judged(world: World, kernel: Candidate) -> Judgement:
 )
 def test_ends_must_be_what_they_are_said_to_be(marks: dict[int, Mark], wrong: int | None) -> None:
     assert refusal(4, marks) == wrong
+    assert (tries_left(4, marks) == 0) == (wrong is not None)
 
 
 def test_contradictions_are_not_searched() -> None:
