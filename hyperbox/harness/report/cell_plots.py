@@ -110,12 +110,9 @@ def _draw_ecdf(drawing: Drawing, entry: Entry, arms: Sequence[tuple[str, list[fl
     drawing.text(box.left - 6, box.bottom + 4, "0", "small end")
     for place, (name, values) in enumerate(arms):
         css = _arm_css(place, len(arms))
-        ordered = sorted(values)
-        points = [(box.left, y(0))]
-        for rank, value in enumerate(ordered):
-            points += [(x(value), y(rank / len(ordered))), (x(value), y((rank + 1) / len(ordered)))]
-        points.append((box.right, y(1)))
-        drawing.path(points, css)
+        ranked = enumerate(sorted(values), start=1)
+        points = [(x(value), y(rank / len(values))) for rank, value in ranked]
+        drawing.steps([(box.left, box.bottom), *points, (box.right, box.top)], css)
         start = box.left + place * (box.right - box.left) / 2
         drawing.line(start, 14, start + 16, 14, css)
         drawing.text(start + 20, 18, _short(name), "small")

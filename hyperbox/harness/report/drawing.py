@@ -80,6 +80,13 @@ class Drawing:
             joined = "L".join(f"{_p(x)} {_p(y)}" for x, y in points)
             self._parts.append(f'<path class="{css}" d="M{joined}"/>')
 
+    def steps(self, points: Sequence[tuple[float, float]], css: str) -> None:
+        """Draw a staircase: first across to the next point, then up or down to it."""
+        if points:
+            (x, y), *rest = points
+            joined = "".join(f"H{_p(across)}V{_p(up)}" for across, up in rest)
+            self._parts.append(f'<path class="{css}" d="M{_p(x)} {_p(y)}{joined}"/>')
+
     def dots(self, points: Sequence[tuple[float, float]], css: str, colour: str = "") -> None:
         """Draw a round dot at each point (one path: short for many)."""
         if points:

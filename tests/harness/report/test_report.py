@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import csv
 import io
 import json
 import re
+import shlex
 from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -15,10 +17,11 @@ from xml.etree import ElementTree as ET
 import pytest
 from rich.console import Console
 
+from hyperbox.cli import validate
 from hyperbox.errors import ExitCode, HarnessError
-from hyperbox.harness.model import Lane, Outcome, Sample, Verdict
+from hyperbox.harness.model import Lane, Outcome, Rule, Sample, Scale, Verdict
 from hyperbox.harness.report.cell_plots import cell_figure
-from hyperbox.harness.report.cells import attempts, flat, metric_rows
+from hyperbox.harness.report.cells import attempts, flat, metric_rows, reproduce_commands
 from hyperbox.harness.report.data import RunData
 from hyperbox.harness.report.exports import CSV_COLUMNS, summary, verdicts_csv
 from hyperbox.harness.report.junit import junit_xml
@@ -27,6 +30,7 @@ from hyperbox.harness.report.matrix import Entry, block_values, entries, headlin
 from hyperbox.harness.report.page import html_page, write_report
 from hyperbox.harness.report.plots import forest_plot, heat_map
 from hyperbox.harness.report.tables import headline_text, verdict_table
+from hyperbox.harness.verdicts.gates import decide
 
 Draw = Callable[[RunData], str]
 
@@ -352,3 +356,69 @@ def test_surrogates_of_undecodable_bytes_do_not_break_a_report(
     attempt = {"number": 1, "status": "failed", "reason": "bytes \udcff", "log\udcff": "\udcff"}
     cells = (replace(small_run.cells[0], attempts=(attempt,)),)
     write_report(replace(small_run, verdicts=(bad,), cells=cells), tmp_path)
+
+
+def test_false_alarm_gates_have_a_panel_of_their_own(run: RunData) -> None:
+    """A/A gates stand apart: they say how the measurement errs, not what a target does."""
+    name = "harness.false_alarm.swap_storm"
+    gates = (replace(run.gates[2], id=name, title="The same twice"), *run.gates[3:])
+    verdicts = tuple(replace(v, gate=name) for v in run.verdicts if v.gate == run.gates[2].id)
+    text = html_page(replace(run, gates=gates, verdicts=verdicts))
+    panel = text.index('<section id="false-alarms">')
+    assert panel < text.index("The same twice", panel) < text.index('<section id="attempts">')
+    forest = text[text.index('<section id="forest">') : text.index('<section id="matrix">')]
+    assert name not in forest
+
+
+def test_attempts_say_which_one_counts(run: RunData) -> None:
+    first, second = dict(run.cells[0].attempts[0]), dict(run.cells[0].attempts[0])
+    first |= {"status": "failed", "reason": "machine lost"}
+    second |= {"number": 2}
+    third = {**second, "number": 3}
+    cell = replace(run.cells[0], attempts=(first, second, third))
+    told = attempts(replace(run, cells=(cell,)))
+    assert [a.used for a in told] == [
+        "excluded: failed",
+        "counts",
+        "excluded: an earlier attempt counts",
+    ]
+    assert [a.plain for a in told] == [False, False, False]
+    failed = replace(cell, attempts=(first, {**first, "number": 2}))
+    used = [a.used for a in attempts(replace(run, cells=(failed,)))]
+    assert used == ["excluded: tried again", "counts: no attempt succeeded"]
+
+
+def test_commands_repeat_a_cell(run: RunData) -> None:
+    recorded, again = reproduce_commands(run, run.cells[1])
+    assert recorded == f"hyperbox reproduce runs/{run.run_id} --cell 5.10--psi.swap_storm--exact"
+    assert again.startswith("hyperbox validate psi.pressure_reduction psi.swap_reduction ")
+    assert again.endswith("--kernel 5.10 --lane exact --seed 1")
+    host = replace(run.cells[0], cell=replace(run.cells[0].cell, lane=Lane.HOST))
+    assert "--target host" in reproduce_commands(run, host)[1]
+    parser_accepts(again)
+
+
+def parser_accepts(command: str) -> None:
+    """The command is one that this very version takes."""
+    parser = argparse.ArgumentParser()
+    validate.add_parser(parser.add_subparsers())
+    parser.parse_args(shlex.split(command)[1:])
+
+
+def test_targets_with_two_limits_and_differences(run: RunData) -> None:
+    gate = replace(run.gates[2], rule=Rule.WITHIN, margin=0.02, band_upper=None)
+    cell = next(c for c in run.cells if c.cell.key == "6.12--psi.swap_storm--exact")
+    for scale, margin, limits in (
+        (Scale.RATIO, 0.02, "-2.0 % … +2.0 %"),
+        (Scale.DIFFERENCE, 3e6, "-3\N{NO-BREAK SPACE}000\N{NO-BREAK SPACE}000 us … "),
+    ):
+        asked = replace(gate, scale=scale, margin=margin)
+        verdict = decide(asked, cell.experiment, "6.12", Lane.EXACT, cell.samples)
+        one = replace(run, gates=(asked,), verdicts=(verdict,), cells=(cell,), kernels=())
+        (entry,) = entries(one)
+        assert limits in entry.limit_text
+        plot = forest_plot([entry])
+        assert plot.count('class="limit"') == 2
+        assert "equal is good" in plot
+        assert cell_figure([entry]).count("M") > 20
+        assert len(entry.blocks) == 12
