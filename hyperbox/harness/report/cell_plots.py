@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hyperbox.harness.report.drawing import Drawing, Scale
 from hyperbox.harness.report.matrix import BlockValue, Entry
-from hyperbox.harness.report.plots import drawable, limits_drawn, scale_of, tick
+from hyperbox.harness.report.plots import drawable, near_limits, scale_of, tick
 from hyperbox.harness.verdicts.wording import number, relative
 
 __all__ = ["cell_figure"]
@@ -61,7 +60,7 @@ def _draw_run_order(drawing: Drawing, entry: Entry, values: Sequence[BlockValue]
     verdict = drawable(entry)
     found = [verdict.estimate, verdict.low, verdict.high] if verdict else []
     shown = heights + [factor * value for value in found if value is not None]
-    near, note = _near_limits(entry, shown)
+    near, note = near_limits(entry, shown)
     shown += near
     y = Scale.around(shown, box.bottom, box.top, room=0.1)
     x = Scale(0.4, max(value.block for value in values) + 1.6, box.left, box.right)
@@ -87,18 +86,6 @@ def _draw_run_order(drawing: Drawing, entry: Entry, values: Sequence[BlockValue]
         drawing.dots(hollow, "hole")
     what = "change by block" if gate.is_paired else f"{gate.metric} by block"
     drawing.text((box.left + box.right) / 2, box.bottom + 32, f"{what}{note}", "small mid")
-
-
-def _near_limits(entry: Entry, shown: Sequence[float]) -> tuple[list[float], str]:
-    """Give the limits that can be drawn without flattening the blocks, or a note."""
-    low, high = min(shown), max(shown)
-    reach = 2 * (high - low) or math.inf
-    limits = limits_drawn(entry)
-    near = [limit for limit in limits if low - reach <= limit <= high + reach]
-    if near or not limits:
-        return near, ""
-    where = "above" if limits[-1] > high else "below"
-    return near, f" (limit {entry.limit_text} lies {where})"
 
 
 def _draw_ecdf(drawing: Drawing, entry: Entry, arms: Sequence[tuple[str, list[float]]]) -> None:

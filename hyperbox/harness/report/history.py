@@ -20,7 +20,7 @@ from hyperbox.harness.report.data import RunData
 from hyperbox.harness.report.drawing import Drawing, Scale
 from hyperbox.harness.report.marks import Mark
 from hyperbox.harness.report.matrix import Column, Entry, entries
-from hyperbox.harness.report.plots import limits_drawn, scale_of, tick
+from hyperbox.harness.report.plots import near_limits, scale_of, tick
 from hyperbox.harness.verdicts.wording import relative, with_unit
 
 __all__ = ["Change", "Point", "Series", "change_points", "history", "history_plot"]
@@ -110,10 +110,9 @@ def change_points(
 def history_plot(series: Series) -> str:
     """Draw estimate and interval run by run, the limit, and the change points."""
     factor, points = scale_of(series.gate), series.points
-    limits = limits_drawn(points[-1].entry)
-    values = list(limits)
-    for point in points:
-        values += [factor * value for value in point.values]
+    values = [factor * value for point in points for value in point.values]
+    limits, note = near_limits(points[-1].entry, values)
+    values += limits
     drawing = Drawing(_WIDTH, _HEIGHT)
     y = Scale.around(values, _HEIGHT - 46, 26, room=0.1)
     x = Scale(-0.5, len(points) - 0.5, 70, _WIDTH - 20)
@@ -122,6 +121,8 @@ def history_plot(series: Series) -> str:
         drawing.text(x.start - 8, y(value) + 4, tick(series.gate, value), "small end")
     for limit in limits:
         drawing.line(x.start, y(limit), x.end, y(limit), "limit")
+    if note:
+        drawing.text(x.start, 14, note.strip(" ()"), "small")
     for change in series.changes:
         drawing.line(x(change.index - 0.5), 20, x(change.index - 0.5), y.start, "tuned dash")
         drawing.text(x(change.index - 0.5), 14, f"▼ {change.text}", "small mid", "#0072b2")

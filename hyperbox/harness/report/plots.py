@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from hyperbox.harness.model import Gate, Rule, Verdict
@@ -16,6 +17,7 @@ __all__ = [
     "heat_map",
     "higher_is_good",
     "limits_drawn",
+    "near_limits",
     "scale_of",
     "tick",
 ]
@@ -99,6 +101,18 @@ def limits_drawn(entry: Entry) -> tuple[float, ...]:
     """Give the limits on the drawn scale."""
     factor = scale_of(entry.gate)
     return tuple(factor * limit for limit in entry.limits if limit is not None)
+
+
+def near_limits(entry: Entry, shown: Sequence[float]) -> tuple[list[float], str]:
+    """Give the limits that can be drawn without flattening what is shown, or a note."""
+    low, high = min(shown), max(shown)
+    reach = 2 * (high - low) or math.inf
+    limits = limits_drawn(entry)
+    near = [limit for limit in limits if low - reach <= limit <= high + reach]
+    if near or not limits:
+        return near, ""
+    where = "above" if limits[-1] > high else "below"
+    return near, f" (limit {entry.limit_text} lies {where})"
 
 
 def higher_is_good(entry: Entry) -> bool:
