@@ -39,7 +39,7 @@ _KINDS: tuple[tuple[str, str], ...] = (
     (_STOPPED, r"Kernel panic - not syncing: (?P<what>NMI: Not continuing)"),
     ("panic", r"Kernel panic - not syncing: (?P<what>[^\n]*)"),
     ("oops", _FOLLOWS),
-    (OOM_KILL, r"(?P<what>(?:Out of memory|[Oo]ut of memory[^\n]*): Killed process)[^\n]*"),
+    (OOM_KILL, r"(?P<what>(?:Memory cgroup o|O)ut of memory: Killed process)[^\n]*"),
     (WARN, r"^WARNING: (?:CPU: \d+ PID: \d+ at )?(?P<what>[^\n]+)"),
 )
 _ANY = re.compile(

@@ -38,7 +38,6 @@ __all__ = [
     "State",
     "measure",
     "parse_output",
-    "read_allowances",
 ]
 
 SKIP_STATUS = 77
