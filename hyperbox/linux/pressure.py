@@ -216,6 +216,12 @@ class Trigger:
             os.write(self._handle, f"{kind} {stall_us} {window_us}\0".encode())
         except OSError as error:
             self.close()
+            if error.errno == errno.EINVAL:
+                raise WorkloadError(
+                    f"{path}: no trigger for {stall_us} us in {window_us} us: Invalid argument",
+                    hint="stall below window, window 500 ms to 10 s; without CAP_SYS_RESOURCE "
+                    "a multiple of 2 s",
+                ) from error
             raise _explained(error, path) from error
         self._poll = select.poll()
         self._poll.register(self._handle, select.POLLPRI)

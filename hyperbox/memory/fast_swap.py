@@ -32,6 +32,7 @@ ALGORITHMS = ("lz4", "lzo-rle", "lzo", "zstd")
 
 _COMPRESSORS = ("lz4", "lzo-rle", "lzo", "zstd")
 _MOST_ZRAM = 4 << 30
+_PRIORITY, _HIGHEST_PRIORITY = 100, 0x7FFF  # above every disk's
 
 
 class FirstOf:
@@ -132,7 +133,9 @@ class ZramActuator:
     def apply(self) -> tuple[str, ...]:
         """Make the disk and swap to it."""
         size = self._size if self._size is not None else usual_zram_size()
-        self._swap = made = ZramSwap(size, self._algorithms)
+        highest = max((area.priority for area in swap_areas()), default=-1)
+        priority = min(max(highest + 10, _PRIORITY), _HIGHEST_PRIORITY)
+        self._swap = made = ZramSwap(size, self._algorithms, priority)
         return (f"swapping to {made.device}, {size >> 20} MiB, {made.algorithm}",)
 
     def tick(self) -> tuple[str, ...]:

@@ -35,7 +35,7 @@ QUICK = ["--interval", "1", "--settle", "1", "--measure", "2", "--relax", "5", "
 READER = """
 import os, sys
 sys.stdin.readline()
-for directory, _, names in os.walk("/usr/lib"):
+for directory, _, names in os.walk(os.path.dirname(os.__file__)):
     for name in names:
         path = os.path.join(directory, name)
         if os.path.isfile(path):
@@ -256,13 +256,13 @@ def vanished() -> dict[str, Any]:
 
 def refused() -> dict[str, Any]:
     """A setting that cannot be written and a module that cannot be loaded: said, and no more."""
-    for command in (
-        ["mount", "--bind", KNOBS[0], KNOBS[0]],
-        ["mount", "-o", "remount,ro,bind", KNOBS[0]],
-        ["mount", "-t", "tmpfs", "none", "/usr/lib/modules"],
-    ):
-        subprocess.run(command, check=True)
     with squeezed() as (place, load):
+        for command in (
+            ["mount", "--bind", KNOBS[0], KNOBS[0]],
+            ["mount", "-o", "remount,ro,bind", KNOBS[0]],
+            ["mount", "-t", "tmpfs", "none", "/usr/lib/modules"],
+        ):
+            subprocess.run(command, check=True)
         before = values()
         tuner = Tuner("--fast-swap", "zram", "--cgroup", str(place.group.directory))
         try:
@@ -270,9 +270,10 @@ def refused() -> dict[str, Any]:
             status = tuner.end(signal.SIGTERM)
         finally:
             stop(tuner.process)
+        after = values()
         load.close()
     said = {one["step"]: one["reason"] for one in tuner.decisions() if one["step"]}
-    return {"before": before, "after": values(), "status": status, "said": said}
+    return {"before": before, "after": after, "status": status, "said": said}
 
 
 def unplugged() -> dict[str, Any]:
