@@ -7,15 +7,16 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from rich.console import Console
 
 from hyperbox import files
+from hyperbox.errors import HyperboxError
 from hyperbox.harness.report.data import RunData
 from hyperbox.harness.report.github import annotation_lines, job_summary
-from hyperbox.harness.report.history import history
+from hyperbox.harness.report.history import Series, history
 from hyperbox.harness.report.page import write_report
 from hyperbox.harness.report.tables import headline_text, verdict_table
 from hyperbox.harness.runs.loading import load_run
@@ -43,6 +44,9 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         metavar="RUN",
         help="earlier runs: show each gate over time, with change points",
     )
+    parser.add_argument(
+        "--output", type=Path, metavar="DIR", help="where to write; by default RUN_DIRECTORY/report"
+    )
     parser.add_argument("--strict", action="store_true", help="exit 2 if a gate is inconclusive")
     shown = parser.add_mutually_exclusive_group()
     shown.add_argument("--json", action="store_true", help="print the verdicts as JSON")
@@ -61,6 +65,7 @@ def _run(arguments: argparse.Namespace) -> int:
         as_json=arguments.json,
         for_github=arguments.github,
         earlier=arguments.history,
+        output=arguments.output,
     )
 
 
@@ -71,15 +76,15 @@ def finish(
     as_json: bool,
     for_github: bool = False,
     earlier: Sequence[Path] = (),
+    output: Path | None = None,
 ) -> int:
     """Write the report of a run, show its verdicts, give the exit code.
 
     In a job of GitHub Actions (``GITHUB_STEP_SUMMARY`` is set) the report also becomes the
     job's summary. A reader that closes the pipe early changes nothing in the exit code.
     """
-    run = load_run(directory)
-    series = history(run, [load_run(path) for path in earlier]) if earlier else ()
-    pages = write_report(run, directory / "report", series)
+    run, series = _with_history(load_run(directory), earlier)
+    pages = write_report(run, output or directory / "report", series)
     code = exit_code(run.verdicts, strict=strict)
     if os.environ.get(_JOB_SUMMARY):
         _add_summary(Path(os.environ[_JOB_SUMMARY]), job_summary(run))
@@ -111,6 +116,19 @@ def say(text: str) -> None:
         sys.stdout.flush()
     except BrokenPipeError:  # nobody reads; the last flush at exit must not complain
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _with_history(run: RunData, earlier: Sequence[Path]) -> tuple[RunData, tuple[Series, ...]]:
+    """Read the earlier runs; one that cannot be read is a problem of the report, no more."""
+    found: list[RunData] = []
+    problems: list[str] = []
+    for path in earlier:
+        try:
+            found.append(load_run(path))
+        except HyperboxError as error:
+            problems.append(f"earlier run left out: {error.message}")
+    run = replace(run, problems=(*run.problems, *problems))
+    return run, history(run, found) if found else ()
 
 
 def _add_summary(path: Path, text: str) -> None:

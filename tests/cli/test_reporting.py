@@ -63,6 +63,15 @@ def test_report_with_history(run: Path, capsys: Output) -> None:
     assert "no change found" in page
 
 
+def test_earlier_runs_that_cannot_be_read_are_named(run: Path, capsys: Output) -> None:
+    output = run.parent / "pages"
+    argv = ["report", str(run), "--output", str(output), "--history", str(run.parent / "none")]
+    assert main(argv) == ExitCode.PASS
+    assert "damage: earlier run left out: " in capsys.readouterr().out
+    assert (output / "report.html").exists()
+    assert not (run / "report").exists()
+
+
 def test_compare_kernels(run: Path, capsys: Output) -> None:
     page = run.parent / "page.html"
     argv = ["compare", str(run), "--kernels", "6.12", "7.3"]
