@@ -25,6 +25,13 @@ total = sum(range(count + len(os.environ["HYPERBOX_PADDING"]) % 7))
 print(json.dumps({"metrics": {"work": count}}))
 """
 _PANIC = "import pathlib; pathlib.Path('/proc/sysrq-trigger').write_text('c')"
+_TAINT = f"open('/proc/sys/kernel/tainted', 'w').write('64'){_WORK}"
+_EATEN = (
+    "import os; group = '/sys/fs/cgroup/small'; "
+    "open('/sys/fs/cgroup/cgroup.subtree_control', 'w').write('+memory'); os.mkdir(group); "
+    "open(f'{group}/memory.max', 'w').write('16M'); "
+    "open(f'{group}/cgroup.procs', 'w').write(str(os.getpid())); x = bytes(1) * (64 << 20)"
+)
 _SKIP = """print('{"skip": "this kernel cannot"}'); raise SystemExit(77)"""
 
 
@@ -49,7 +56,7 @@ def _gate(name: str) -> dict[str, object]:
 def test_guests_are_measured_and_a_panic_costs_its_own_cell_only(
     tmp_path: Path, no_leftovers: None
 ) -> None:
-    programs = {"work": _WORK, "panic": _PANIC, "skip": _SKIP}
+    programs = {"work": _WORK, "panic": _PANIC, "skip": _SKIP, "taint": _TAINT, "eaten": _EATEN}
     suite = parse_suite(
         {
             "id": "demo",
@@ -83,14 +90,27 @@ def test_guests_are_measured_and_a_panic_costs_its_own_cell_only(
         "demo.work.less": Outcome.PASS,
         "demo.panic.less": Outcome.ERROR,
         "demo.skip.less": Outcome.SKIP,
+        "demo.taint.less": Outcome.ERROR,
+        "demo.eaten.less": Outcome.ERROR,
     }
     panicked = store.records(plan.cells()[1])
     assert [record.state for record in panicked] == [State.FAILED, State.FAILED]
     assert panicked[0].document["error"] == "GuestCrash"
     assert "sysrq" in panicked[0].document["fingerprint"]
     assert "Kernel panic" in (panicked[0].directory / "serial.log").read_text()
+    tainted = store.records(plan.cells()[3])[0]
+    assert tainted.document["error"] == "KernelComplaint"
+    assert tainted.document["fingerprint"] == "taint: U"
+    assert tainted.document["environment"]["guest"]["taint"] == "U"
+    assert tainted.samples() == ()
+    (eaten,) = store.records(plan.cells()[4])
+    assert eaten.document["error"] == "WorkloadError"
+    assert "emory cgroup out of memory: Killed process" in eaten.document["reason"]
     worked = store.latest(plan.cells()[0])
     assert worked is not None
     assert "Linux version 6.12" in (worked.directory / "dmesg.txt").read_text()
     assert "CONFIG_PSI=y" in (worked.directory / "kernel.config").read_text()
+    assert worked.document["warnings"] == []
+    assert "erofs" in worked.document["environment"]["guest"]["modules"]
+    assert worked.document["environment"]["host_load"].keys() == {"start", "end"}
     assert run.kernels[0]["sha256"] == kits[0].sha256
