@@ -156,8 +156,12 @@ def _records(store: RunStore, cell: Cell) -> tuple[list[Record], list[str]]:
     for path in store.attempts(cell):
         try:
             record = read_record(path)
+            _seconds(record.document)
         except HarnessError as error:
             problems.append(error.message)
+            continue
+        except ValueError as error:  # of the right form, but no such day or hour
+            problems.append(f"{path / 'record.json'} has no valid time: {error}")
             continue
         if record.document["cell"] != asdict(cell):
             named = Cell(**record.document["cell"]).key

@@ -6,16 +6,20 @@ import hashlib
 import io
 import json
 import shutil
+import tempfile
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from hyperbox.errors import ConfigError, HarnessError
-from hyperbox.harness.model import Outcome
+from hyperbox.errors import ConfigError, HarnessError, HyperboxError
+from hyperbox.harness.model import Outcome, Verdict
 from hyperbox.harness.report.data import RunData
 from hyperbox.harness.report.page import write_report
 from hyperbox.harness.runs.loading import load_run
@@ -154,12 +158,17 @@ def ended_first(document: Any) -> None:
     document["started"], document["ended"] = document["ended"], document["started"]
 
 
+def no_such_day(document: Any) -> None:
+    document["ended"] = "2026-13-41T00:00:00Z"
+
+
 @pytest.mark.parametrize(
     ("damage", "text"),
     [
         (negative_block, "arm stock of block 2 took -1.0 s"),
         (nan_block, "a number is NaN or infinite"),
         (ended_first, "ended before it started"),
+        (no_such_day, "has no valid time"),
     ],
 )
 def test_durations_that_cannot_be(
@@ -204,3 +213,53 @@ def test_later_attempts_are_listed_and_do_not_count(copy: Path) -> None:
     assert {v.outcome for v in run.verdicts} == {Outcome.PASS}
     hurt = next(c for c in run.cells if c.cell.key == HURT)
     assert [a["number"] for a in hurt.attempts] == [1, 2]
+
+
+@cache
+def whole_verdicts() -> dict[tuple[str, str], Verdict]:
+    return {(v.gate, v.kernel): v for v in load_run(OLD).verdicts}
+
+
+FILES = sorted(path.relative_to(OLD) for path in OLD.rglob("*") if path.is_file())
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    which=st.sampled_from(FILES),
+    cut=st.booleans(),
+    place=st.floats(0, 1, exclude_max=True),
+    byte=st.integers(0, 255),
+)
+def test_any_damage_is_an_error_of_its_cell_at_most(
+    which: Path, cut: bool, place: float, byte: int
+) -> None:
+    """One byte changed, or the file cut there: named, or harmless; other cells are untouched."""
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name) / "run"
+        shutil.copytree(OLD, directory)
+        content = bytearray((directory / which).read_bytes())
+        at = int(place * len(content))
+        content[at:] = b"" if cut else bytes([byte, *content[at + 1 :]])
+        (directory / which).write_bytes(content)
+        try:
+            run = load_run(directory)
+        except HyperboxError as error:
+            if which.name != "run.json" or "\n" in error.message:
+                raise  # only the plan can take the whole run down, in one line
+            return
+    if which.name == "run.json":
+        return
+    hurt = which.parts[1]
+    expected = whole_verdicts()
+    keys = {
+        (gate.id, c.cell.kernel): c.cell.key
+        for c in run.cells
+        for gate in run.gates
+        if gate.experiment == c.experiment.id
+    }
+    for verdict in run.verdicts:
+        before = expected[verdict.gate, verdict.kernel]
+        if keys[verdict.gate, verdict.kernel] != hurt:
+            assert verdict == before
+        elif which.name == "samples.parquet" and verdict != before:
+            assert verdict.outcome is Outcome.ERROR, "samples never change a verdict silently"
