@@ -5,6 +5,7 @@ Each kernel is booted once; each fault has a clone of its own.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import signal
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from hyperbox.errors import BootTimeout, GuestCrash, HyperboxError, MachineLost
+from hyperbox.errors import BootTimeout, GuestCrash, HarnessError, HyperboxError, MachineLost
 from hyperbox.harness.lab.crash import OOM_KILL, WARN, find_reports
 from hyperbox.harness.lab.dmesg import TAINT, judge
 from hyperbox.harness.lab.guest_image import project_image, root_image
@@ -245,23 +246,57 @@ def test_kernel_whose_payload_is_damaged_never_boots(plant: Plant, tmp_path: Pat
     assert getattr(error, "fingerprint", "").startswith("never boots: ")
 
 
+@contextlib.contextmanager
+def _small_disk(directory: Path, size: str) -> Iterator[Path]:
+    directory.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "none", directory], check=True)
+    try:
+        yield directory
+    finally:
+        subprocess.run(["umount", directory], check=True)
+
+
 @pytest.mark.root
 def test_host_without_memory_for_a_guest_is_named(plant: Plant, tmp_path: Path) -> None:
-    small = tmp_path / "small"
-    small.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=32m", "none", small], check=True)
-    try:
-        with (
-            pytest.raises(MachineLost) as caught,
-            VirtualMachine(
-                find_qemu(), plant.snapshot.hardware, ram_file=small / "ram", shared=True
-            ) as machine,
-        ):
-            machine.wait_ready(60)
-    finally:
-        subprocess.run(["umount", small], check=True)
+    with (
+        _small_disk(tmp_path / "small", "32m") as small,
+        pytest.raises(MachineLost) as caught,
+        VirtualMachine(
+            find_qemu(), plant.snapshot.hardware, ram_file=small / "ram", shared=True
+        ) as machine,
+    ):
+        machine.wait_ready(60)
     assert caught.value.fingerprint == "QEMU death: SIGBUS"
     assert "/dev/shm" in caught.value.hint
+
+
+@pytest.mark.root
+def test_guest_that_does_not_fit_is_not_started(
+    plant: Plant, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with _small_disk(tmp_path / "small", "32m") as small:
+        monkeypatch.setattr("hyperbox.harness.lab.snapshot.SHARED_MEMORY", small)
+        with pytest.raises(HarnessError, match="32 MiB free, a guest needs 768 MiB"):
+            boot_snapshot(
+                find_qemu(), plant.snapshot.hardware, kernel_config="", prepare=lambda machine: None
+            )
+        assert list(small.iterdir()) == []
+
+
+@pytest.mark.root
+def test_panic_is_known_though_the_disk_is_too_full_for_the_console(
+    plant: Plant, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with _small_disk(tmp_path / "full", "64k") as full:
+        (full / "filler").write_bytes(bytes(60 << 10))
+        with contextlib.suppress(OSError):
+            (full / "rest").write_bytes(bytes(64 << 10))
+        monkeypatch.setattr("tempfile.tempdir", str(full))
+        with plant.snapshot.clone() as machine:
+            with pytest.raises(GuestCrash) as caught:
+                machine.execute(["sh", "-c", "echo c > /proc/sysrq-trigger"], timeout=60)
+            assert machine.console() == ""
+    assert caught.value.fingerprint == "panic: unreported"
 
 
 def test_the_faults_are_what_they_say(plant: Plant) -> None:
