@@ -1,1 +1,1 @@
-"""Memory pressure: monitoring and (later) swap tuning."""
+"""Memory pressure: monitoring and swap tuning."""

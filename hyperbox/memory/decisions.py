@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -69,6 +70,17 @@ class Rules:
     backoff_s: float = 60.0
     longest_backoff_s: float = 3600.0
     relapse_s: float = 600.0
+
+    @property
+    def measure_ns(self) -> int:
+        """How long a step is measured: whole intervals, and at least one."""
+        intervals = max(math.ceil(self.measure_s / self.interval_s), 1)
+        return int(intervals * self.interval_s * SECOND_NS)
+
+    @property
+    def late_ns(self) -> int:
+        """How late a reading may be without being left out of what is measured."""
+        return int(self.interval_s * SECOND_NS / 4)
 
     @property
     def gap_ns(self) -> int:

@@ -19,7 +19,7 @@ stopped) empties every window: nothing is concluded across it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from hyperbox.memory.decisions import Action, Decision, Rules, StepStatus, TunerState
@@ -212,7 +212,7 @@ def _abandoned(policy: Policy, reason: str) -> _Outcome:
 def _counted(policy: Policy, interval: Interval, rules: Rules) -> Policy:
     """Count the interval into windows and streaks."""
     score = interval.score(rules.swap_in_floor)
-    horizon_ns = interval.end_ns - int(2 * (rules.settle_s + rules.measure_s) * SECOND_NS)
+    horizon_ns = interval.end_ns - 2 * (int(rules.settle_s * SECOND_NS) + rules.measure_ns)
     window = tuple(one for one in policy.window if one.start_ns >= horizon_ns)
     calm = score < rules.calm
     return replace(
@@ -264,11 +264,11 @@ def _act(policy: Policy, now_ns: int, score: float, rules: Rules) -> _Outcome:
         soon = now_ns - policy.restored_ns <= int(rules.relapse_s * SECOND_NS)
         policy = replace(policy, relapses=policy.relapses + 1 if soon else 0, restored_ns=None)
     policy = replace(policy, state=TunerState.ACT)
-    before = _measured(policy.window, now_ns - int(rules.measure_s * SECOND_NS), now_ns)
+    before = _measured(policy.window, rules)
     ready = _first_ready(policy, now_ns, ahead=False)
     if ready is None:
         return _Outcome(policy, reason=f"{why}; {_nothing_left(policy, now_ns)}")
-    if before is None or before.seconds < 0.9 * rules.measure_s:
+    if before is None:
         return _Outcome(policy, reason=f"{why}; measuring before {ready}")
     policy = replace(policy, trial=Trial(ready, now_ns, before), state=TunerState.HOLD)
     return _Outcome(policy.with_step(ready, status=StepStatus.TRIAL), Action.APPLY, ready, why)
@@ -276,9 +276,10 @@ def _act(policy: Policy, now_ns: int, score: float, rules: Rules) -> _Outcome:
 
 def _judged(policy: Policy, trial: Trial, now_ns: int, score: float, rules: Rules) -> _Outcome:
     """Keep or revert the step on trial, when it has been measured long enough."""
-    settled_ns = trial.since_ns + int(0.9 * rules.settle_s * SECOND_NS)
-    after = _measured(policy.window, settled_ns, now_ns)
-    if after is None or after.seconds < 0.9 * rules.measure_s:
+    settled_ns = trial.since_ns + int(rules.settle_s * SECOND_NS)
+    since = [one for one in policy.window if one.start_ns >= settled_ns - rules.late_ns]
+    after = _measured(since, rules)
+    if after is None:
         return _Outcome(policy, reason=f"score {score:.1f}; {trial.step} is on trial")
     fault = _fault(trial.before, after, rules)
     gain = _compared(trial.before, after, rules)
@@ -388,8 +389,10 @@ def _nothing_left(policy: Policy, now_ns: int) -> str:
     return "every step that can be made is kept" if policy.kept else "no step can be made here"
 
 
-def _measured(window: Iterable[Interval], from_ns: int, to_ns: int) -> Interval | None:
-    """Give the mean over the intervals within a span; a tenth of a second early is within."""
-    slack_ns = SECOND_NS // 10
-    inside = [one for one in window if one.start_ns >= from_ns - slack_ns and one.end_ns <= to_ns]
-    return joined(inside) if inside else None
+def _measured(window: Sequence[Interval], rules: Rules) -> Interval | None:
+    """Give the mean over the last seconds; None if there are too few to say anything."""
+    for number in range(1, len(window) + 1):
+        last = window[-number:]
+        if last[-1].end_ns - last[0].start_ns >= rules.measure_ns - rules.late_ns:
+            return joined(last)
+    return None
