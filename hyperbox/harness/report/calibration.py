@@ -12,6 +12,7 @@ import jinja2
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
+from rich.box import SIMPLE
 from rich.console import JustifyMethod
 from rich.table import Table
 
@@ -79,12 +80,14 @@ def calibration_page(found: Calibration) -> str:
 
 def calibration_table(found: Calibration) -> Table:
     """Give the error rates as a table for the terminal."""
-    table = Table(title="Wrong verdicts at the limit in %: rate < 99 % bound")
-    for name in ("rule", "noise", "PASS", "FAIL", "promise"):
+    table = Table(
+        title="Wrong verdicts at the limit in %: rate < 99 % bound", box=SIMPLE, pad_edge=False
+    )
+    for name in ("rule", "noise", "PASS", "FAIL", "kept"):
         justify: JustifyMethod = "left" if name in ("rule", "noise") else "right"
         table.add_column(name, justify=justify, no_wrap=True)
     for row in found.rows:
-        said = ("kept" if row.kept else "BROKEN") if row.promised else "none"
+        said = ("yes" if row.kept else "NO") if row.promised else "-"
         table.add_row(
             _rule_name(row),
             row.noise,
@@ -102,7 +105,7 @@ def percent(share: float) -> str:
 
 
 def _told_rate(rate: Rate) -> str:
-    return f"{100 * rate.rate:.2f} < {100 * rate.upper:.2f}"
+    return f"{100 * rate.rate:.3g} < {100 * rate.upper:.3g}"
 
 
 def _rule_name(row: Row) -> str:
