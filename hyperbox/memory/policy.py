@@ -19,13 +19,14 @@ stopped) empties every window: nothing is concluded across it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from hyperbox.memory.decisions import Action, Decision, Rules, StepStatus, TunerState
-from hyperbox.memory.readings import SECOND_NS, Interval, Reading, between, joined
+from hyperbox.memory.readings import SECOND_NS, Interval, Reading, between
+from hyperbox.memory.trials import Trial, compared, fault, measured
 
-__all__ = ["Policy", "Step", "Trial", "decide", "lost", "refused"]
+__all__ = ["Policy", "Step", "decide", "lost", "refused"]
 
 
 @dataclass(frozen=True)
@@ -36,15 +37,6 @@ class Step:
     failures: int = 0
     not_before_ns: int = 0
     unavailable: str = ""
-
-
-@dataclass(frozen=True)
-class Trial:
-    """The step on trial: since when, and what was before."""
-
-    step: str
-    since_ns: int
-    before: Interval
 
 
 @dataclass(frozen=True)
@@ -264,7 +256,7 @@ def _act(policy: Policy, now_ns: int, score: float, rules: Rules) -> _Outcome:
         soon = now_ns - policy.restored_ns <= int(rules.relapse_s * SECOND_NS)
         policy = replace(policy, relapses=policy.relapses + 1 if soon else 0, restored_ns=None)
     policy = replace(policy, state=TunerState.ACT)
-    before = _measured(policy.window, rules)
+    before = measured(policy.window, rules)
     ready = _first_ready(policy, now_ns, ahead=False)
     if ready is None:
         return _Outcome(policy, reason=f"{why}; {_nothing_left(policy, now_ns)}")
@@ -278,56 +270,19 @@ def _judged(policy: Policy, trial: Trial, now_ns: int, score: float, rules: Rule
     """Keep or revert the step on trial, when it has been measured long enough."""
     settled_ns = trial.since_ns + int(rules.settle_s * SECOND_NS)
     since = [one for one in policy.window if one.start_ns >= settled_ns - rules.late_ns]
-    after = _measured(since, rules)
+    after = measured(since, rules)
     if after is None:
         return _Outcome(policy, reason=f"score {score:.1f}; {trial.step} is on trial")
-    fault = _fault(trial.before, after, rules)
-    gain = _compared(trial.before, after, rules)
+    wrong = fault(trial.before, after, rules)
+    gain = compared(trial.before, after, rules)
     policy = replace(policy, trial=None, above_act=min(policy.above_act, rules.confirm))
-    if fault:
+    if wrong:
         policy = _backed_off(policy, trial.step, now_ns, rules)
         policy = replace(policy, state=_resting(policy, rules))
-        return _Outcome(policy, Action.REVERT, trial.step, f"{gain}; {fault}")
+        return _Outcome(policy, Action.REVERT, trial.step, f"{gain}; {wrong}")
     kept = replace(policy, kept=(*policy.kept, trial.step), state=TunerState.HOLD)
     kept = kept.with_step(trial.step, status=StepStatus.KEPT, failures=0)
     return _Outcome(kept, Action.KEEP, trial.step, gain)
-
-
-def _fault(before: Interval, after: Interval, rules: Rules) -> str:
-    """Say why a step did not pay; empty if it did."""
-    floor = rules.swap_in_floor
-    if not _fell(before.score(floor), after.score(floor), rules):
-        return f"the score did not fall by {rules.gain:.0%}"
-    # Without storage pressure to speak of there is none to lower: it must not appear.
-    if after.io_some > _LITTLE_IO and not _fell(before.io_some, after.io_some, rules):
-        return f"storage pressure did not fall by {rules.gain:.0%}"
-    for name, rate in after.refaults.items():
-        was = before.refaults.get(name)
-        if was is not None and rate > was * (1 + rules.refault_rise) + rules.refault_floor:
-            return f"refaults of {name} rose from {was:.0f} to {rate:.0f} a working second"
-    return ""
-
-
-def _fell(before: float, after: float, rules: Rules) -> bool:
-    """Whether pressure fell by enough.
-
-    A closed loop that waits 99 % of its time still waits 97 % when it does three times the
-    work: there the time left for work says more.
-    """
-    if after <= before * (1 - rules.gain):
-        return True
-    return before >= rules.saturated and 100 - after > (100 - before) * (1 + rules.work_gain) + 0.1
-
-
-_LITTLE_IO = 1.0  # percent
-
-
-def _compared(before: Interval, after: Interval, rules: Rules) -> str:
-    floor = rules.swap_in_floor
-    return (
-        f"score {before.score(floor):.1f} -> {after.score(floor):.1f}, "
-        f"io {before.io_some:.1f} -> {after.io_some:.1f}"
-    )
 
 
 def _hold_or_relax(policy: Policy, now_ns: int, score: float, rules: Rules) -> _Outcome:
@@ -387,12 +342,3 @@ def _nothing_left(policy: Policy, now_ns: int) -> str:
     if waiting:
         return f"every step waits out its back-off, the first for {min(waiting):.0f} s more"
     return "every step that can be made is kept" if policy.kept else "no step can be made here"
-
-
-def _measured(window: Sequence[Interval], rules: Rules) -> Interval | None:
-    """Give the mean over the last seconds; None if there are too few to say anything."""
-    for number in range(1, len(window) + 1):
-        last = window[-number:]
-        if last[-1].end_ns - last[0].start_ns >= rules.measure_ns - rules.late_ns:
-            return joined(last)
-    return None

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hyperbox.memory.averages import Point, boxcar, replica
@@ -63,6 +63,7 @@ def kernel_avg10(ticks: Stalls, phase_ms: int, end_ms: int) -> float:
     return average / 2048
 
 
+@settings(deadline=None)
 @given(stalls(), st.integers(1, 100).map(lambda step: step * 100))
 def test_boxcar_is_within_its_stated_error(ticks: Stalls, interval_ms: int) -> None:
     points = sampled(ticks, range(0, 60_001, interval_ms))
@@ -76,6 +77,7 @@ def test_boxcar_is_within_its_stated_error(ticks: Stalls, interval_ms: int) -> N
     assert own.span_s == pytest.approx(min(10.0, end / 1000))
 
 
+@settings(deadline=None)
 @given(stalls(), st.sampled_from([1000, 2000, 2500, 5000, 10_000]))
 def test_boxcar_has_no_error_when_a_sample_lies_on_the_edge(
     ticks: Stalls, interval_ms: int
@@ -85,6 +87,7 @@ def test_boxcar_has_no_error_when_a_sample_lies_on_the_edge(
     assert own.error == pytest.approx(0, abs=1e-9)
 
 
+@settings(deadline=None)
 @given(stalls(), st.integers(1, 60).map(lambda step: step * 100))
 def test_boxcar_error_is_at_most_a_quarter_of_the_interval(ticks: Stalls, interval_ms: int) -> None:
     own = boxcar(sampled(ticks, range(0, 60_001, interval_ms)))
@@ -101,6 +104,7 @@ def test_late_reading_widens_the_error() -> None:
     assert second.error == pytest.approx(first.error + 1.0)
 
 
+@settings(deadline=None)
 @given(
     stalls(),
     st.integers(1, 50).map(lambda step: step * 100),
