@@ -253,7 +253,8 @@ def test_a_terminal_has_its_size_and_controls_its_command(client: Client) -> Non
     assert b"abc\r\n=abc\r\n" in until(client, b"=abc\r\n")
     client.send(FrameType.WINDOW, 1, struct.pack("<HH", 40, 100))
     client.send(FrameType.STDIN, 1, b"def\r")
-    until(client, b"40 100\r\n")
+    # No child of the shell may be left: it would make Ctrl-C its own affair.
+    assert b"40 100\r\n" in until(client, b"=def\r\n")
     client.send(FrameType.STDIN, 1, b"\x03")  # Ctrl-C
     until(client, b"^C")
     while (frame := client.receive()).type is not FrameType.EXIT:
