@@ -237,7 +237,8 @@ def _environment(info: RunInfo, environments: Sequence[Mapping[str, Any]]) -> Ma
 def _kernels(
     plan: Plan, environments: Sequence[Mapping[str, Any]]
 ) -> Iterator[Mapping[str, object]]:
-    found = {env["kernel"]["label"]: env["kernel"] for env in environments if "kernel" in env}
+    records = [env.get("kernel") for env in environments]
+    found = {kernel.get("label"): kernel for kernel in records if isinstance(kernel, Mapping)}
     for label in plan.kernels:
         unknown = {"label": label, "release": "", "version": "", "sha256": "", "remarks": []}
         yield {**unknown, **found.get(label, {})}

@@ -111,10 +111,10 @@ def _check_kernels(sources: Mapping[Cell, RunStore]) -> None:
     for cell, store in sources.items():
         for attempt in store.attempts(cell):
             try:
-                kernel = read_record(attempt).document["environment"].get("kernel", {})
+                kernel = read_record(attempt).document["environment"].get("kernel")
             except HarnessError:
                 continue
-            digest = str(kernel.get("sha256", ""))
+            digest = str(kernel.get("sha256", "")) if isinstance(kernel, Mapping) else ""
             known, where = builds.setdefault(cell.kernel, (digest, store.directory))
             if digest and known and digest != known:
                 raise ConfigError(
