@@ -121,6 +121,9 @@ def test_every_key_arrives(tmp_path: Path) -> None:
         (("gate", 0), "metric", "load", "has no better side"),
         (("gate", 1), "baseline", "off", "baseline has no meaning"),
         (("gate", 1), "band_upper", 0.5, "has no band"),
+        (("gate", 0), "rule", "within", "rule within has no band"),
+        (("gate", 0), "scale", "log", "scale 'log' does not exist"),
+        (("gate", 1), "scale", "difference", "scale has no meaning"),
         (("gate", 1), "id", "demo.faster", "gate 'demo.faster' is declared twice"),
     ],
 )
@@ -136,6 +139,33 @@ def test_faults_are_named(
         parse_suite(data, Path("suite.toml"))
     assert message in caught.value.message
     assert caught.value.exit_code == 64
+
+
+def test_differences_have_margins_in_the_metrics_unit() -> None:
+    data = _data()
+    data["gate"][0] |= {"scale": "difference", "margin": 5, "band_upper": 20}
+    gate = parse_suite(data, Path("suite.toml")).gates[0]
+    assert (gate.scale, gate.margin, gate.is_paired, gate.is_ratio) == (
+        "difference",
+        5,
+        True,
+        False,
+    )
+    for changes, message in (
+        ({"margin": -1}, "margin must be 0 or more"),
+        ({"band_upper": 5}, "band_upper must lie above margin"),
+    ):
+        spoiled = copy.deepcopy(data)
+        spoiled["gate"][0] |= changes
+        with pytest.raises(ConfigError, match=message):
+            parse_suite(spoiled, Path("suite.toml"))
+
+
+def test_equivalence_may_use_a_metric_without_a_better_side() -> None:
+    data = _data()
+    del data["gate"][0]["band_upper"]
+    data["gate"][0] |= {"rule": "within", "metric": "load"}
+    assert parse_suite(data, Path("suite.toml")).gates[0].rule is Rule.WITHIN
 
 
 @pytest.mark.parametrize(

@@ -90,6 +90,13 @@ def test_plan_round_trip() -> None:
     assert plan_from(json.loads(json.dumps(plan_document(_PLAN)))) == _PLAN
 
 
+def test_plans_of_old_runs_know_ratios_only() -> None:
+    document = json.loads(json.dumps(plan_document(_PLAN)))
+    for gate in document["gates"]:
+        del gate["scale"]
+    assert plan_from(document) == _PLAN
+
+
 def test_a_run_is_created_once(tmp_path: Path) -> None:
     store = _store(tmp_path / "run")
     assert store.info().plan == _PLAN
