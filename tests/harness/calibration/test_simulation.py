@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import numpy as np
@@ -11,12 +13,17 @@ import pytest
 from scipy.stats import binomtest
 
 import hyperbox.harness.calibration as package
+from hyperbox.errors import HarnessError
+from hyperbox.harness.calibration import simulation
 from hyperbox.harness.calibration.findings import Calibration, Cell, ExactCell, Family, Row
 from hyperbox.harness.calibration.grid import FULL, QUICK, Scenario, Size, scenarios
 from hyperbox.harness.calibration.noise import LEVEL_NOISE, PAIR_NOISE, Noise
 from hyperbox.harness.calibration.rates import CONFIDENCE, Rate
 from hyperbox.harness.calibration.simulation import calibrate, exact_cells, family, row, row_at
-from hyperbox.harness.model import Rule
+from hyperbox.harness.model import Outcome, Rule, Verdict
+from hyperbox.harness.verdicts import sequential
+from hyperbox.harness.verdicts.gates import decide
+from hyperbox.harness.verdicts.statistics import critical_value
 
 TINY = Size(
     at_limit=1500,
@@ -30,7 +37,6 @@ TINY = Size(
 SCHEMA = json.loads((Path(package.__file__).parent / "calibration.schema.json").read_text())
 
 
-# R 4.2.2: binom.test(3, 1000, conf.level = 0.98) has one-sided 99 % bounds.
 def test_bounds_match_scipy() -> None:
     for count, trials in ((0, 200), (3, 1000), (9, 10)):
         interval = binomtest(count, trials).proportion_ci(2 * CONFIDENCE - 1, "exact")
@@ -145,3 +151,23 @@ def test_a_broken_promise_is_named() -> None:
     assert Calibration("0", 1, (broken_row(5, promised=True),), (), kept, 0).broken_promises == ()
     lost = Family(40, Rate(40, 1000), Rate(500, 1000))
     assert Calibration("0", 1, (), (), lost, 0).broken_promises == ("a release of 40 verdicts",)
+
+
+def test_a_rule_that_errs_too_often_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each look at the full 2.5 %, as if nobody had looked before."""
+    monkeypatch.setattr(
+        sequential, "critical_value", lambda n, _alpha, kind: critical_value(n, 0.025, kind)
+    )
+    found, _ = row(Scenario(Rule.NON_INFERIOR, 0.02, PAIR_NOISE["normal"]), TINY, 1)
+    assert found.promised
+    assert min(found.false_pass.lower, found.false_fail.lower) > 0.025
+    assert not found.kept
+
+
+def test_deciding_differently_one_at_a_time_is_a_bug(monkeypatch: pytest.MonkeyPatch) -> None:
+    def contrary(*arguments: Any) -> Verdict:
+        return replace(decide(*arguments), outcome=Outcome.PASS, n=8)
+
+    monkeypatch.setattr(simulation, "decide", contrary)
+    with pytest.raises(HarnessError, match="one sample is PASS at 8 blocks alone and INCONCLUSIVE"):
+        row(Scenario(Rule.AT_LEAST, 100.0, LEVEL_NOISE["normal"]), TINY, 1)
