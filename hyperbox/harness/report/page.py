@@ -114,10 +114,17 @@ def _pages(material: Material, history: Sequence[Series]) -> Iterator[tuple[str,
     pages = [further[at : at + _CELLS_A_PAGE] for at in range(0, len(further), _CELLS_A_PAGE)]
     names = [f"cells-{place:03d}.html" for place in range(1, len(pages) + 1)]
     context = _context(material, history)
+    hrefs = {view.data.cell.key: f"#{view.anchor}" for view in shown}
+    for name, cells in zip(names, pages, strict=True):
+        hrefs |= {view.data.cell.key: f"{name}#{view.anchor}" for view in cells}
     yield (
         "report.html",
         environment.get_template("report.html.j2").render(
-            **context, cells=shown, further_cells=len(further), further_pages=names
+            **context,
+            cells=shown,
+            further_cells=len(further),
+            further_pages=names,
+            hrefs=hrefs,
         ),
     )
     template = environment.get_template("cells.html.j2")

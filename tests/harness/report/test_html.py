@@ -89,6 +89,8 @@ def test_a_large_run_is_spread_over_pages(
     assert sorted(key for keys in shown for key in keys) == sorted(c.cell.key for c in large.cells)
     assert all("psi.swap_storm" in key for key in shown[3][:14]), "what failed comes first"
     assert 'href="cells-001.html"' in pages["report.html"]
+    for page, anchor in re.findall(r'href="([^"#]*)#(cell-[^"]+)"', pages["report.html"]):
+        assert f'id="{anchor}"' in pages[page or "report.html"], "a link that leads nowhere"
     assert "shown are the verdicts that most call for a reader" in pages["report.html"]
 
 
