@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
 import time
@@ -74,7 +75,8 @@ def _tune(arguments: argparse.Namespace) -> int:
         if not arguments.json:
             _introduce(console, tuning)
         try:
-            tuning.run(shown, count=arguments.count)
+            with contextlib.suppress(KeyboardInterrupt):  # the usual end, of a service too
+                tuning.run(shown, count=arguments.count)
         finally:
             for decision in tuning.close():
                 shown(decision)
@@ -92,6 +94,8 @@ def _record(arguments: argparse.Namespace) -> int:
             if taken != arguments.count:
                 interval_s = options.rules.interval_s
                 time.sleep(interval_s - (time.monotonic() - start) % interval_s)
+    except KeyboardInterrupt:
+        pass  # the usual end
     finally:
         observer.close()
     return ExitCode.PASS

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +15,7 @@ from hyperbox.cli.main import main
 from hyperbox.cli.psi import bars
 from hyperbox.errors import ExitCode
 from hyperbox.linux.pressure import PROC_PRESSURE
+from hyperbox.processes import spawn, stop
 
 has_pressure = pytest.mark.skipif(
     not (PROC_PRESSURE / "memory").exists(), reason="this kernel has no pressure files"
@@ -89,6 +94,26 @@ def test_dry_run_says_what_it_cannot_do_and_changes_nothing(
     assert out.startswith("dry run: nothing is changed\n")
     assert "not page-cache: no cgroup is named as streaming" in out
     assert Path("/proc/swaps").read_text() == swaps
+
+
+@has_pressure
+@pytest.mark.parametrize("words", [["tune", "--dry-run", "--json", "--all"], ["record"]])
+def test_signal_is_the_usual_end(words: list[str]) -> None:
+    process = spawn(
+        [sys.executable, "-m", "hyperbox", "psi", *words],
+        environment={"PYTHONPATH": str(Path(__file__).parents[2])},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        json.loads(process.stdout.readline())
+        os.kill(process.pid, signal.SIGTERM)
+        assert process.wait(60) == ExitCode.PASS
+        assert process.stderr.read() == b""
+    finally:
+        stop(process)
 
 
 @pytest.mark.parametrize(
