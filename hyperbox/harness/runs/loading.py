@@ -192,12 +192,16 @@ def _check_times(record: Record, samples: Sequence[Sample], experiment: Experime
 
 def _attempt(record: Record) -> Mapping[str, object]:
     document = record.document
-    fingerprint = document.get("fingerprint", "")
+    told = {
+        "error": document.get("error", ""),
+        "fingerprint": document.get("fingerprint", ""),
+        "warnings": "; ".join(document["warnings"]),
+    }
     return {
         "number": document["attempt"],
         "status": document["state"],
         "reason": document["reason"],
-        **({"fingerprint": fingerprint} if fingerprint else {}),
+        **{key: value for key, value in told.items() if value},
         "started": document["started"],
         "seconds": _seconds(document),
         "retries": document["attempt"] - 1,

@@ -263,3 +263,15 @@ def test_any_damage_is_an_error_of_its_cell_at_most(
             assert verdict == before
         elif which.name == "samples.parquet" and verdict != before:
             assert verdict.outcome is Outcome.ERROR, "samples never change a verdict silently"
+
+
+def test_attempts_keep_what_the_kernel_said(copy: Path) -> None:
+    def fail(document: Any) -> None:
+        document |= {"state": "failed", "reason": "the guest crashed", "error": "GuestCrash"}
+        document |= {"fingerprint": "shrink_lruvec", "warnings": ["WARN at mm/vmscan.c:1"]}
+
+    edit(attempt_of(copy) / "record.json", fail)
+    hurt = next(c for c in load_run(copy).cells if c.cell.key == HURT)
+    (told,) = hurt.attempts
+    assert (told["error"], told["fingerprint"]) == ("GuestCrash", "shrink_lruvec")
+    assert told["warnings"] == "WARN at mm/vmscan.c:1"
