@@ -171,7 +171,8 @@ def killed(moment: str) -> dict[str, Any]:
         "hold": lambda one: one["action"] == "keep",
         "relax": restored,
     }
-    fast = "zram" if moment in ("normal", "watch") else "none"
+    # "auto" is zswap here: the kernel has it, and there is a disk to go in front of.
+    fast = {"normal": "auto", "watch": "zram"}.get(moment, "none")
     with squeezed() as (place, load):
         before = values()
         options = ["--fast-swap", fast, "--zram-mib", "4", "--cgroup", str(place.group.directory)]

@@ -92,6 +92,8 @@ def test_killed_in_any_state_is_repaired(guest: Snapshot, moment: str) -> None:
         assert found["left"] != found["before"]
         assert found["repaired"]
         assert all(line.startswith("undone: ") for line in found["repaired"])
+    if moment == "normal":
+        assert found["left"]["/sys/module/zswap/parameters/enabled"] == "Y"
 
 
 def test_second_tuner_is_refused_with_one_line(guest: Snapshot) -> None:
