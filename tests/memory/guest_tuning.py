@@ -133,23 +133,23 @@ def ramp() -> dict[str, Any]:
         }
 
 
-def signalled(name: str) -> dict[str, Any]:
-    """A tuner that has prepared and tries a step is signalled; killed ones are repaired."""
-    number = getattr(signal, name)
+def signalled(pressure: str) -> dict[str, Any]:
+    """A tuner that has prepared and tries a step gets SIGTERM, on calm or under pressure."""
     with squeezed() as (place, load):
         before = values()
-        tuner = Tuner(
-            "--fast-swap", "zram", "--zram-mib", "4", "--cgroup", str(place.group.directory)
-        )
+        group = str(place.group.directory)
+        tuner = Tuner("--fast-swap", "zram", "--zram-mib", "4", "--cgroup", group)
         try:
             tuner.until(applied)
             during = values()
-            load.close()
-            time.sleep(2.5)  # calm, so that swap may be stopped
-            status = tuner.end(number)
+            if pressure == "calm":
+                load.close()
+                time.sleep(2.5)
+            status = tuner.end(signal.SIGTERM)
         finally:
             stop(tuner.process)
-        left = values()
+        left, outstanding = values(), len(left_behind())
+        load.close()
         repaired = [str(one) for one in repair(KINDS)]
         return {
             "before": before,
@@ -157,8 +157,9 @@ def signalled(name: str) -> dict[str, Any]:
             "left": left,
             "after": values(),
             "repaired": repaired,
-            "journal": len(left_behind()),
+            "journal": outstanding,
             "status": status,
+            "decisions": tuner.decisions(),
         }
 
 

@@ -77,11 +77,22 @@ def test_ramp_is_acted_on_kept_and_given_back(guest: Snapshot) -> None:
 
 
 def test_signal_takes_everything_back(guest: Snapshot) -> None:
-    found = played(guest, "signalled", "SIGTERM")
+    found = played(guest, "signalled", "calm")
     assert found["during"] != found["before"]
     assert "zram0" in found["during"]["swaps"]
     assert found["left"] == found["after"] == found["before"]
     assert (found["status"], found["repaired"], found["journal"]) == (0, [], 0)
+
+
+def test_swap_is_never_stopped_under_pressure_and_repaired_later(guest: Snapshot) -> None:
+    found = played(guest, "signalled", "pressure")
+    swaps = {name: found["left"][name] for name in ("swaps", "zram")}
+    assert found["left"] == found["before"] | swaps  # every setting is back
+    assert "zram0" in swaps["swaps"]
+    last = found["decisions"][-1]
+    assert "stays (memory is short): hyperbox doctor --repair" in last["changes"][0]
+    assert (found["status"], found["journal"]) == (0, 2)
+    assert found["after"] == found["before"]
 
 
 @pytest.mark.parametrize("moment", ["normal", "watch", "act", "hold", "relax"])
