@@ -381,7 +381,8 @@ class VirtualMachine:
         try:
             self._frames.extend(self._decoder.feed(data))
         except ProtocolError as error:
-            raise MachineLost(f"the agent's channel is damaged: {error}") from error
+            words = f"the agent's channel is damaged: {error}"
+            raise MachineLost(words, fingerprint="agent death: damaged channel") from error
 
     def _await(self, request: int, kind: FrameType | None, timeout: float) -> Frame:
         """Give the next frame of a request; frames of other requests wait their turn."""
