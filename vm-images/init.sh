@@ -1,6 +1,6 @@
 #!/bin/busybox sh
-# /init of every guest's initramfs: load the early modules, find the three images by
-# their content (the order of pmem devices is not fixed), hand over to the agent.
+# /init of every guest's initramfs: load the early modules, find the three images and the
+# mailbox by their content (the order of pmem devices is not fixed), hand over to the agent.
 B=/bin/busybox
 
 # Say why and power off; the harness reads the console.
@@ -19,8 +19,8 @@ while read -r module; do
 done < /modules.order-to-load
 
 $B mkdir -p /lower /rw /newroot /images/root /images/modules /images/project
-expected=3
-case "$commandline" in *hyperbox.modules=none*) expected=2 ;; esac
+expected=4
+case "$commandline" in *hyperbox.modules=none*) expected=3 ;; esac
 
 # What an image holds says what it is.
 name_of() {
@@ -36,7 +36,7 @@ while :; do
     for device in /dev/pmem*; do [ -b "$device" ] && found=$((found + 1)); done
     [ "$found" -ge "$expected" ] && break
     tries=$((tries + 1))
-    [ "$tries" -gt 500 ] && fail "only $found of $expected images appeared"
+    [ "$tries" -gt 500 ] && fail "only $found of $expected nvdimms appeared"
     $B usleep 10000
 done
 $B mkdir -p /probe
@@ -54,7 +54,7 @@ $B mkdir /rw/upper /rw/work
 $B mount -t overlay -o lowerdir=/images/root,upperdir=/rw/upper,workdir=/rw/work overlay /newroot \
     || fail "cannot mount the overlay root"
 $B mkdir -p /newroot/usr/lib/modules /newroot/opt/hyperbox /rw/project /rw/project-work
-[ "$expected" -eq 3 ] && $B mount --move /images/modules /newroot/usr/lib/modules
+[ "$expected" -eq 4 ] && $B mount --move /images/modules /newroot/usr/lib/modules
 # Writable, so that the project is compiled once, before the snapshot.
 $B mount -t overlay -o lowerdir=/images/project,upperdir=/rw/project,workdir=/rw/project-work \
     overlay /newroot/opt/hyperbox || fail "cannot mount the project"

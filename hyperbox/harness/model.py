@@ -183,13 +183,16 @@ class Start:
     """Seeded perturbation of one block's start; both arms of the block share it.
 
     Repeatable is not unbiased: code placement and start phase shift results by 1-2 %,
-    so blocks differ in `delay_ns` (start phase), `padding` (bytes of environment) and
-    `seed` (the program's random seed).
+    so blocks differ in `delay_ns` (start phase), `padding` (bytes of environment, which
+    moves the stack), `noise_pages` (pages touched and freed before the start, which changes
+    what memory comes next) and `seed` (the program's random seed, and in a guest also the
+    kernel's, which draws address layouts).
     """
 
     seed: int
     delay_ns: int = 0
     padding: int = 0
+    noise_pages: int = 0
 
     def environment(self) -> dict[str, str]:
         """Give the environment variables that carry the perturbation to the program."""

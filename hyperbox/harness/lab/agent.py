@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import mmap
 import os
 import select
 import signal
@@ -18,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+from hyperbox.harness.lab.mailbox import Mailbox
 from hyperbox.harness.lab.protocol import CHUNK, PORT_NAME, Frame, FrameDecoder, FrameType
 
 __all__ = ["Agent", "find_port", "main"]
@@ -33,6 +35,7 @@ _ENVIRONMENT = {
 _DEFAULT_SIGNALS = (signal.SIGPIPE, signal.SIGXFSZ)
 
 
+_RESEED = 0x5207  # RNDRESEEDCRNG of linux/random.h
 _Action = tuple[Any, ...]
 
 
@@ -48,10 +51,11 @@ class _Job:
     streams: dict[int, FrameType]
     input: int | None = None
     pid: int = 0
-    late: bool = False
     status: int | None = None
     waiting: bytearray = field(default_factory=bytearray)
     ended: bool = False
+    stop_after: bool = False
+    started_ns: int = 0
 
 
 def find_port(name: str, *, directory: Path = Path("/sys/class/virtio-ports")) -> Path:
@@ -69,10 +73,14 @@ def find_port(name: str, *, directory: Path = Path("/sys/class/virtio-ports")) -
 
 
 class Agent:
-    """Serves one connection, given as a file descriptor that reads and writes bytes."""
+    """Serves one connection, given as a file descriptor that reads and writes bytes.
 
-    def __init__(self, channel: int) -> None:
+    With a `mailbox` the machine stops when it is ready, and after commands that ask for it.
+    """
+
+    def __init__(self, channel: int, mailbox: Mailbox | None = None) -> None:
         self._channel = channel
+        self._mailbox = mailbox
         self._decoder = FrameDecoder()
         self._jobs: dict[int, _Job] = {}
         self._stream_owner: dict[int, _Job] = {}
@@ -102,6 +110,7 @@ class Agent:
         release = os.uname().release
         ready = {"release": release, "monotonic_ns": time.monotonic_ns()}
         self._send(FrameType.READY, 0, json.dumps(ready).encode())
+        self._stop()
         while True:
             for handle, events in self._poll.poll():
                 if handle == self._channel:
@@ -142,14 +151,21 @@ class Agent:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._jobs[frame.id].pid, number)
 
+    def _stop(self) -> None:
+        """Stop the machine here; a snapshot may be taken, an order may be left."""
+        if self._mailbox is not None:
+            order = self._mailbox.stop()
+            for frame in FrameDecoder().feed(order):
+                self._handle(frame)
+
     def _execute(self, frame: Frame) -> None:
-        """Start at an absolute CLOCK_MONOTONIC time, so that no arrival jitter is left."""
-        start_ns = int(frame.json().get("start_ns", 0))
-        if start_ns <= time.monotonic_ns():
-            self._spawn(frame, late=start_ns > 0)
+        """Start after ``delay_ns``, or at once."""
+        delay_ns = int(frame.json().get("delay_ns", 0))
+        if delay_ns <= 0:
+            self._spawn(frame)
             return
         timer = os.timerfd_create(time.CLOCK_MONOTONIC, flags=os.TFD_CLOEXEC)  # type: ignore[attr-defined,unused-ignore]
-        os.timerfd_settime_ns(timer, flags=os.TFD_TIMER_ABSTIME, initial=start_ns)  # type: ignore[attr-defined,unused-ignore]
+        os.timerfd_settime_ns(timer, initial=delay_ns)  # type: ignore[attr-defined,unused-ignore]
         self._delayed[timer] = (timer, frame)
         self._poll.register(timer, select.POLLIN)
 
@@ -159,7 +175,7 @@ class Agent:
         os.close(timer)
         self._spawn(frame)
 
-    def _spawn(self, frame: Frame, *, late: bool = False) -> None:
+    def _spawn(self, frame: Frame) -> None:
         order = frame.json()
         argv = [str(word) for word in order["argv"]]
         environment = _ENVIRONMENT | dict(order.get("environment", {}))
@@ -167,6 +183,9 @@ class Agent:
             job, actions, theirs = _on_terminal(frame.id, order["tty"])
         else:
             job, actions, theirs = _on_pipes(frame.id, with_input=bool(order.get("stdin")))
+        job.stop_after = bool(order.get("stop_after"))
+        _perturb(order.get("entropy", ""), int(order.get("noise_pages", 0)))
+        job.started_ns = time.monotonic_ns()
         try:
             job.pid = os.posix_spawnp(
                 argv[0],
@@ -185,7 +204,6 @@ class Agent:
         finally:
             for handle in theirs:
                 os.close(handle)
-        job.late = late
         self._jobs[frame.id] = job
         for stream in job.streams:
             os.set_blocking(stream, False)
@@ -300,8 +318,12 @@ class Agent:
         if job.input is not None:
             self._close(job, job.input)
         del self._jobs[job.id]
-        end = {"status": os.waitstatus_to_exitcode(job.status), "late": job.late}
+        elapsed_ns = time.monotonic_ns() - job.started_ns
+        end = {"status": os.waitstatus_to_exitcode(job.status), "elapsed_ns": elapsed_ns}
+        end["leapt"] = self._mailbox is not None and self._mailbox.leapt
         self._send(FrameType.EXIT, job.id, json.dumps(end).encode())
+        if job.stop_after:
+            self._stop()
 
     def _open_upload(self, frame: Frame) -> None:
         path = Path(frame.payload.decode())
@@ -370,6 +392,28 @@ def _on_terminal(request: int, size: Sequence[int]) -> tuple[_Job, list[_Action]
     return _Job(request, {master: FrameType.STDOUT}, master), [first, *others], [slave]
 
 
+def _perturb(entropy: str, noise_pages: int) -> None:
+    """Vary what a start depends on and should not: address layout, order of free pages.
+
+    The kernel draws layouts (ASLR) from its generator, so that gets other seeds; see
+    random(4). Pages are touched and freed again.
+    """
+    if entropy:
+        import fcntl  # noqa: PLC0415 - only measured starts need it
+
+        pool = os.open("/dev/urandom", os.O_RDWR | os.O_CLOEXEC)
+        try:
+            os.write(pool, bytes.fromhex(entropy))
+            fcntl.ioctl(pool, _RESEED)
+        finally:
+            os.close(pool)
+    if noise_pages:
+        noise = mmap.mmap(-1, noise_pages * mmap.PAGESIZE)
+        for offset in range(0, len(noise), mmap.PAGESIZE):
+            noise[offset] = 1
+        noise.close()
+
+
 def _set_size(terminal: int, rows: int, columns: int) -> None:
     import termios  # noqa: PLC0415 - only consoles need it, every guest's start would pay
 
@@ -386,7 +430,7 @@ def main() -> None:
             time.sleep(0.01)
     else:
         raise SystemExit(f"no virtio port named {PORT_NAME}")
-    Agent(os.open(port, os.O_RDWR | os.O_CLOEXEC)).serve()
+    Agent(os.open(port, os.O_RDWR | os.O_CLOEXEC), Mailbox()).serve()
 
 
 if __name__ == "__main__":

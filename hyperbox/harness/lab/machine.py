@@ -15,11 +15,15 @@ __all__ = ["Artifacts", "CommandResult", "Laboratory", "Machine", "MachineSource
 
 @dataclass(frozen=True)
 class CommandResult:
-    """What a command on the machine left; a negative status is the signal that ended it."""
+    """What a command on the machine left; a negative status is the signal that ended it.
+
+    `elapsed_ns` is its duration by the machine's own clock.
+    """
 
     status: int
     stdout: bytes
     stderr: bytes
+    elapsed_ns: int = 0
 
 
 @dataclass(frozen=True)

@@ -109,6 +109,7 @@ def command_line(
     ram_file: Path,
     ram_shared: bool,
     serial_log: Path,
+    mailbox: Path,
     agent_fd: int,
     monitor_fd: int,
     incoming: bool,
@@ -132,11 +133,12 @@ def command_line(
     words += ["-kernel", str(hardware.vmlinuz), "-initrd", str(hardware.initramfs)]
     words += ["-append", hardware.commandline]
     words += ["-chardev", f"file,id=serial,path={serial_log}", "-serial", "chardev:serial"]
+    words += ["-device", "pvpanic-pci"]  # to stop the guest where it says so
     words += ["-device", "virtio-serial-pci,ioeventfd=off"]
     words += ["-chardev", f"socket,id=agent,fd={agent_fd}"]
     words += ["-device", f"virtserialport,chardev=agent,name={PORT_NAME}"]
     words += ["-chardev", f"socket,id=qmp,fd={monitor_fd}", *_monitor(qemu)]
-    for index, image in enumerate(hardware.images):
+    for index, image in enumerate((*hardware.images, mailbox)):
         words += _nvdimm(index, image)
     return words + (["-incoming", "defer", "-S"] if incoming else [])
 

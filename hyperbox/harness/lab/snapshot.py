@@ -1,26 +1,73 @@
 """Snapshots of a prepared guest and copy-on-write clones of them.
 
-A guest's memory is a file in a tmpfs. While the snapshot is made QEMU writes through to
-it; a clone maps it privately, so a restore costs a device state of a few hundred
+A guest's memory is a file. While the snapshot is made QEMU writes through to it (in a
+tmpfs); a clone maps it privately, so a restore costs a device state of a few hundred
 kilobytes and no copy (migration capability ``x-ignore-shared``). A prepared snapshot is
 a child: memory file copied, guest restored on the copy, preparation run, state saved.
+
+In the exact lane a snapshot made anew has the same bytes: nothing reaches the guest from
+outside until it is saved (see `mailbox`), except that its clock may leap when it stops.
+That is detected, and the snapshot is made again.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from hyperbox.errors import HarnessError
+from hyperbox.errors import HarnessError, WorkloadError
 from hyperbox.harness.lab.qemu import GuestHardware, Qemu
 from hyperbox.harness.lab.vm import SHARED_MEMORY, VirtualMachine, owned_name
+from hyperbox.harness.model import Lane, Start
 from hyperbox.processes import run
 
-__all__ = ["Snapshot", "boot_snapshot"]
+__all__ = ["Repeatability", "Snapshot", "Step", "boot_snapshot"]
 
-_START_MARGIN_NS = 1_000_000_000
+TRIES = 4
+"""How often a snapshot is made until its clock did not leap."""
+
+_PROBE = ("python3", "-m", "hyperbox.harness.lab.repeatability_probe")
+_PROBE_START = Start(seed=1, delay_ns=1_234_567)
+
+
+@dataclass(frozen=True)
+class Repeatability:
+    """Whether clones measure the same numbers.
+
+    `exact`: two clones agreed in every number of the probe, which are in `probe`.
+    `canonical`: no clock leapt, so that the snapshot made anew gives these numbers too.
+    `reason` says what is wrong, if anything is.
+    """
+
+    exact: bool
+    canonical: bool
+    probe: Mapping[str, Any]
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Step:
+    """A preparation by one command, after which the guest stops by itself.
+
+    A snapshot made by steps alone can be made again, byte for byte, in the exact lane.
+    """
+
+    argv: tuple[str, ...]
+    timeout: float = 300.0
+
+    def __call__(self, machine: VirtualMachine) -> None:
+        """Run it; HarnessError if the command fails."""
+        done = machine.prepare(self.argv, timeout=self.timeout)
+        if done.status != 0:
+            said = done.stderr.decode(errors="replace").strip().splitlines()
+            last = said[-1] if said else "no error output"
+            name = " ".join(self.argv[:3])
+            raise HarnessError(f"preparation {name} failed ({done.status}): {last}")
 
 
 class Snapshot:
@@ -38,41 +85,69 @@ class Snapshot:
     ) -> None:
         self.hardware = hardware
         self.console = console
+        self.repeatability: Repeatability | None = None
+        """Known after `examine`."""
+        self.ram_file = ram_file
+        self.state_file = state_file
         self._qemu = qemu
-        self._ram = ram_file
-        self._state = state_file
-        self._start_ns = 0
-        self._config = kernel_config
+        self.kernel_config = kernel_config
 
     def close(self) -> None:
         """Remove the snapshot's files; clones that run keep their memory mapped."""
-        self._ram.unlink(missing_ok=True)
-        self._state.unlink(missing_ok=True)
+        self.ram_file.unlink(missing_ok=True)
+        self.state_file.unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def clone(self) -> Iterator[VirtualMachine]:
         """Give a restored guest, stopped until its first use; it is killed at the end."""
-        with self._machine(self._ram, shared=False) as machine:
+        with self._machine(self.ram_file, shared=False) as machine:
             yield machine
 
-    def plan_start(self) -> None:
-        """Fix the guest time at which measured commands of clones start.
+    def derive(self, prepare: Callable[[VirtualMachine], None]) -> Snapshot:
+        """Give a new snapshot: this one with a preparation run in it, usually a `Step`."""
+        return _repeatedly(lambda: self._derive(prepare))
 
-        A throwaway clone says what time it is there. The margin covers the virtual time
-        that an idle guest of the exact lane runs through until its first frame arrives,
-        which is longer on a busy host; the agent reports a late start.
+    def examine(self) -> Repeatability:
+        """Run the probe in two clones and compare every number.
+
+        Only the exact lane promises anything; elsewhere nothing is run.
+        """
+        if self.hardware.lane is not Lane.EXACT:
+            reason = f"the {self.hardware.lane} lane measures the host's time"
+            self.repeatability = Repeatability(False, False, {}, reason)
+            return self.repeatability
+        (first, leapt), (second, _) = self.probe(), self.probe()
+        differing = sorted(name for name in first if first[name] != second.get(name))
+        reason = f"two clones differ in {', '.join(differing)}" if differing else ""
+        if leapt and not reason:
+            reason = "the clock leapt while the guest stopped"
+        self.repeatability = Repeatability(not differing, not leapt, first, reason)
+        return self.repeatability
+
+    def probe(self) -> tuple[Mapping[str, Any], bool]:
+        """Give the probe's numbers from a fresh clone, and whether its clock had leapt.
+
+        Raises
+        ------
+        HarnessError
+            If the probe fails in the guest.
         """
         with self.clone() as machine:
-            self._start_ns = machine.ping() + _START_MARGIN_NS
+            try:
+                result = machine.execute(_PROBE, timeout=120, start=_PROBE_START)
+                found: dict[str, Any] = json.loads(result.stdout)
+            except (WorkloadError, ValueError) as error:
+                raise HarnessError(f"the repeatability probe failed: {error}") from error
+            return found | {"elapsed_ns": result.elapsed_ns}, machine.leapt
 
-    def derive(self, prepare: Callable[[VirtualMachine], None]) -> Snapshot:
-        """Give a new snapshot: this one with `prepare` run in it."""
+    def _derive(self, prepare: Callable[[VirtualMachine], None]) -> Snapshot:
         ram = SHARED_MEMORY / owned_name("ram")
+        _need_memory(self.hardware.memory)
         try:
-            run(["cp", "--sparse=always", self._ram, ram], timeout=120)
+            run(["cp", "--sparse=always", self.ram_file, ram], timeout=120)
             with self._machine(ram, shared=True) as machine, _evidence(machine):
                 prepare(machine)
-                return _save(self._qemu, self.hardware, machine, ram, self._config)
+                return _save(self._qemu, self.hardware, machine, ram, self.kernel_config)
         except BaseException:
             ram.unlink(missing_ok=True)
             raise
@@ -85,10 +160,10 @@ class Snapshot:
             ram_file=ram,
             shared=shared,
             incoming=True,
-            kernel_config=self._config,
+            kernel_config=self.kernel_config,
             boot_console=self.console,
         ) as machine:
-            machine.restore(self._state, self._start_ns)
+            machine.restore(self.state_file)
             yield machine
 
 
@@ -106,8 +181,17 @@ def boot_snapshot(
     BootTimeout, GuestCrash, MachineLost
         If the guest does not come up.
     HarnessError
-        If /dev/shm has no room for the guest's memory.
+        If /dev/shm has no room for the guest's memory, or a preparation fails.
     """
+    return _repeatedly(lambda: _boot(qemu, hardware, kernel_config, prepare))
+
+
+def _boot(
+    qemu: Qemu,
+    hardware: GuestHardware,
+    kernel_config: str,
+    prepare: Callable[[VirtualMachine], None],
+) -> Snapshot:
     _need_memory(hardware.memory)
     ram = SHARED_MEMORY / owned_name("ram")
     try:
@@ -125,13 +209,28 @@ def boot_snapshot(
         raise
 
 
+def _repeatedly(make: Callable[[], Snapshot]) -> Snapshot:
+    """Make a snapshot and examine it, again if its clock leapt."""
+    for left in reversed(range(TRIES)):
+        snapshot = make()
+        try:
+            found = snapshot.examine()
+        except BaseException:
+            snapshot.close()
+            raise
+        if found.canonical or not found.exact or not left:
+            return snapshot
+        snapshot.close()
+    raise AssertionError("the last try returns")
+
+
 def _save(
     qemu: Qemu, hardware: GuestHardware, machine: VirtualMachine, ram: Path, config: str
 ) -> Snapshot:
     state = SHARED_MEMORY / owned_name("state")
     try:
         machine.save(state)
-        made = Snapshot(
+        return Snapshot(
             qemu,
             hardware,
             ram_file=ram,
@@ -139,11 +238,9 @@ def _save(
             kernel_config=config,
             console=machine.boot_console + machine.console(),
         )
-        made.plan_start()
     except BaseException:
         state.unlink(missing_ok=True)
         raise
-    return made
 
 
 @contextlib.contextmanager

@@ -26,6 +26,7 @@ from qemu.qmp.legacy import QEMUMonitorProtocol
 from hyperbox.errors import HarnessError, MachineLost, WorkloadError
 from hyperbox.harness.lab.ending import Remains, never_booted, what_happened
 from hyperbox.harness.lab.machine import PROJECT_DIRECTORY, Artifacts, CommandResult
+from hyperbox.harness.lab.mailbox import leave_order
 from hyperbox.harness.lab.protocol import (
     CHUNK,
     Frame,
@@ -45,7 +46,9 @@ _STANDSTILL = 60.0  # host seconds without any CPU time: nothing in the guest wi
 _ANSWER_TO_NMI = 3.0
 _BEAT = 10.0
 _MONITOR_ERRORS = (QMPError, OSError, EOFError, TimeoutError)
+_SPARE_NS = 20_000_000  # between the order and the earliest start: the agent is asleep again
 _numbers = itertools.count()
+_pinned = itertools.count()
 
 
 def owned_name(kind: str) -> str:
@@ -90,15 +93,17 @@ class VirtualMachine:
         self._decoder = FrameDecoder()
         self._frames: list[Frame] = []
         self._requests = itertools.count(1)
-        self._start_ns = 0
         self._dmesg = ""
         self._taint: int | None = None
         self._modules: tuple[str, ...] = ()
         self._silent = False
+        self.leapt = False
+        """Whether the virtual clock leapt while the guest stopped: see `mailbox`."""
         self.events: list[dict[str, Any]] = []  # QEMU's, known when the machine is lost
         self._exits = contextlib.ExitStack()
         self._serial_log = Path(tempfile.gettempdir()) / owned_name("serial.log")
         self._error_log = self._serial_log.with_suffix(".err")
+        self._mailbox = SHARED_MEMORY / owned_name("mailbox")
         try:
             self._launch(ram_file, shared, incoming)
         except BaseException:
@@ -149,12 +154,19 @@ class VirtualMachine:
         GuestCrash, MachineLost
             If the guest or QEMU died.
         """
-        try:
-            frame = self._next_frame(time.monotonic() + timeout)
-        except TimeoutError:
-            if self.console().strip():
-                self._question()
-            raise never_booted(timeout, Remains(self.console())) from None
+        deadline = time.monotonic() + timeout
+        while True:
+            try:
+                frame = self._next_frame(min(deadline, time.monotonic() + _BEAT))
+                break
+            except TimeoutError:
+                self._let_panic_report()
+                if time.monotonic() < deadline:
+                    continue
+                if self.console().strip():
+                    self._question()
+                raise never_booted(timeout, Remains(self.console())) from None
+        self._wait_stop()
         return frame.json()
 
     def ping(self, timeout: float | None = None) -> int:
@@ -177,16 +189,28 @@ class VirtualMachine:
     ) -> CommandResult:
         """Run a command in the project directory; see `machine.Machine`.
 
-        With a `start` the command begins at an absolute guest time that depends on the
-        snapshot and the start's phase only. A clone runs from the moment of this call.
+        On a fresh clone the command begins at a guest time that depends on the snapshot and
+        on `start` only: the order lies in the mailbox when the guest goes on.
         """
-        variables = {"PYTHONPATH": str(PROJECT_DIRECTORY)} | dict(environment or {})
-        order: dict[str, object] = {"argv": list(argv), "environment": variables}
-        if start is not None:
-            variables.update(start.environment())
-            order["start_ns"] = self._start_ns + start.delay_ns
-        request = self._send(FrameType.EXECUTE, json.dumps(order).encode())
-        self.resume()
+        return self._execute(argv, timeout, _order(argv, environment, start))
+
+    def prepare(self, argv: Sequence[str], *, timeout: float) -> CommandResult:
+        """Run a command and let the guest stop after it, ready to be saved."""
+        result = self._execute(argv, timeout, _order(argv, None, None) | {"stop_after": True})
+        self._wait_stop()
+        return result
+
+    def _execute(
+        self, argv: Sequence[str], timeout: float, order: Mapping[str, object]
+    ) -> CommandResult:
+        payload = json.dumps(order).encode()
+        if self._stopped:
+            request = next(self._requests)
+            self.resume(Frame(FrameType.EXECUTE, request, payload).encode())
+        elif "delay_ns" in order:
+            raise HarnessError("a start can be planned on a fresh clone only")
+        else:
+            request = self._send(FrameType.EXECUTE, payload)
         return self._collect(request, argv, timeout)
 
     def begin(self, argv: Sequence[str], environment: Mapping[str, str], **more: object) -> int:
@@ -274,8 +298,9 @@ class VirtualMachine:
         return ""
 
     def save(self, state_file: Path) -> None:
-        """Stop the guest and save its devices; its memory is already in the RAM file."""
-        self.monitor("stop")
+        """Save the devices of a stopped guest; its memory is already in the RAM file."""
+        if not self._stopped:
+            self.prepare(["true"], timeout=_PING_TIMEOUT)
         self._migration_settings()
         self.monitor("migrate", uri=self._qemu.migrate_out(state_file))
         deadline = time.monotonic() + 60
@@ -287,7 +312,7 @@ class VirtualMachine:
                 raise HarnessError(f"the snapshot could not be saved: migration {status}")
             time.sleep(0.005)
 
-    def restore(self, state_file: Path, start_ns: int) -> None:
+    def restore(self, state_file: Path) -> None:
         """Load a snapshot into this waiting machine; it stays stopped until used."""
         self._migration_settings()
         self.monitor("migrate-incoming", uri=self._qemu.migrate_in(state_file))
@@ -296,13 +321,36 @@ class VirtualMachine:
             if time.monotonic() > deadline:
                 raise MachineLost("the snapshot could not be restored within 60 s")
             time.sleep(0.002)
-        self._start_ns = start_ns
-        self._paused = True
+        self._qmp.clear_events()  # the stop looks like a panic
+        self._stopped = True
 
-    def resume(self) -> None:
-        """Let a restored machine run; no effect on a running one."""
-        if self._paused:
-            self._paused = False
+    def _let_panic_report(self) -> None:
+        """Let a guest that may stop itself, but panics, go on to the end of its report."""
+        if self._may_stop and self.monitor("query-status")["status"] == "guest-panicked":
+            self.monitor("set-action", panic="none")
+            self.monitor("cont")
+
+    def resume(self, order: bytes = b"") -> None:
+        """Let a stopped machine run, at first with `order`; no effect on a running one."""
+        if self._stopped:
+            self._stopped = False
+            leave_order(self._mailbox, order)
+            self.monitor("cont")
+
+    def _wait_stop(self) -> None:
+        """Wait until the guest has stopped itself."""
+        deadline = time.monotonic() + _PING_TIMEOUT
+        while self.monitor("query-status")["running"]:
+            if time.monotonic() > deadline:
+                raise self._lost("the guest does not stop to be saved")
+            time.sleep(0.002)
+        self._qmp.clear_events()  # the stop looks like a panic
+        self._stopped = True
+
+    def _let_panic_report(self) -> None:
+        """Let a guest that may stop itself, but panics, go on to the end of its report."""
+        if self._may_stop and self.monitor("query-status")["status"] == "guest-panicked":
+            self.monitor("set-action", panic="none")
             self.monitor("cont")
 
     def _launch(self, ram_file: Path, shared: bool, incoming: bool) -> None:
@@ -312,13 +360,16 @@ class VirtualMachine:
         self._exits.callback(agent.close)
         self._agent = agent
         self._agent.settimeout(_PING_TIMEOUT)
-        self._paused = False
+        self._stopped = False
+        self._may_stop = False
+        leave_order(self._mailbox)
         words = command_line(
             self._qemu,
             self.hardware,
             ram_file=ram_file,
             ram_shared=shared,
             serial_log=self._serial_log,
+            mailbox=self._mailbox,
             agent_fd=agent_remote.fileno(),
             monitor_fd=qmp_remote.fileno(),
             incoming=incoming,
@@ -330,6 +381,8 @@ class VirtualMachine:
                 stderr=errors,
             )
         self._exits.callback(stop, self._process)
+        if shared:
+            _pin(self._process.pid)
         self._qmp = QEMUMonitorProtocol(qmp)
         self._qmp.settimeout(60.0)
         self._exits.callback(self._close_monitor)
@@ -338,6 +391,9 @@ class VirtualMachine:
         except (QMPError, OSError, EOFError) as error:
             self._process.wait(timeout=10)
             raise self._lost(f"QEMU did not start: {error}") from error
+        if shared:
+            self._may_stop = True
+            self.monitor("set-action", panic="pause")
 
     def _close_monitor(self) -> None:
         stop(self._process)  # first: a stopped QEMU would not say goodbye
@@ -347,6 +403,7 @@ class VirtualMachine:
     def _remove_logs(self) -> None:
         self._serial_log.unlink(missing_ok=True)
         self._error_log.unlink(missing_ok=True)
+        self._mailbox.unlink(missing_ok=True)
 
     def _migration_settings(self) -> None:
         capability = {"capability": "x-ignore-shared", "state": True}
@@ -407,10 +464,9 @@ class VirtualMachine:
             end = frame.json()
             if "error" in end:
                 raise WorkloadError(f"cannot start in the guest: {end['error']}")
-            if end["late"]:
-                raise HarnessError("the command started after its planned guest time")
+            self.leapt = bool(end["leapt"])
             streams = (b"".join(out[FrameType.STDOUT]), b"".join(out[FrameType.STDERR]))
-            return CommandResult(int(end["status"]), *streams)
+            return CommandResult(int(end["status"]), *streams, int(end["elapsed_ns"]))
         raise AssertionError("the stream of frames ends with EXIT")
 
     def _frames_until_exit(
@@ -467,3 +523,23 @@ class VirtualMachine:
         with contextlib.suppress(*_MONITOR_ERRORS):
             while not any(event["event"] == "SHUTDOWN" for event in self.events):
                 self.events.append(dict(self._qmp.pull_event(wait=0.2) or {}))
+
+
+def _pin(pid: int) -> None:
+    """Keep a starting QEMU on one CPU: its threads then rarely race while the guest stops."""
+    allowed = sorted(os.sched_getaffinity(0))
+    with contextlib.suppress(OSError):  # it may have ended; then that is found out elsewhere
+        os.sched_setaffinity(pid, {allowed[next(_pinned) % len(allowed)]})
+
+
+def _order(
+    argv: Sequence[str], environment: Mapping[str, str] | None, start: Start | None
+) -> dict[str, object]:
+    variables = {"PYTHONPATH": str(PROJECT_DIRECTORY)} | dict(environment or {})
+    order: dict[str, object] = {"argv": list(argv), "environment": variables}
+    if start is not None:
+        variables.update(start.environment())
+        order["delay_ns"] = _SPARE_NS + start.delay_ns
+        order["entropy"] = f"{start.seed:016x}"
+        order["noise_pages"] = start.noise_pages
+    return order

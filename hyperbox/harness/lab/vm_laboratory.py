@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hyperbox.errors import ConfigError, HarnessError
+from hyperbox.errors import ConfigError
 from hyperbox.harness.lab.accelerator import probe_kvm
 from hyperbox.harness.lab.guest_image import GuestImage, project_image, root_image
 from hyperbox.harness.lab.kernel_kit import KernelKit
 from hyperbox.harness.lab.qemu import GuestHardware, find_qemu
-from hyperbox.harness.lab.snapshot import Snapshot, boot_snapshot
+from hyperbox.harness.lab.snapshot import Snapshot, Step, boot_snapshot
 from hyperbox.harness.lab.vm import VirtualMachine
 from hyperbox.harness.model import Experiment, Lane
 
@@ -140,14 +140,14 @@ class VmLaboratory:
         if key not in self._snapshots:
             if prepare:
                 base = self._snapshot(kit, hardware, ())
-                self._snapshots[key] = base.derive(lambda machine: _run_once(machine, prepare))
+                self._snapshots[key] = base.derive(Step(prepare))
             else:
                 self._report(f"booting {kit.label}", 0.0)
                 self._snapshots[key] = boot_snapshot(
                     self._qemu,
                     hardware,
                     kernel_config=kit.config.read_text(errors="replace"),
-                    prepare=lambda machine: _run_once(machine, _WARM_UP),
+                    prepare=Step(_WARM_UP),
                 )
                 self._report(f"booting {kit.label}", 1.0)
         return self._snapshots[key]
@@ -171,10 +171,3 @@ class VmLaboratory:
             "images": {"root": self._root.sha256, "project": self._project.sha256},
         }
 
-
-def _run_once(machine: VirtualMachine, argv: tuple[str, ...]) -> None:
-    done = machine.execute(argv, timeout=300)
-    if done.status != 0:
-        said = done.stderr.decode(errors="replace").strip().splitlines()
-        last = said[-1] if said else "no error output"
-        raise HarnessError(f"preparation {' '.join(argv[:3])} failed ({done.status}): {last}")

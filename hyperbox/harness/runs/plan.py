@@ -19,6 +19,7 @@ __all__ = ["Block", "Plan", "blocks_of", "make_plan", "select"]
 
 _MAX_DELAY_NS = 20_000_000  # five scheduler ticks at 250 Hz: any phase can occur
 _MAX_PADDING = 2048  # moves the stack by up to half a page
+_MAX_NOISE_PAGES = 1024
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,7 @@ def blocks_of(cell: Cell, experiment: Experiment, seed: int) -> Iterator[Block]:
             seed=dice.randrange(1 << 31),
             delay_ns=dice.randrange(_MAX_DELAY_NS),
             padding=dice.randrange(_MAX_PADDING),
+            noise_pages=dice.randrange(_MAX_NOISE_PAGES),
         )
         yield Block(number, tuple(order), start)
 
