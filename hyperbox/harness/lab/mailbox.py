@@ -83,7 +83,7 @@ class Mailbox:
 
 
 def leave_order(path: Path, order: bytes = b"") -> None:
-    """The harness's side: put an order, or none, into the file of a stopped guest's mailbox.
+    """Put an order, or none, into the file of a stopped guest's mailbox: the harness's side.
 
     Raises
     ------

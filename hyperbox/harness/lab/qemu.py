@@ -19,7 +19,7 @@ from hyperbox.harness.lab.protocol import PORT_NAME
 from hyperbox.harness.model import Lane
 from hyperbox.processes import require, run
 
-__all__ = ["KVM_CPU", "GuestHardware", "Qemu", "command_line", "find_qemu"]
+__all__ = ["KVM_CPU", "Connections", "GuestHardware", "Qemu", "command_line", "find_qemu"]
 
 MEBIBYTE = 1 << 20
 KVM_CPU = "host,-arch-capabilities"  # some hosts offer the feature and refuse its MSR
@@ -102,16 +102,23 @@ def find_qemu() -> Qemu:
     return Qemu(program, (major, minor, micro), sha256_file(program))
 
 
+@dataclass(frozen=True)
+class Connections:
+    """Where a guest's ends are on the host: files, and descriptors that QEMU inherits."""
+
+    serial_log: Path
+    mailbox: Path
+    agent_fd: int
+    monitor_fd: int
+
+
 def command_line(
     qemu: Qemu,
     hardware: GuestHardware,
     *,
     ram_file: Path,
     ram_shared: bool,
-    serial_log: Path,
-    mailbox: Path,
-    agent_fd: int,
-    monitor_fd: int,
+    connections: Connections,
     incoming: bool,
 ) -> list[str]:
     """Give the command line of a guest.
@@ -132,13 +139,18 @@ def command_line(
     words += ["-seed", "1", "-rtc", "base=2030-01-01T00:00:00,clock=vm"]
     words += ["-kernel", str(hardware.vmlinuz), "-initrd", str(hardware.initramfs)]
     words += ["-append", hardware.commandline]
-    words += ["-chardev", f"file,id=serial,path={serial_log}", "-serial", "chardev:serial"]
+    words += [
+        "-chardev",
+        f"file,id=serial,path={connections.serial_log}",
+        "-serial",
+        "chardev:serial",
+    ]
     words += ["-device", "pvpanic-pci"]  # to stop the guest where it says so
     words += ["-device", "virtio-serial-pci,ioeventfd=off"]
-    words += ["-chardev", f"socket,id=agent,fd={agent_fd}"]
+    words += ["-chardev", f"socket,id=agent,fd={connections.agent_fd}"]
     words += ["-device", f"virtserialport,chardev=agent,name={PORT_NAME}"]
-    words += ["-chardev", f"socket,id=qmp,fd={monitor_fd}", *_monitor(qemu)]
-    for index, image in enumerate((*hardware.images, mailbox)):
+    words += ["-chardev", f"socket,id=qmp,fd={connections.monitor_fd}", *_monitor(qemu)]
+    for index, image in enumerate((*hardware.images, connections.mailbox)):
         words += _nvdimm(index, image)
     return words + (["-incoming", "defer", "-S"] if incoming else [])
 

@@ -50,7 +50,7 @@ def _processes() -> None:
     for _ in range(3):
         child = os.fork()
         if not child:
-            os.execv("/bin/true", ["true"])
+            os._exit(0)
         os.waitpid(child, 0)
 
 

@@ -34,7 +34,7 @@ from hyperbox.harness.lab.protocol import (
     FrameType,
     ProtocolError,
 )
-from hyperbox.harness.lab.qemu import GuestHardware, Qemu, command_line
+from hyperbox.harness.lab.qemu import Connections, GuestHardware, Qemu, command_line
 from hyperbox.harness.model import Lane, Start
 from hyperbox.processes import spawn, stop
 
@@ -321,14 +321,7 @@ class VirtualMachine:
             if time.monotonic() > deadline:
                 raise MachineLost("the snapshot could not be restored within 60 s")
             time.sleep(0.002)
-        self._qmp.clear_events()  # the stop looks like a panic
         self._stopped = True
-
-    def _let_panic_report(self) -> None:
-        """Let a guest that may stop itself, but panics, go on to the end of its report."""
-        if self._may_stop and self.monitor("query-status")["status"] == "guest-panicked":
-            self.monitor("set-action", panic="none")
-            self.monitor("cont")
 
     def resume(self, order: bytes = b"") -> None:
         """Let a stopped machine run, at first with `order`; no effect on a running one."""
@@ -349,7 +342,9 @@ class VirtualMachine:
 
     def _let_panic_report(self) -> None:
         """Let a guest that may stop itself, but panics, go on to the end of its report."""
-        if self._may_stop and self.monitor("query-status")["status"] == "guest-panicked":
+        if not self._may_stop or self.monitor("query-status")["status"] != "guest-panicked":
+            return
+        if not select.select([self._agent], [], [], 0)[0]:  # nor has it just said what it did
             self.monitor("set-action", panic="none")
             self.monitor("cont")
 
@@ -368,10 +363,9 @@ class VirtualMachine:
             self.hardware,
             ram_file=ram_file,
             ram_shared=shared,
-            serial_log=self._serial_log,
-            mailbox=self._mailbox,
-            agent_fd=agent_remote.fileno(),
-            monitor_fd=qmp_remote.fileno(),
+            connections=Connections(
+                self._serial_log, self._mailbox, agent_remote.fileno(), qmp_remote.fileno()
+            ),
             incoming=incoming,
         )
         with agent_remote, qmp_remote, self._error_log.open("wb") as errors:
@@ -383,7 +377,7 @@ class VirtualMachine:
         self._exits.callback(stop, self._process)
         if shared:
             _pin(self._process.pid)
-        self._qmp = QEMUMonitorProtocol(qmp)
+        self._qmp: QEMUMonitorProtocol = QEMUMonitorProtocol(qmp)
         self._qmp.settimeout(60.0)
         self._exits.callback(self._close_monitor)
         try:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import functools
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from hyperbox.errors import ConfigError
+from hyperbox.files import sha256_file
 from hyperbox.harness.lab.accelerator import probe_kvm
 from hyperbox.harness.lab.guest_image import GuestImage, project_image, root_image
 from hyperbox.harness.lab.kernel_kit import KernelKit
 from hyperbox.harness.lab.qemu import GuestHardware, find_qemu
 from hyperbox.harness.lab.snapshot import Snapshot, Step, boot_snapshot
+from hyperbox.harness.lab.snapshot_cache import SnapshotCache
 from hyperbox.harness.lab.vm import VirtualMachine
 from hyperbox.harness.model import Experiment, Lane
 
@@ -113,6 +117,7 @@ class VmLaboratory:
         self._root = root_image(progress)
         self._project = project_image()
         self._snapshots: dict[tuple[str, tuple[str, ...]], Snapshot] = {}
+        self._cache = SnapshotCache()
         self._locks = {label: threading.Lock() for label in self._kits}
 
     def labels(self) -> Sequence[str]:
@@ -120,15 +125,15 @@ class VmLaboratory:
         return tuple(self._kits)
 
     def source(self, kernel: str, experiment: Experiment) -> VmSource:
-        """Boot the kernel or reuse its snapshot; run the experiment's preparation once."""
+        """Boot the kernel or take its kept snapshot; run the experiment's preparation once."""
         kit = self._kits[kernel]
         hardware = hardware_for(kit, self.lane, self._root, self._project)
         with self._locks[kernel]:
             snapshot = self._snapshot(kit, hardware, experiment.prepare)
-        return VmSource(snapshot, self._fingerprint(kit, hardware))
+        return VmSource(snapshot, self._fingerprint(kit, hardware, snapshot))
 
     def close(self) -> None:
-        """Remove every snapshot."""
+        """Close every snapshot."""
         while self._snapshots:
             _, snapshot = self._snapshots.popitem()
             snapshot.close()
@@ -136,23 +141,31 @@ class VmLaboratory:
     def _snapshot(
         self, kit: KernelKit, hardware: GuestHardware, prepare: tuple[str, ...]
     ) -> Snapshot:
+        """Give the snapshot after the warm-up, or after the preparation on top of it."""
         key = (kit.label, prepare)
         if key not in self._snapshots:
-            if prepare:
-                base = self._snapshot(kit, hardware, ())
-                self._snapshots[key] = base.derive(Step(prepare))
-            else:
-                self._report(f"booting {kit.label}", 0.0)
-                self._snapshots[key] = boot_snapshot(
-                    self._qemu,
-                    hardware,
-                    kernel_config=kit.config.read_text(errors="replace"),
-                    prepare=Step(_WARM_UP),
-                )
-                self._report(f"booting {kit.label}", 1.0)
+            steps = (_WARM_UP, prepare) if prepare else (_WARM_UP,)
+            make = functools.partial(self._make, kit, hardware, prepare)
+            self._snapshots[key] = self._cache.get(self._qemu, hardware, steps, make)
         return self._snapshots[key]
 
-    def _fingerprint(self, kit: KernelKit, hardware: GuestHardware) -> Mapping[str, object]:
+    def _make(self, kit: KernelKit, hardware: GuestHardware, prepare: tuple[str, ...]) -> Snapshot:
+        if prepare:
+            return self._snapshot(kit, hardware, ()).derive(Step(prepare))
+        self._report(f"booting {kit.label}", 0.0)
+        made = boot_snapshot(
+            self._qemu,
+            hardware,
+            kernel_config=kit.config.read_text(errors="replace"),
+            prepare=Step(_WARM_UP),
+        )
+        self._report(f"booting {kit.label}", 1.0)
+        return made
+
+    def _fingerprint(
+        self, kit: KernelKit, hardware: GuestHardware, snapshot: Snapshot
+    ) -> Mapping[str, object]:
+        found = snapshot.repeatability
         return {
             "kernel": {
                 "label": kit.label,
@@ -160,6 +173,7 @@ class VmLaboratory:
                 "package": kit.package,
                 "version": kit.version,
                 "sha256": kit.sha256,
+                "config_sha256": sha256_file(kit.config),
                 "remarks": list(kit.remarks),
             },
             "qemu": {"version": self._qemu.version_text, "sha256": self._qemu.sha256},
@@ -169,5 +183,5 @@ class VmLaboratory:
             "memory_bytes": hardware.memory,
             "cpus": 1,
             "images": {"root": self._root.sha256, "project": self._project.sha256},
+            "repeatability": dataclasses.asdict(found) if found else {},
         }
-

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from hyperbox.errors import HarnessError
-from hyperbox.harness.lab.qemu import GuestHardware, Qemu, command_line
+from hyperbox.harness.lab.qemu import Connections, GuestHardware, Qemu, command_line
 from hyperbox.harness.model import Lane
 
 OLD = Qemu(Path("/usr/bin/qemu-system-x86_64"), (7, 2, 22), "0" * 64)
@@ -30,9 +30,7 @@ def words(qemu: Qemu, image: Path, lane: Lane = Lane.EXACT, *, incoming: bool = 
         hardware,
         ram_file=Path("/dev/shm/ram"),
         ram_shared=False,
-        serial_log=Path("serial"),
-        agent_fd=5,
-        monitor_fd=6,
+        connections=Connections(Path("serial"), image, agent_fd=5, monitor_fd=6),
         incoming=incoming,
     )
     return " ".join(line)

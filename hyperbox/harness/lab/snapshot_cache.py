@@ -1,0 +1,204 @@
+"""Snapshots kept on disk, by everything that decides their content.
+
+A directory per key holds memory, device state, console and what the repeatability probe
+said. A kept snapshot is trusted after its probe gave the same numbers again. The ones used
+longest ago go when all together take more than the cache may.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from hyperbox import files
+from hyperbox.errors import HarnessError
+from hyperbox.harness.lab.qemu import GuestHardware, Qemu
+from hyperbox.harness.lab.snapshot import Repeatability, Snapshot
+from hyperbox.harness.model import Lane
+from hyperbox.paths import cache_directory
+from hyperbox.processes import run
+
+__all__ = ["SnapshotCache", "snapshot_key"]
+
+_FORMAT = 1  # raise it when what is kept, or how guests are made, changes
+_LIMIT_BYTES = 6 << 30
+_MEMORY, _STATE, _FACTS = "memory", "state", "snapshot.json"
+
+
+def snapshot_key(
+    qemu: Qemu, hardware: GuestHardware, steps: tuple[tuple[str, ...], ...]
+) -> dict[str, Any]:
+    """Give everything that decides a snapshot's content: QEMU build, lane, images, steps."""
+    return {
+        "format": _FORMAT,
+        "qemu": qemu.sha256,
+        "lane": str(hardware.lane),
+        "memory": hardware.memory,
+        "commandline": hardware.commandline,
+        "kernel": files.sha256_file(hardware.vmlinuz),
+        "initramfs": files.sha256_file(hardware.initramfs),
+        "images": [files.sha256_file(image) for image in hardware.images],
+        "steps": [list(step) for step in steps],
+    }
+
+
+class SnapshotCache:
+    """Snapshots on disk.
+
+    Parameters
+    ----------
+    directory
+        Where; default: ``snapshots`` in the cache.
+    limit
+        Bytes on disk that all together may take.
+    """
+
+    def __init__(self, directory: Path | None = None, limit: int = _LIMIT_BYTES) -> None:
+        self._directory = directory or cache_directory() / "snapshots"
+        self._limit = limit
+
+    def get(
+        self,
+        qemu: Qemu,
+        hardware: GuestHardware,
+        steps: tuple[tuple[str, ...], ...],
+        make: Callable[[], Snapshot],
+    ) -> Snapshot:
+        """Give the kept snapshot if its probe repeats, else a new one, which is kept.
+
+        Its files stay until the snapshot is closed.
+        """
+        inputs = snapshot_key(qemu, hardware, steps)
+        name = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:16]
+        with files.locked(self._directory / f"{name}.lock"):
+            place = self._directory / name
+            kept = self._kept(place, qemu, hardware)
+            if kept is None:
+                self._remove(place)
+                kept = self._keep(place, make(), inputs, qemu)
+        self._make_room(name)
+        return kept
+
+    def _kept(self, place: Path, qemu: Qemu, hardware: GuestHardware) -> Snapshot | None:
+        """Give the snapshot of a directory, unless it is absent, damaged or not repeated."""
+        try:
+            facts = json.loads((place / _FACTS).read_text())
+            found = Repeatability(**facts["repeatability"])
+            console, config = facts["console"], facts["kernel_config"]
+            snapshot = _KeptSnapshot(qemu, hardware, place, console=console, config=config)
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        if not _repeats(snapshot, found):
+            snapshot.close()
+            return None
+        snapshot.repeatability = found
+        os.utime(place)
+        return snapshot
+
+    def _keep(self, place: Path, made: Snapshot, inputs: Mapping[str, Any], qemu: Qemu) -> Snapshot:
+        """Move a new snapshot into the cache; without room on the disk it stays where it is."""
+        if made.repeatability is None or (
+            made.hardware.lane is Lane.EXACT and not made.repeatability.exact
+        ):
+            return made
+        scratch = place.with_name(f".{place.name}-{os.getpid()}")
+        try:
+            scratch.mkdir(parents=True)
+            run(["cp", "--sparse=always", made.ram_file, scratch / _MEMORY], timeout=300)
+            run(["cp", made.state_file, scratch / _STATE], timeout=60)
+            facts = {
+                "inputs": inputs,
+                "made": time.time(),
+                "repeatability": dataclasses.asdict(made.repeatability),
+                "console": made.console,
+                "kernel_config": made.kernel_config,
+            }
+            files.write_json(scratch / _FACTS, facts)
+            scratch.rename(place)
+        except (HarnessError, OSError):
+            shutil.rmtree(scratch, ignore_errors=True)
+            return made
+        kept = _KeptSnapshot(
+            qemu, made.hardware, place, console=made.console, config=made.kernel_config
+        )
+        kept.repeatability = made.repeatability
+        made.close()
+        return kept
+
+    def _make_room(self, newest: str) -> None:
+        """Remove what was used longest ago and is not in use, until the rest fits."""
+        places = sorted(self._places(), key=_last_used, reverse=True)
+        total = 0
+        for place in places:
+            total += _size(place)
+            if total > self._limit and place.name != newest:
+                self._remove(place)
+
+    def _places(self) -> Iterator[Path]:
+        with contextlib.suppress(OSError):
+            yield from (path for path in self._directory.iterdir() if (path / _FACTS).exists())
+
+    def _remove(self, place: Path) -> None:
+        """Remove a directory unless a snapshot uses it."""
+        with contextlib.suppress(OSError):
+            handle = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(place)
+            finally:
+                os.close(handle)
+
+
+class _KeptSnapshot(Snapshot):
+    """A snapshot whose files belong to the cache: a shared lock keeps them there."""
+
+    def __init__(
+        self, qemu: Qemu, hardware: GuestHardware, place: Path, *, console: str, config: str
+    ) -> None:
+        super().__init__(
+            qemu,
+            hardware,
+            ram_file=place / _MEMORY,
+            state_file=place / _STATE,
+            kernel_config=config,
+            console=console,
+        )
+        self._lock = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        fcntl.flock(self._lock, fcntl.LOCK_SH)
+
+    def close(self) -> None:
+        """Let the cache have the files again; harmless when repeated."""
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+
+def _repeats(snapshot: Snapshot, found: Repeatability) -> bool:
+    """Whether the probe gives the numbers again; elsewhere than in the exact lane none are."""
+    if snapshot.hardware.lane is not Lane.EXACT:
+        return True
+    try:
+        return snapshot.probe()[0] == found.probe
+    except HarnessError:  # damaged: it cannot be restored
+        return False
+
+
+def _last_used(place: Path) -> float:
+    with contextlib.suppress(OSError):
+        return place.stat().st_mtime
+    return 0.0
+
+
+def _size(place: Path) -> int:
+    with contextlib.suppress(OSError):
+        return sum(path.stat().st_blocks * 512 for path in place.iterdir())
+    return 0
