@@ -77,7 +77,7 @@ def test_a_kept_snapshot_is_used_and_one_made_anew_equals_it(
 
 def test_perturbed_starts_differ_in_layout_and_time(snapshot: Snapshot) -> None:
     look = ("python3", "-c", "print(id(object()))")
-    found = {}
+    found: dict[int, set[tuple[bytes, int]]] = {}
     for seed in (1, 1, 2, 3):
         with snapshot.clone() as machine:
             start = Start(seed, delay_ns=seed * 1000, padding=seed, noise_pages=seed)
