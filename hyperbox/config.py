@@ -82,8 +82,18 @@ class Settings:
         default="exact",
         metadata=_about(
             "text",
-            "how time passes in the guests: exact counts instructions, auto is kvm where it works",
-            choices=("exact", "fast", "kvm", "auto"),
+            "how time passes in the guests: exact counts instructions, fast emulates with the "
+            "host's time, real is kvm where it works and else fast, auto is kvm and else exact",
+            choices=("exact", "fast", "kvm", "real", "auto"),
+        ),
+    )
+    beside: str = field(
+        default="none",
+        metadata=_about(
+            "text",
+            "a second lane, measured and reported beside the deciding one: real shows what the "
+            "host's time says of work that the exact lane counted",
+            choices=("none", "exact", "fast", "kvm", "real"),
         ),
     )
     target: str = field(

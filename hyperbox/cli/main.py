@@ -21,6 +21,7 @@ __all__ = ["main"]
 
 _VERBS = {
     "validate": "boot kernels, measure, and give a verdict on every gate",
+    "reproduce": "measure a run's exact cells again and compare bit for bit",
     "report": "make the report of a run again",
     "calibrate": "measure how often verdicts err",
     "compare": "compare two runs, or two kernels of a run",

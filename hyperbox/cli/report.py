@@ -85,7 +85,7 @@ def finish(
     """
     run, series = _with_history(load_run(directory), earlier)
     pages = write_report(run, output or directory / "report", series)
-    code = exit_code(run.verdicts, strict=strict)
+    code = exit_code(run.deciding, strict=strict)
     if os.environ.get(_JOB_SUMMARY):
         _add_summary(Path(os.environ[_JOB_SUMMARY]), job_summary(run))
     if as_json:

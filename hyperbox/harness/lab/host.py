@@ -161,7 +161,7 @@ class HostLaboratory:
         self._allow_changes = allow_changes
         self._project = project_directory() if project is None else project
 
-    def source(self, kernel: str, experiment: Experiment) -> HostSource:
+    def source(self, kernel: str, experiment: Experiment, lane: Lane = Lane.HOST) -> HostSource:
         """Run the preparation on the host and give the source.
 
         Raises
@@ -171,8 +171,8 @@ class HostLaboratory:
         HarnessError
             If the preparation fails, or a killed run left the machine changed.
         """
-        if kernel != HOST:
-            raise HarnessError(f"the host runs its own kernel, not {kernel}")
+        if kernel != HOST or lane is not Lane.HOST:
+            raise HarnessError(f"the host runs its own kernel, not {kernel} in the {lane} lane")
         if experiment.changes_machine and not self._allow_changes:
             raise ChangesRefused(
                 "changes settings of this machine, which was not allowed",

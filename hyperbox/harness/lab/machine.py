@@ -17,13 +17,15 @@ __all__ = ["Artifacts", "CommandResult", "Laboratory", "Machine", "MachineSource
 class CommandResult:
     """What a command on the machine left; a negative status is the signal that ended it.
 
-    `elapsed_ns` is its duration by the machine's own clock.
+    `elapsed_ns` is its duration by the machine's own clock; `cpu_seconds` what it cost the
+    host, a guest's emulation included. 0: not known.
     """
 
     status: int
     stdout: bytes
     stderr: bytes
     elapsed_ns: int = 0
+    cpu_seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -95,9 +97,7 @@ class MachineSource(Protocol):
 class Laboratory(Protocol):
     """Where machine sources come from: QEMU VMs of a kernel matrix, or the host."""
 
-    lane: Lane
-
-    def source(self, kernel: str, experiment: Experiment) -> MachineSource:
+    def source(self, kernel: str, experiment: Experiment, lane: Lane) -> MachineSource:
         """Boot (or reuse) `kernel`, run the experiment's preparation, give the source.
 
         Raises

@@ -17,6 +17,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -204,6 +205,7 @@ class VirtualMachine:
         self, argv: Sequence[str], timeout: float, order: Mapping[str, object]
     ) -> CommandResult:
         payload = json.dumps(order).encode()
+        before = self.cpu_seconds
         if self._stopped:
             request = next(self._requests)
             self.resume(Frame(FrameType.EXECUTE, request, payload).encode())
@@ -211,7 +213,8 @@ class VirtualMachine:
             raise HarnessError("a start can be planned on a fresh clone only")
         else:
             request = self._send(FrameType.EXECUTE, payload)
-        return self._collect(request, argv, timeout)
+        result = self._collect(request, argv, timeout)
+        return replace(result, cpu_seconds=self.cpu_seconds - before)
 
     def begin(self, argv: Sequence[str], environment: Mapping[str, str], **more: object) -> int:
         """Start a command whose frames the caller takes from `arrived`; give its number.

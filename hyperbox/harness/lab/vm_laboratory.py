@@ -42,20 +42,23 @@ class LaneChoice:
 
 
 def choose_lane(wanted: str, kits: Sequence[KernelKit]) -> LaneChoice:
-    """Turn ``auto`` into KVM where it boots a kernel of the matrix, else the exact lane.
+    """Turn ``auto`` or ``real`` into KVM where it boots a kernel of the matrix.
+
+    Elsewhere ``auto`` is the exact lane, ``real`` the fast one.
 
     Raises
     ------
     ConfigError
         If KVM is asked for and does not work, with the probe's reason.
     """
-    if wanted not in ("auto", Lane.KVM):
+    if wanted not in ("auto", "real", Lane.KVM):
         return LaneChoice(Lane(wanted), "asked for")
     probe = probe_kvm(find_qemu(), kits[-1].vmlinuz, kits[-1].initramfs)
     if probe.works:
         return LaneChoice(Lane.KVM, probe.reason)
-    if wanted == "auto":
-        return LaneChoice(Lane.EXACT, f"no KVM: {probe.reason}")
+    if wanted != Lane.KVM:
+        other = Lane.EXACT if wanted == "auto" else Lane.FAST
+        return LaneChoice(other, f"no KVM: {probe.reason}")
     raise ConfigError(f"KVM does not work here: {probe.reason}", hint="use --lane exact")
 
 
@@ -109,14 +112,13 @@ class VmLaboratory:
         lane: LaneChoice,
         progress: Callable[[str, float], None] | None = None,
     ) -> None:
-        self.lane = lane.lane
-        self._lane_reason = lane.reason
+        self._lane_reasons = {lane.lane: lane.reason}
         self._kits = {kit.label: kit for kit in kits}
         self._qemu = find_qemu()
         self._report = progress or (lambda _text, _fraction: None)
         self._root = root_image(progress)
         self._project = project_image()
-        self._snapshots: dict[tuple[str, tuple[str, ...]], Snapshot] = {}
+        self._snapshots: dict[tuple[str, Lane, tuple[str, ...]], Snapshot] = {}
         self._cache = SnapshotCache()
         self._locks = {label: threading.Lock() for label in self._kits}
 
@@ -124,10 +126,10 @@ class VmLaboratory:
         """Labels of the kernels, oldest first."""
         return tuple(self._kits)
 
-    def source(self, kernel: str, experiment: Experiment) -> VmSource:
+    def source(self, kernel: str, experiment: Experiment, lane: Lane) -> VmSource:
         """Boot the kernel or take its kept snapshot; run the experiment's preparation once."""
         kit = self._kits[kernel]
-        hardware = hardware_for(kit, self.lane, self._root, self._project)
+        hardware = hardware_for(kit, lane, self._root, self._project)
         with self._locks[kernel]:
             snapshot = self._snapshot(kit, hardware, experiment.prepare)
         return VmSource(snapshot, self._fingerprint(kit, hardware, snapshot))
@@ -142,7 +144,7 @@ class VmLaboratory:
         self, kit: KernelKit, hardware: GuestHardware, prepare: tuple[str, ...]
     ) -> Snapshot:
         """Give the snapshot after the warm-up, or after the preparation on top of it."""
-        key = (kit.label, prepare)
+        key = (kit.label, hardware.lane, prepare)
         if key not in self._snapshots:
             steps = (_WARM_UP, prepare) if prepare else (_WARM_UP,)
             make = functools.partial(self._make, kit, hardware, prepare)
@@ -177,8 +179,8 @@ class VmLaboratory:
                 "remarks": list(kit.remarks),
             },
             "qemu": {"version": self._qemu.version_text, "sha256": self._qemu.sha256},
-            "accelerator": "kvm" if self.lane is Lane.KVM else "tcg",
-            "lane_reason": self._lane_reason,
+            "accelerator": "kvm" if hardware.lane is Lane.KVM else "tcg",
+            "lane_reason": self._lane_reasons.get(hardware.lane, "asked for"),
             "commandline": hardware.commandline,
             "memory_bytes": hardware.memory,
             "cpus": 1,

@@ -58,3 +58,8 @@ class RunData:
     directory: Path
     problems: tuple[str, ...] = ()
     kernel_configs: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+    @property
+    def deciding(self) -> tuple[Verdict, ...]:
+        """The verdicts of the lane that decides; those of lanes beside it decide nothing."""
+        return tuple(verdict for verdict in self.verdicts if verdict.lane is self.lane)

@@ -77,7 +77,7 @@ def _release(run: RunData) -> dict[str, Any]:
     told = release_headline(run)
     failing = [
         {"gate": one.gate, "kernel": legible(one.kernel), "lane": one.lane, "p": one.adjusted_p}
-        for one in release(run.verdicts).failing
+        for one in release(run.deciding).failing
     ]
     return {"outcome": str(told.outcome), "text": legible(told.text), "failing": failing}
 

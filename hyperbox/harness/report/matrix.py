@@ -232,8 +232,8 @@ def untested_count(matrix: Sequence[Entry]) -> int:
 
 def headline(run: RunData) -> Headline:
     """Say in one sentence what the run shows; the worst news first."""
-    matrix = entries(run)
-    code = exit_code(run.verdicts, strict=False)
+    matrix = [entry for entry in entries(run) if entry.lane is run.lane]
+    code = exit_code(run.deciding, strict=False)
     counts = Counter(entry.verdict.outcome for entry in matrix if entry.verdict)
     untested = untested_count(matrix)
     total, passed = len(matrix), counts[Outcome.PASS]
@@ -258,8 +258,8 @@ def release_headline(run: RunData) -> Headline:
 
     A hole in the matrix keeps a release from passing.
     """
-    found = release(run.verdicts)
-    untested = untested_count(entries(run))
+    found = release(run.deciding)
+    untested = untested_count([entry for entry in entries(run) if entry.lane is run.lane])
     outcome, reason = found.outcome, found.reason
     if untested and outcome is Outcome.PASS:
         outcome, reason = Outcome.INCONCLUSIVE, f"{reason}, but {untested} are untested"

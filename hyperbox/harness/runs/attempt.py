@@ -54,13 +54,19 @@ class State(StrEnum):
 
 @dataclass(frozen=True)
 class BlockRecord:
-    """One complete block: what was run, how long each arm took (host s), its notes."""
+    """One complete block: what was run, what each arm took, its notes.
+
+    `seconds` are the host's, restoring the machine included; `guest_seconds` the program's by
+    the machine's own clock; `cpu_seconds` what running it cost the host.
+    """
 
     number: int
     order: tuple[str, ...]
     start: Start
     seconds: Mapping[str, float]
     notes: Mapping[str, Mapping[str, Any]]
+    guest_seconds: Mapping[str, float] = field(default_factory=dict)
+    cpu_seconds: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -174,7 +180,7 @@ class _Work:
         self._warnings: dict[str, None] = {}
 
     def run(self, laboratory: Laboratory, seed: int, on_block: Callable[[int], None]) -> None:
-        source = laboratory.source(self._cell.kernel, self._experiment)
+        source = laboratory.source(self._cell.kernel, self._experiment, self._cell.lane)
         with contextlib.closing(source):
             self._environment = source.environment()
             for block in blocks_of(self._cell, self._experiment, seed):
@@ -214,28 +220,45 @@ class _Work:
         self, fresh: Callable[[], contextlib.AbstractContextManager[Machine]], block: Block
     ) -> None:
         seconds: dict[str, float] = {}
+        results: dict[str, CommandResult] = {}
         notes: dict[str, Mapping[str, Any]] = {}
         samples: list[Sample] = []
         for position, arm in enumerate(block.order):
             began = time.monotonic()
             where = f"{arm} of block {block.number}"
             with fresh() as machine, self._watched(machine, where):
-                metrics, notes[arm] = self._arm(machine, arm, block)
+                results[arm] = self._run(machine, arm, block)
+                metrics, notes[arm] = self._parsed(results[arm], arm, block)
             seconds[arm] = time.monotonic() - began
             samples += [
                 Sample(block.number, position, arm, metric, value)
                 for metric, value in metrics.items()
             ]
         self._samples += samples
-        self._blocks.append(BlockRecord(block.number, block.order, block.start, seconds, notes))
+        self._blocks.append(
+            BlockRecord(
+                block.number,
+                block.order,
+                block.start,
+                seconds,
+                notes,
+                {arm: result.elapsed_ns / 1e9 for arm, result in results.items()},
+                {arm: result.cpu_seconds for arm, result in results.items()},
+            )
+        )
 
-    def _arm(
-        self, machine: Machine, arm: str, block: Block
-    ) -> tuple[dict[str, float], dict[str, Any]]:
+    def _run(self, machine: Machine, arm: str, block: Block) -> CommandResult:
         argv = [word.replace("{arm}", arm) for word in self._experiment.program]
+        try:
+            return machine.execute(argv, timeout=self._experiment.timeout_s, start=block.start)
+        except WorkloadError as error:
+            raise WorkloadError(f"{arm} of block {block.number}: {error.message}") from error
+
+    def _parsed(
+        self, result: CommandResult, arm: str, block: Block
+    ) -> tuple[dict[str, float], dict[str, Any]]:
         where = f"{arm} of block {block.number}"
         try:
-            result = machine.execute(argv, timeout=self._experiment.timeout_s, start=block.start)
             return parse_output(result, self._experiment)
         except KernelFeatureMissing as error:
             if not self._blocks and not block.number:

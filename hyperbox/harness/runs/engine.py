@@ -15,6 +15,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from hyperbox.harness.lab.machine import Laboratory
 from hyperbox.harness.model import Cell, Experiment, Gate
@@ -29,7 +30,7 @@ from hyperbox.harness.runs.events import (
 from hyperbox.harness.runs.plan import Plan
 from hyperbox.harness.runs.store import RunStore
 
-__all__ = ["ATTEMPTS", "run_plan", "unfinished"]
+__all__ = ["ATTEMPTS", "drain", "run_plan", "unfinished"]
 
 ATTEMPTS = 2
 """How often a cell is tried when its machine fails."""
@@ -80,7 +81,7 @@ def run_plan(
     except BaseException:
         if cancelled is not None:
             cancelled.set()
-        _drain(futures, end_machines=local)
+        drain(futures, end_machines=local)
         raise
 
 
@@ -126,7 +127,7 @@ def _work(
             return
 
 
-def _drain(futures: Sequence[concurrent.futures.Future[None]], *, end_machines: bool) -> None:
+def drain(futures: Sequence[concurrent.futures.Future[Any]], *, end_machines: bool) -> None:
     """Cancel what waits, end what runs, and wait until every worker has tidied up."""
     for future in futures:
         future.cancel()

@@ -36,6 +36,7 @@ class Plan:
     """Everything that decides what a run measures.
 
     `kernels` are labels, oldest first. `experiments` carry the number of blocks in force.
+    `lane` decides; the lanes `beside` are measured and reported too, and decide nothing.
     """
 
     kernels: tuple[str, ...]
@@ -43,11 +44,13 @@ class Plan:
     experiments: tuple[Experiment, ...]
     gates: tuple[Gate, ...]
     seed: int
+    beside: tuple[Lane, ...] = ()
 
     def cells(self) -> tuple[Cell, ...]:
         """Give the cells, kernels innermost: neighbours can run side by side."""
         return tuple(
-            Cell(kernel, experiment.id, self.lane)
+            Cell(kernel, experiment.id, lane)
+            for lane in (self.lane, *self.beside)
             for experiment in self.experiments
             for kernel in self.kernels
         )
@@ -118,9 +121,11 @@ def make_plan(
     lane: Lane,
     seed: int,
     blocks: int | None = None,
+    beside: Sequence[Lane] = (),
 ) -> Plan:
     """Plan a run; `blocks` overrides the experiments' own number."""
     experiments, gates = select(suites, names)
     if blocks is not None:
         experiments = tuple(replace(experiment, blocks=blocks) for experiment in experiments)
-    return Plan(tuple(dict.fromkeys(kernels)), lane, experiments, gates, seed)
+    others = tuple(dict.fromkeys(other for other in beside if other is not lane))
+    return Plan(tuple(dict.fromkeys(kernels)), lane, experiments, gates, seed, others)

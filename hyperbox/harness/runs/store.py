@@ -256,6 +256,7 @@ def plan_from(document: Mapping[str, Any]) -> Plan:
         experiments=tuple(_experiment(item) for item in document["experiments"]),
         gates=tuple(_gate(item) for item in document["gates"]),
         seed=document["seed"],
+        beside=tuple(Lane(lane) for lane in document.get("beside", ())),
     )
 
 

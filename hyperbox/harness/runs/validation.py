@@ -113,12 +113,15 @@ def _planned(settings: Settings, names: Sequence[str], listening: Listening) -> 
     selectors: tuple[str, ...] = (HOST,)
     kits: tuple[KernelKit, ...] = ()
     lane = LaneChoice(Lane.HOST, "asked for")
+    beside: tuple[Lane, ...] = ()
     if settings.target == "vm":
         selectors = expand_kernels(settings.kernel)
         find_qemu()
         _check_space(settings)
         kits = _fetched(selectors, settings.modules, listening)
         lane = choose_lane(settings.lane, kits)
+        if settings.beside != "none":
+            beside = (choose_lane(settings.beside, kits).lane,)
     plan = make_plan(
         suites,
         names=names,
@@ -126,6 +129,7 @@ def _planned(settings: Settings, names: Sequence[str], listening: Listening) -> 
         lane=lane.lane,
         seed=settings.seed,
         blocks=settings.blocks,
+        beside=beside,
     )
     return _Job(
         plan,

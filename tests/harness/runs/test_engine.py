@@ -230,7 +230,7 @@ class _DyingLaboratory:
         self._fingerprint = fingerprint
         self.machines: list[_DyingMachine] = []
 
-    def source(self, kernel: str, experiment: Experiment) -> Any:
+    def source(self, kernel: str, experiment: Experiment, lane: Lane) -> Any:
         planned = self._planned if kernel == "weak" else iter(())
         laboratory = self
 
@@ -315,10 +315,10 @@ def test_a_source_that_fails_is_a_record(
     project: Path, tmp_path: Path, error: Exception, attempts: int, state: State
 ) -> None:
     class Laboratory(HostLaboratory):
-        def source(self, kernel: str, experiment: Experiment) -> Any:
+        def source(self, kernel: str, experiment: Experiment, lane: Lane = Lane.HOST) -> Any:
             if experiment.id == "one.work":
                 raise error
-            return super().source(kernel, experiment)
+            return super().source(kernel, experiment, lane)
 
     plan = _plan(project)
     store = _store(tmp_path / "run", plan)
