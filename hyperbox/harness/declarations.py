@@ -125,6 +125,12 @@ class _Table:
             raise self.fail(f"{key} must be text, not {value!r}")
         return value
 
+    def line(self, key: str, default: str) -> str:
+        value = self.value(key, default)
+        if not isinstance(value, str) or not value.isprintable():
+            raise self.fail(f"{key} must be one line of text, not {value!r}")
+        return value.strip()
+
     def identifier(self, key: str) -> str:
         value = self.text(key)
         if not _ID.fullmatch(value):
@@ -195,6 +201,8 @@ def _experiment(table: _Table, suite: str) -> Experiment:
         blocks=table.count("blocks", Experiment.blocks),
         timeout_s=table.number("timeout_s", Experiment.timeout_s, at_least=0.1),
         changes_machine=table.flag("changes_machine", Experiment.changes_machine),
+        commandline=table.line("commandline", Experiment.commandline),
+        default=table.flag("default", Experiment.default),
     )
     table.finish()
     _no_doubles(table, "arm", [arm.id for arm in experiment.arms])

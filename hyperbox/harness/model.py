@@ -117,7 +117,9 @@ class Experiment:
     `prepare` runs once per kernel before the snapshot that all arms and blocks share.
     `blocks` is the largest number of blocks; looks happen at the planned counts up to it.
     `timeout_s` is host time for one arm. `changes_machine` says that the program changes
-    settings beyond its own processes (refused on the host unless allowed).
+    settings beyond its own processes (refused on the host unless allowed). `commandline` is
+    added to the guest kernel's command line (the host's own is what it is: refused there).
+    `default` False keeps a costly experiment out of runs that name no suite or gate.
     """
 
     id: str
@@ -130,6 +132,8 @@ class Experiment:
     blocks: int = 8
     timeout_s: float = 300.0
     changes_machine: bool = True
+    commandline: str = ""
+    default: bool = True
 
     def metric(self, metric_id: str) -> Metric:
         """Give the metric with this id; KeyError if there is none."""

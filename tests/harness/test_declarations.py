@@ -28,6 +28,8 @@ prepare = ["true"]
 blocks = 12
 timeout_s = 20
 changes_machine = false
+commandline = "psi=0"
+default = false
 arms = [{ id = "off", title = "untuned" }, { id = "on", title = "tuned" }]
 metrics = [
     { id = "time", title = "Time", unit = "us" },
@@ -78,6 +80,7 @@ def test_every_key_arrives(tmp_path: Path) -> None:
     assert experiment.program == ("python3", "suites/demo/load.py", "{arm}")
     assert experiment.prepare == ("true",)
     assert (experiment.blocks, experiment.timeout_s) == (12, 20.0)
+    assert (experiment.commandline, experiment.default) == ("psi=0", False)
     assert not experiment.changes_machine
     assert [arm.id for arm in experiment.arms] == ["off", "on"]
     assert experiment.metric("rate").better == "higher"
@@ -245,3 +248,11 @@ def test_whatever_a_value_is_it_loads_or_is_a_config_error(data: st.DataObject, 
         entry = entry[key]
     with contextlib.suppress(ConfigError):
         parse_suite(document, Path("suite.toml"))
+
+
+@pytest.mark.parametrize("value", ["a\nb", 5, "a\0"])
+def test_command_line_is_one_line(value: object) -> None:
+    data = _data()
+    data["experiment"][0]["commandline"] = value
+    with pytest.raises(ConfigError, match="commandline must be one line"):
+        parse_suite(data, Path("suite.toml"))

@@ -173,6 +173,10 @@ class HostLaboratory:
         """
         if kernel != HOST or lane is not Lane.HOST:
             raise HarnessError(f"the host runs its own kernel, not {kernel} in the {lane} lane")
+        if experiment.commandline:
+            raise KernelFeatureMissing(
+                f"the host was not booted with {experiment.commandline} for this experiment"
+            )
         if experiment.changes_machine and not self._allow_changes:
             raise ChangesRefused(
                 "changes settings of this machine, which was not allowed",

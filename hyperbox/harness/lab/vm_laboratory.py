@@ -63,13 +63,14 @@ def choose_lane(wanted: str, kits: Sequence[KernelKit]) -> LaneChoice:
 
 
 def hardware_for(
-    kit: KernelKit, lane: Lane, root: GuestImage, project: GuestImage
+    kit: KernelKit, lane: Lane, root: GuestImage, project: GuestImage, commandline: str = ""
 ) -> GuestHardware:
-    """Give the guest that a kernel runs in."""
+    """Give the guest that a kernel runs in; `commandline` is added to the kernel's."""
     images: tuple[Path, ...] = (root.path, project.path)
     if kit.modules_image is not None:
         images = (*images, kit.modules_image)
     extra = "" if kit.modules_image is not None else "hyperbox.modules=none"
+    extra = f"{extra} {commandline}".strip()
     return GuestHardware(lane, kit.vmlinuz, kit.initramfs, images, extra_commandline=extra)
 
 
@@ -118,7 +119,7 @@ class VmLaboratory:
         self._report = progress or (lambda _text, _fraction: None)
         self._root = root_image(progress)
         self._project = project_image()
-        self._snapshots: dict[tuple[str, Lane, tuple[str, ...]], Snapshot] = {}
+        self._snapshots: dict[tuple[str, Lane, str, tuple[str, ...]], Snapshot] = {}
         self._cache = SnapshotCache()
         self._locks = {label: threading.Lock() for label in self._kits}
 
@@ -129,7 +130,7 @@ class VmLaboratory:
     def source(self, kernel: str, experiment: Experiment, lane: Lane) -> VmSource:
         """Boot the kernel or take its kept snapshot; run the experiment's preparation once."""
         kit = self._kits[kernel]
-        hardware = hardware_for(kit, lane, self._root, self._project)
+        hardware = hardware_for(kit, lane, self._root, self._project, experiment.commandline)
         with self._locks[kernel]:
             snapshot = self._snapshot(kit, hardware, experiment.prepare)
         return VmSource(snapshot, self._fingerprint(kit, hardware, snapshot))
@@ -144,7 +145,7 @@ class VmLaboratory:
         self, kit: KernelKit, hardware: GuestHardware, prepare: tuple[str, ...]
     ) -> Snapshot:
         """Give the snapshot after the warm-up, or after the preparation on top of it."""
-        key = (kit.label, hardware.lane, prepare)
+        key = (kit.label, hardware.lane, hardware.extra_commandline, prepare)
         if key not in self._snapshots:
             steps = (_WARM_UP, prepare) if prepare else (_WARM_UP,)
             make = functools.partial(self._make, kit, hardware, prepare)

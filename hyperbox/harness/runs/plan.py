@@ -87,7 +87,9 @@ def blocks_of(cell: Cell, experiment: Experiment, seed: int) -> Iterator[Block]:
 def select(
     suites: Sequence[Suite], names: Collection[str]
 ) -> tuple[tuple[Experiment, ...], tuple[Gate, ...]]:
-    """Give the experiments and gates that the names of suites or gates ask for; none: all.
+    """Give the experiments and gates that the names of suites or gates ask for.
+
+    No names ask for every gate of the experiments that run by default.
 
     Raises
     ------
@@ -105,7 +107,10 @@ def select(
         else:
             known = [suite.id for suite in suites] + [gate.id for gate in gates]
             raise ConfigError(f"no gate or suite is called {name!r}", hint=near(name, known))
-    chosen = tuple(gate for gate in gates if not names or gate.id in wanted)
+    usual = {e.id for suite in suites for e in suite.experiments if e.default}
+    chosen = tuple(
+        gate for gate in gates if (gate.id in wanted if names else gate.experiment in usual)
+    )
     if not chosen:
         raise ConfigError("nothing to decide: these suites declare no gate")
     used = {gate.experiment for gate in chosen}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ import pytest
 from hyperbox.errors import HarnessError, KernelFeatureMissing, WorkloadError
 from hyperbox.harness.lab.host import HOST, ChangesRefused, HostLaboratory, HostMachine
 from hyperbox.harness.lab.machine import Laboratory
-from hyperbox.harness.model import Arm, Experiment, Lane, Metric, Start
+from hyperbox.harness.model import Arm, Experiment, Metric, Start
 
 
 def _experiment(*, changes: bool = False, prepare: tuple[str, ...] = ()) -> Experiment:
@@ -176,3 +177,9 @@ def test_the_fingerprint_names_kernel_and_load(tmp_path: Path) -> None:
     host = environment["host"]
     assert isinstance(host, dict)
     assert {"cpu", "cpus", "kernel", "load", "memory_kib"} <= host.keys()
+
+
+def test_host_was_not_booted_for_an_experiment(tmp_path: Path) -> None:
+    wanted = replace(_experiment(), commandline="psi=0")
+    with pytest.raises(KernelFeatureMissing, match="not booted with psi=0"):
+        HostLaboratory(project=tmp_path).source(HOST, wanted)

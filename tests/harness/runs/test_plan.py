@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -44,6 +45,15 @@ def test_no_name_selects_everything() -> None:
     experiments, gates = select(_SUITES, ())
     assert [e.id for e in experiments] == ["a.one", "a.two", "b.one"]
     assert [g.id for g in gates] == ["a.g1", "a.g2", "a.g3", "b.g1"]
+
+
+def test_what_is_not_run_by_default_is_run_when_named() -> None:
+    costly = replace(_SUITES[0].experiments[1], default=False)
+    suites = (replace(_SUITES[0], experiments=(_SUITES[0].experiments[0], costly)), _SUITES[1])
+    assert [g.id for g in select(suites, ())[1]] == ["a.g1", "b.g1"]
+    assert [e.id for e in select(suites, ())[0]] == ["a.one", "b.one"]
+    assert [g.id for g in select(suites, ["a"])[1]] == ["a.g1", "a.g2", "a.g3"]
+    assert [e.id for e in select(suites, ["a.g3"])[0]] == ["a.two"]
 
 
 def test_suites_and_gates_select_what_they_need() -> None:
