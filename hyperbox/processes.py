@@ -9,6 +9,7 @@ process with threads.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import shlex
 import shutil
@@ -21,7 +22,9 @@ from typing import IO
 
 from hyperbox.errors import HarnessError, MissingDependency
 
-__all__ = ["Completed", "require", "run", "spawn", "stop"]
+__all__ = ["Completed", "pin", "require", "run", "spawn", "stop"]
+
+_pinned = itertools.count()
 
 _KEPT = ("PATH", "HOME", "USER", "TMPDIR", "TERM", "http_proxy", "https_proxy", "no_proxy")
 _SEARCH_PATH = os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin"
@@ -153,3 +156,10 @@ def _environment(extra: Mapping[str, str] | None) -> dict[str, str]:
     kept["LC_ALL"] = "C.UTF-8"
     kept["PATH"] = _SEARCH_PATH
     return kept | dict(extra or {})
+
+
+def pin(pid: int) -> None:
+    """Keep a process, with the threads that it will start, on one CPU: a next one each time."""
+    allowed = sorted(os.sched_getaffinity(0))
+    with contextlib.suppress(OSError):  # it may have ended; then that is found out elsewhere
+        os.sched_setaffinity(pid, {allowed[next(_pinned) % len(allowed)]})

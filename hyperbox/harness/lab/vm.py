@@ -26,8 +26,10 @@ from qemu.qmp.legacy import QEMUMonitorProtocol
 
 from hyperbox.errors import HarnessError, MachineLost, WorkloadError
 from hyperbox.harness.lab.ending import Remains, never_booted, what_happened
-from hyperbox.harness.lab.machine import PROJECT_DIRECTORY, Artifacts, CommandResult
+from hyperbox.harness.lab.machine import Artifacts, CommandResult
 from hyperbox.harness.lab.mailbox import leave_order
+from hyperbox.harness.lab.migration import load_devices, save_devices
+from hyperbox.harness.lab.order import execute_order
 from hyperbox.harness.lab.protocol import (
     CHUNK,
     Frame,
@@ -37,7 +39,7 @@ from hyperbox.harness.lab.protocol import (
 )
 from hyperbox.harness.lab.qemu import Connections, GuestHardware, Qemu, command_line
 from hyperbox.harness.model import Lane, Start
-from hyperbox.processes import spawn, stop
+from hyperbox.processes import pin, spawn, stop
 
 __all__ = ["SHARED_MEMORY", "VirtualMachine", "owned_name"]
 
@@ -47,9 +49,7 @@ _STANDSTILL = 60.0  # host seconds without any CPU time: nothing in the guest wi
 _ANSWER_TO_NMI = 3.0
 _BEAT = 10.0
 _MONITOR_ERRORS = (QMPError, OSError, EOFError, TimeoutError)
-_SPARE_NS = 20_000_000  # between the order and the earliest start: the agent is asleep again
 _numbers = itertools.count()
-_pinned = itertools.count()
 
 
 def owned_name(kind: str) -> str:
@@ -193,13 +193,13 @@ class VirtualMachine:
         On a fresh clone the command begins at a guest time that depends on the snapshot and
         on `start` only: the order lies in the mailbox when the guest goes on.
         """
-        return self._execute(argv, timeout, _order(argv, environment, start))
+        return self._execute(argv, timeout, execute_order(argv, environment, start))
 
     def prepare(self, argv: Sequence[str], *, timeout: float) -> CommandResult:
         """Run a command and let the guest stop after it, ready to be saved."""
-        result = self._execute(argv, timeout, _order(argv, None, None) | {"stop_after": True})
+        done = self._execute(argv, timeout, execute_order(argv) | {"stop_after": True})
         self._wait_stop()
-        return result
+        return done
 
     def _execute(
         self, argv: Sequence[str], timeout: float, order: Mapping[str, object]
@@ -221,8 +221,7 @@ class VirtualMachine:
 
         `more` goes into the order: ``stdin``, ``tty``; see `FrameType.EXECUTE`.
         """
-        variables = {"PYTHONPATH": str(PROJECT_DIRECTORY)} | dict(environment)
-        order = {"argv": list(argv), "environment": variables, **more}
+        order = execute_order(argv, environment) | more
         return self.send(FrameType.EXECUTE, json.dumps(order).encode())
 
     def send(self, kind: FrameType, payload: bytes = b"", request: int | None = None) -> int:
@@ -296,34 +295,18 @@ class VirtualMachine:
 
     def console(self) -> str:
         """Give what the guest has printed on its serial console."""
-        with contextlib.suppress(FileNotFoundError):
-            return self._serial_log.read_text(errors="replace")
-        return ""
+        found = self._serial_log
+        return found.read_text(errors="replace") if found.exists() else ""
 
     def save(self, state_file: Path) -> None:
         """Save the devices of a stopped guest; its memory is already in the RAM file."""
         if not self._stopped:
             self.prepare(["true"], timeout=_PING_TIMEOUT)
-        self._migration_settings()
-        self.monitor("migrate", uri=self._qemu.migrate_out(state_file))
-        deadline = time.monotonic() + 60
-        while True:
-            status = self.monitor("query-migrate").get("status")
-            if status == "completed":
-                return
-            if status in ("failed", "cancelled") or time.monotonic() > deadline:
-                raise HarnessError(f"the snapshot could not be saved: migration {status}")
-            time.sleep(0.005)
+        save_devices(self.monitor, self._qemu, state_file)
 
     def restore(self, state_file: Path) -> None:
         """Load a snapshot into this waiting machine; it stays stopped until used."""
-        self._migration_settings()
-        self.monitor("migrate-incoming", uri=self._qemu.migrate_in(state_file))
-        deadline = time.monotonic() + 60
-        while self.monitor("query-status")["status"] == "inmigrate":
-            if time.monotonic() > deadline:
-                raise MachineLost("the snapshot could not be restored within 60 s")
-            time.sleep(0.002)
+        load_devices(self.monitor, self._qemu, state_file)
         self._stopped = True
 
     def resume(self, order: bytes = b"") -> None:
@@ -347,7 +330,7 @@ class VirtualMachine:
         """Let a guest that may stop itself, but panics, go on to the end of its report."""
         if not self._may_stop or self.monitor("query-status")["status"] != "guest-panicked":
             return
-        if not select.select([self._agent], [], [], 0)[0]:  # nor has it just said what it did
+        if not select.select([self._agent], [], [], 0)[0]:  # nor has it just said its end
             self.monitor("set-action", panic="none")
             self.monitor("cont")
 
@@ -379,7 +362,7 @@ class VirtualMachine:
             )
         self._exits.callback(stop, self._process)
         if shared:
-            _pin(self._process.pid)
+            pin(self._process.pid)  # its threads then hardly race while the guest stops
         self._qmp: QEMUMonitorProtocol = QEMUMonitorProtocol(qmp)
         self._qmp.settimeout(60.0)
         self._exits.callback(self._close_monitor)
@@ -401,11 +384,6 @@ class VirtualMachine:
         self._serial_log.unlink(missing_ok=True)
         self._error_log.unlink(missing_ok=True)
         self._mailbox.unlink(missing_ok=True)
-
-    def _migration_settings(self) -> None:
-        capability = {"capability": "x-ignore-shared", "state": True}
-        self.monitor("migrate-set-capabilities", capabilities=[capability])
-        self.monitor("migrate-set-parameters", **{"max-bandwidth": 10**11})
 
     def _send(self, kind: FrameType, payload: bytes = b"", request: int | None = None) -> int:
         number = next(self._requests) if request is None else request
@@ -520,23 +498,3 @@ class VirtualMachine:
         with contextlib.suppress(*_MONITOR_ERRORS):
             while not any(event["event"] == "SHUTDOWN" for event in self.events):
                 self.events.append(dict(self._qmp.pull_event(wait=0.2) or {}))
-
-
-def _pin(pid: int) -> None:
-    """Keep a starting QEMU on one CPU: its threads then rarely race while the guest stops."""
-    allowed = sorted(os.sched_getaffinity(0))
-    with contextlib.suppress(OSError):  # it may have ended; then that is found out elsewhere
-        os.sched_setaffinity(pid, {allowed[next(_pinned) % len(allowed)]})
-
-
-def _order(
-    argv: Sequence[str], environment: Mapping[str, str] | None, start: Start | None
-) -> dict[str, object]:
-    variables = {"PYTHONPATH": str(PROJECT_DIRECTORY)} | dict(environment or {})
-    order: dict[str, object] = {"argv": list(argv), "environment": variables}
-    if start is not None:
-        variables.update(start.environment())
-        order["delay_ns"] = _SPARE_NS + start.delay_ns
-        order["entropy"] = f"{start.seed:016x}"
-        order["noise_pages"] = start.noise_pages
-    return order

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from hyperbox.errors import ExitCode
@@ -231,7 +231,22 @@ def untested_count(matrix: Sequence[Entry]) -> int:
 
 
 def headline(run: RunData) -> Headline:
-    """Say in one sentence what the run shows; the worst news first."""
+    """Say what the run shows; the worst news first, the lanes that decide nothing last."""
+    told = _deciding_headline(run)
+    beside = [entry for entry in entries(run) if entry.lane is not run.lane]
+    lanes = dict.fromkeys(entry.lane for entry in beside)
+    passed = {
+        lane: [entry.mark.word == Outcome.PASS for entry in beside if entry.lane is lane]
+        for lane in lanes
+    }
+    others = "".join(
+        f" Beside it, the {lane} lane: {sum(words)} of {len(words)} pass."
+        for lane, words in passed.items()
+    )
+    return replace(told, text=told.text + others)
+
+
+def _deciding_headline(run: RunData) -> Headline:
     matrix = [entry for entry in entries(run) if entry.lane is run.lane]
     code = exit_code(run.deciding, strict=False)
     counts = Counter(entry.verdict.outcome for entry in matrix if entry.verdict)
