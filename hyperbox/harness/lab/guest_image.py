@@ -21,6 +21,7 @@ from pathlib import Path
 from hyperbox.errors import HarnessError
 from hyperbox.files import locked, sha256_file, write_json
 from hyperbox.harness.lab.debian_archive import debian_mirror
+from hyperbox.harness.lab.guest_packages import FILE_NAME, guest_packages
 from hyperbox.paths import cache_directory, project_directory
 from hyperbox.processes import require, run
 
@@ -134,6 +135,9 @@ def _project_files(root: Path) -> Iterator[tuple[str, Path]]:
         for path in top.rglob("*"):
             if path.is_file() and path.suffix in (".py", ".toml"):
                 yield f"{part}/{path.relative_to(top).as_posix()}", path
+    packages = guest_packages()
+    if packages is not None:
+        yield FILE_NAME, packages
 
 
 def _build_root(directory: Path, name: str, packages: tuple[str, ...]) -> GuestImage:

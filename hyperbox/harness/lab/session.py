@@ -19,10 +19,9 @@ from hyperbox.files import write_text
 from hyperbox.harness.lab.guest_image import project_image, root_image
 from hyperbox.harness.lab.kernel_kit import KernelKit
 from hyperbox.harness.lab.protocol import INPUT_WINDOW, Frame, FrameType
-from hyperbox.harness.lab.qemu import find_qemu
 from hyperbox.harness.lab.terminal import EscapeWatch, RawTerminal
-from hyperbox.harness.lab.vm import SHARED_MEMORY, VirtualMachine, owned_name
-from hyperbox.harness.lab.vm_laboratory import hardware_for
+from hyperbox.harness.lab.vm import VirtualMachine
+from hyperbox.harness.lab.vm_laboratory import hardware_for, warm_snapshot
 from hyperbox.harness.model import Lane
 from hyperbox.paths import cache_directory
 
@@ -80,7 +79,9 @@ def open_guest(
     memory: int | None = None,
     progress: Callable[[str, float], None] | None = None,
 ) -> Iterator[VirtualMachine]:
-    """Boot a guest, and end it with the block.
+    """Give a guest in which nothing has run yet, and end it with the block.
+
+    It is a clone of the kernel's kept snapshot; a kernel without one is booted first.
 
     Parameters
     ----------
@@ -96,22 +97,15 @@ def open_guest(
     hardware = hardware_for(kit, lane, root_image(progress), project_image())
     if memory is not None:
         hardware = replace(hardware, memory=memory)
-    ram = SHARED_MEMORY / owned_name("ram")
-    config = kit.config.read_text(errors="replace")
-    try:
-        report(f"booting {kit.label}", 0.0)
-        with VirtualMachine(
-            find_qemu(), hardware, ram_file=ram, shared=True, kernel_config=config
-        ) as machine:
-            try:
-                machine.wait_ready()
-                report(f"booting {kit.label}", 1.0)
-                yield machine
-            except HarnessError as error:
-                error.console = machine.boot_console + machine.console()
-                raise
-    finally:
-        ram.unlink(missing_ok=True)
+    with (
+        contextlib.closing(warm_snapshot(kit, hardware, report)) as snapshot,
+        snapshot.clone() as machine,
+    ):
+        try:
+            yield machine
+        except HarnessError as error:
+            error.console = machine.boot_console + machine.console()
+            raise
 
 
 def converse(

@@ -27,11 +27,16 @@ from hyperbox.harness.model import Lane
 from hyperbox.paths import cache_directory
 from hyperbox.processes import run
 
-__all__ = ["SnapshotCache", "snapshot_key"]
+__all__ = ["SnapshotCache", "snapshot_key", "snapshots_directory"]
 
 _FORMAT = 1  # raise it when what is kept, or how guests are made, changes
 _LIMIT_BYTES = 6 << 30
 _MEMORY, _STATE, _FACTS = "memory", "state", "snapshot.json"
+
+
+def snapshots_directory() -> Path:
+    """Give where snapshots are kept."""
+    return cache_directory() / "snapshots"
 
 
 def snapshot_key(
@@ -63,7 +68,7 @@ class SnapshotCache:
     """
 
     def __init__(self, directory: Path | None = None, limit: int = _LIMIT_BYTES) -> None:
-        self._directory = directory or cache_directory() / "snapshots"
+        self._directory = directory or snapshots_directory()
         self._limit = limit
 
     def get(

@@ -15,13 +15,13 @@ from hyperbox.files import sha256_file
 from hyperbox.harness.lab.accelerator import probe_kvm
 from hyperbox.harness.lab.guest_image import GuestImage, project_image, root_image
 from hyperbox.harness.lab.kernel_kit import KernelKit
-from hyperbox.harness.lab.qemu import GuestHardware, find_qemu
+from hyperbox.harness.lab.qemu import GuestHardware, Qemu, find_qemu
 from hyperbox.harness.lab.snapshot import Snapshot, Step, boot_snapshot
 from hyperbox.harness.lab.snapshot_cache import SnapshotCache
 from hyperbox.harness.lab.vm import VirtualMachine
 from hyperbox.harness.model import Experiment, Lane
 
-__all__ = ["LaneChoice", "VmLaboratory", "VmSource", "choose_lane", "hardware_for"]
+__all__ = ["LaneChoice", "VmLaboratory", "VmSource", "choose_lane", "hardware_for", "warm_snapshot"]
 
 # Once before the snapshot, so that no arm pays: compile the project, read what programs load.
 _WARM_UP = (
@@ -72,6 +72,15 @@ def hardware_for(
     extra = "" if kit.modules_image is not None else "hyperbox.modules=none"
     extra = f"{extra} {commandline}".strip()
     return GuestHardware(lane, kit.vmlinuz, kit.initramfs, images, extra_commandline=extra)
+
+
+def warm_snapshot(
+    kit: KernelKit, hardware: GuestHardware, report: Callable[[str, float], None]
+) -> Snapshot:
+    """Give the kept snapshot of a kernel after the warm-up, or boot it; close it after use."""
+    qemu = find_qemu()
+    make = functools.partial(_boot, kit, hardware, qemu, report)
+    return SnapshotCache().get(qemu, hardware, (_WARM_UP,), make)
 
 
 class VmSource:
@@ -155,15 +164,7 @@ class VmLaboratory:
     def _make(self, kit: KernelKit, hardware: GuestHardware, prepare: tuple[str, ...]) -> Snapshot:
         if prepare:
             return self._snapshot(kit, hardware, ()).derive(Step(prepare))
-        self._report(f"booting {kit.label}", 0.0)
-        made = boot_snapshot(
-            self._qemu,
-            hardware,
-            kernel_config=kit.config.read_text(errors="replace"),
-            prepare=Step(_WARM_UP),
-        )
-        self._report(f"booting {kit.label}", 1.0)
-        return made
+        return _boot(kit, hardware, self._qemu, self._report)
 
     def _fingerprint(
         self, kit: KernelKit, hardware: GuestHardware, snapshot: Snapshot
@@ -188,3 +189,13 @@ class VmLaboratory:
             "images": {"root": self._root.sha256, "project": self._project.sha256},
             "repeatability": dataclasses.asdict(found) if found else {},
         }
+
+
+def _boot(
+    kit: KernelKit, hardware: GuestHardware, qemu: Qemu, report: Callable[[str, float], None]
+) -> Snapshot:
+    report(f"booting {kit.label}", 0.0)
+    config = kit.config.read_text(errors="replace")
+    made = boot_snapshot(qemu, hardware, kernel_config=config, prepare=Step(_WARM_UP))
+    report(f"booting {kit.label}", 1.0)
+    return made
