@@ -210,6 +210,7 @@ def _attempt(record: Record) -> Mapping[str, object]:
         "error": document.get("error", ""),
         "fingerprint": document.get("fingerprint", ""),
         "warnings": "; ".join(document["warnings"]),
+        "cost": _cost(document["blocks"]),
     }
     return {
         "number": document["attempt"],
@@ -220,6 +221,17 @@ def _attempt(record: Record) -> Mapping[str, object]:
         "seconds": _seconds(document),
         "retries": document["attempt"] - 1,
     }
+
+
+def _cost(blocks: Sequence[Mapping[str, Any]]) -> str:
+    """Say what the arms took by their own clock and of the host's CPU; "" if not known."""
+    guest, cpu = (
+        sum(seconds for block in blocks for seconds in block.get(kind, {}).values())
+        for kind in ("guest_seconds", "cpu_seconds")
+    )
+    if not guest or not cpu:
+        return ""
+    return f"{guest:.1f} guest s for {cpu:.1f} CPU s ({guest / cpu:.2g} guest s per CPU s)"
 
 
 def _seconds(document: Mapping[str, Any]) -> float:
