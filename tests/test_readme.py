@@ -64,7 +64,8 @@ def help_of(*verb: str) -> str:
 
 
 def verb_of(words: list[str]) -> tuple[str, ...]:
-    return tuple(words[:2]) if words[0] == "kernels" and len(words) > 1 else tuple(words[:1])
+    deep = len(words) > 1 and words[0] in ("kernels", "psi") and not words[1].startswith("-")
+    return tuple(words[:2]) if deep else tuple(words[:1])
 
 
 def test_the_two_commands_come_first_and_once() -> None:
@@ -90,7 +91,7 @@ def test_verbs_and_options_exist(line: str) -> None:
 
 @pytest.mark.parametrize("option", sorted({s for s in spans("README.md") if s.startswith("--")}))
 def test_options_in_the_prose_exist(option: str) -> None:
-    verbs = [("validate",), ("report",), ("doctor",), ("kernels", "fetch")]
+    verbs = [("validate",), ("report",), ("doctor",), ("daemon",), ("kernels", "fetch")]
     pattern = rf"(?<![\w-]){re.escape(option.split(maxsplit=1)[0])}(?![\w-])"
     assert any(re.search(pattern, help_of(*verb)) for verb in verbs)
 
@@ -120,7 +121,7 @@ def test_exit_codes_are_all_listed() -> None:
 def test_lanes_are_all_listed() -> None:
     table = text().split("### Lanes")[1].split("###")[0]
     listed = re.findall(r"^\| `(\w+)`", table, re.MULTILINE)
-    assert {*listed} == {*Lane} - {Lane.HOST} | {"auto"}
+    assert {*listed} == {*Lane} - {Lane.HOST} | {"auto", "real"}
     assert "| `exact` (default)" in table
     assert config.Settings().lane == "exact"
 
