@@ -24,11 +24,13 @@ from hyperbox.errors import (
     WorkloadError,
 )
 from hyperbox.harness.lab.dmesg import Allowance, taint_flags
+from hyperbox.harness.lab.host import host_facts
 from hyperbox.harness.lab.host_load import host_load
 from hyperbox.harness.lab.machine import Artifacts, CommandResult, Laboratory, Machine
 from hyperbox.harness.model import Cell, Experiment, Gate, Sample, Start
 from hyperbox.harness.runs.health import examine, read_allowances, trouble
 from hyperbox.harness.runs.plan import Block, blocks_of
+from hyperbox.harness.runs.versions import versions
 from hyperbox.harness.verdicts import gates as rules
 
 __all__ = [
@@ -42,6 +44,9 @@ __all__ = [
 
 SKIP_STATUS = 77
 """Exit status of a program that says "this kernel cannot do it" (automake's convention)."""
+
+
+_HOST_FACTS = ("cpu", "cpus", "kernel", "memory_kib")
 
 
 class State(StrEnum):
@@ -306,8 +311,11 @@ class _Work:
             raise error
 
     def _environment_at_end(self) -> Mapping[str, object]:
-        """Add what only the attempt knows: the guest's state and the host's load."""
+        """Add what the source does not know: the guest's state, host, load and versions."""
+        host = {key: value for key, value in host_facts().items() if key in _HOST_FACTS}
         facts: dict[str, object] = {
+            "host": host,
+            "hyperbox": versions(),
             **self._environment,
             "host_load": {"start": self._host_at_start, "end": host_load()},
         }

@@ -8,15 +8,12 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import os
-import platform
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Protocol
 
-import hyperbox
 from hyperbox.config import Settings
 from hyperbox.errors import ConfigError, HarnessError, HyperboxError
 from hyperbox.harness.declarations import load_suites
@@ -33,14 +30,13 @@ from hyperbox.harness.runs.events import Event
 from hyperbox.harness.runs.leftovers import clear_leftovers
 from hyperbox.harness.runs.plan import Plan, make_plan, select
 from hyperbox.harness.runs.store import RunStore, utc
-from hyperbox.paths import cache_directory, project_directory
-from hyperbox.processes import run
+from hyperbox.harness.runs.versions import versions
+from hyperbox.paths import cache_directory
 
 __all__ = ["Listening", "validate"]
 
 _CACHE_NEED = 2 << 30
 _MEMORY_NEED_PER_JOB = 1 << 30
-_COMPONENTS = ("numpy", "scipy", "pandas", "pyarrow")
 
 
 class Listening(Protocol):
@@ -186,7 +182,7 @@ def _created(settings: Settings, job: _Job, names: Sequence[str]) -> RunStore:
             "allow_host_changes": job.allow_host_changes,
             "suites": os.fspath(job.suites.resolve()) if job.suites else None,
         },
-        versions=_versions(),
+        versions=versions(),
         environment={"host": host_facts()},
     )
 
@@ -273,17 +269,3 @@ def _need(directory: Path, wanted: int, name: str, hint: str) -> None:
 def _existing(path: Path) -> Path:
     """Give the path or its nearest ancestor that exists."""
     return next(place for place in (path, *path.parents) if place.exists())
-
-
-def _versions() -> dict[str, str]:
-    found = {"hyperbox": hyperbox.__version__, "python": platform.python_version()}
-    for name in _COMPONENTS:
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            found[name] = metadata.version(name)
-    with contextlib.suppress(HarnessError, ConfigError):
-        top = project_directory()
-        if (top / ".git").exists():
-            found["commit"] = run(
-                ["git", "-C", top, "describe", "--always", "--dirty"], timeout=30
-            ).text()
-    return found
