@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 
@@ -21,6 +22,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for marker, skip in lacking.items():
             if item.get_closest_marker(marker):
                 item.add_marker(skip)
+
+
+# No test is a stopwatch: on a busy machine a deadline says nothing about the code.
+hypothesis.settings.register_profile("hyperbox", deadline=None)
+hypothesis.settings.load_profile("hyperbox")
 
 
 @pytest.fixture
