@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hyperbox.errors import ConfigError, HarnessError, HyperboxError
-from hyperbox.harness.model import Outcome, Verdict
+from hyperbox.harness.model import Lane, Outcome, Verdict
 from hyperbox.harness.report.data import RunData
 from hyperbox.harness.report.page import write_report
 from hyperbox.harness.runs.loading import load_run
@@ -275,3 +275,30 @@ def test_attempts_keep_what_the_kernel_said(copy: Path) -> None:
     (told,) = hurt.attempts
     assert (told["error"], told["fingerprint"]) == ("GuestCrash", "shrink_lruvec")
     assert told["warnings"] == "WARN at mm/vmscan.c:1"
+
+
+def _inexact(document: Any) -> None:
+    document["environment"]["repeatability"] = {"exact": False, "reason": "two clones differ"}
+
+
+def test_a_lane_that_failed_its_self_test_is_judged_like_the_hosts_time(copy: Path) -> None:
+    edit(attempt_of(copy) / "record.json", _inexact)
+    hurt = [v for v in load_run(copy).verdicts if v.kernel == "6.12" and v.gate in HURT_GATES]
+    assert [v.gate for v in hurt] == list(HURT_GATES)
+    for verdict in hurt:
+        assert verdict.lane is Lane.EXACT  # the cell's, as planned
+        assert "not exact on this machine (two clones differ)" in verdict.remarks
+
+
+def _beside(document: Any) -> None:
+    document["plan"]["beside"] = ["fast"]
+
+
+def test_lanes_beside_stand_in_the_command_that_repeats_a_run(copy: Path) -> None:
+    edit(copy / "run.json", _beside)
+    run = load_run(copy)
+    assert "--lane exact --beside fast" in run.reproduce
+    missing = [v for v in run.verdicts if v.lane is Lane.FAST]
+    assert {v.outcome for v in missing} == {Outcome.ERROR}
+    assert all(v.lane is Lane.EXACT for v in run.deciding)
+    assert len(run.deciding) + len(missing) == len(run.verdicts)

@@ -113,3 +113,25 @@ def test_seed_kernel_and_experiment_all_matter() -> None:
         starts("6.12", "a.two", 1),
     ]
     assert len({tuple(variant) for variant in variants}) == 4
+
+
+def test_lanes_beside_are_measured_after_the_deciding_one() -> None:
+    plan = make_plan(
+        _SUITES,
+        names=["a.g1"],
+        kernels=["5.10", "7.3"],
+        lane=Lane.EXACT,
+        seed=1,
+        beside=[Lane.FAST, Lane.EXACT, Lane.FAST],
+    )
+    assert plan.beside == (Lane.FAST,)
+    assert [(cell.kernel, cell.lane) for cell in plan.cells()] == [
+        ("5.10", Lane.EXACT),
+        ("7.3", Lane.EXACT),
+        ("5.10", Lane.FAST),
+        ("7.3", Lane.FAST),
+    ]
+    # The lanes measure the same starts in the same order.
+    exact, fast = plan.cells()[0], plan.cells()[2]
+    experiment = plan.experiment("a.one")
+    assert list(blocks_of(exact, experiment, 1)) == list(blocks_of(fast, experiment, 1))
