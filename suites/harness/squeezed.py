@@ -22,8 +22,8 @@ __all__ = ["SWAP"]
 
 _WALK_MIB = 12
 _LIMIT_MIB = 8
-_PAGES = 64  # of one unit
-_LATENCY_NS = 100_000  # of one request: a fast SSD
+_PAGES = 32  # of one unit
+_LATENCY_NS = 3_000_000  # of one request: waiting outweighs the moods of reclaim
 
 
 @contextlib.contextmanager

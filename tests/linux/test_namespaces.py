@@ -39,7 +39,7 @@ def test_network_of_its_own_has_a_loopback_only() -> None:
     program = (
         "import os, socket; from hyperbox.linux.namespaces import own_network\n"
         "before = os.readlink('/proc/self/ns/net'); own_network()\n"
-        "print(os.readlink('/proc/self/ns/net') != before, [name for _, name in socket.if_nameindex()])"
+        "print(os.readlink('/proc/self/ns/net') != before, socket.if_nameindex())"
     )
     different, names = said(program).split(" ", 1)
     assert different == "True"
