@@ -25,7 +25,7 @@ from array import array
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-__all__ = ["Plan", "Result", "fill", "main", "offsets", "pages", "percentile", "walk"]
+__all__ = ["Plan", "Result", "fill", "main", "offsets", "pages", "percentile", "step", "walk"]
 
 PAGE = 4096
 _TEMPLATES = 64  # different page contents; enough that no page equals its neighbours
@@ -161,19 +161,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     if min(plan.mib, plan.accesses, plan.burst) < 1:
         parser.error("mib, accesses and burst must be above 0")
     sequence = offsets(plan)
-    _step("started", stepwise)
+    step("started", stepwise)
     memory = fill(plan)
-    _step("filled", stepwise)
+    step("filled", stepwise)
     print(json.dumps(asdict(walk(plan, memory, sequence))), flush=True)
     return 0
 
 
-def _step(name: str, stepwise: bool) -> None:
+def step(name: str, stepwise: bool) -> None:
+    """Say where the workload is and wait for the parent's word, if it is led by one."""
     if not stepwise:
         return
     print(name, flush=True)
     if not sys.stdin.readline():
-        raise SystemExit("memory_walk: the parent is gone")
+        raise SystemExit(f"{name}: the parent is gone")
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from hyperbox.processes import spawn, stop
 __all__ = ["MEBIBYTE", "Squeeze", "Walker", "squeeze", "walker"]
 
 MEBIBYTE = 1 << 20
-_WALK = Path(__file__).resolve().parents[2] / "workloads" / "memory_walk.py"
+_WORKLOADS = Path(__file__).resolve().parents[2] / "workloads"
 
 
 @dataclass(frozen=True)
@@ -37,21 +37,22 @@ class Squeeze:
 
 
 class Walker:
-    """A memory walk in a cgroup, taken through its steps by the caller."""
+    """A workload in a cgroup, taken through its steps by the caller."""
 
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], name: str = "memory_walk") -> None:
         self._process = process
+        self._name = name
 
     @property
     def pid(self) -> int:
-        """The walk's process."""
+        """The workload's process."""
         return self._process.pid
 
     def expect(self, step: str) -> None:
-        """Wait until the walk says `step`."""
+        """Wait until the workload says `step`."""
         said = self._line()
         if said != step:
-            raise WorkloadError(f"the memory walk said {said!r}, not {step!r}")
+            raise WorkloadError(f"{self._name} said {said!r}, not {step!r}")
 
     def go(self) -> None:
         """Let it take its next step."""
@@ -60,7 +61,7 @@ class Walker:
         self._process.stdin.flush()
 
     def result(self) -> dict[str, Any]:
-        """Wait for the end of the walk and give its result."""
+        """Wait for the end of the work and give its result."""
         found: dict[str, Any] = json.loads(self._line())
         return found
 
@@ -69,7 +70,7 @@ class Walker:
         line = self._process.stdout.readline().decode(errors="replace").strip()
         if not line:
             status = self._process.wait()
-            raise WorkloadError(f"the memory walk ended early with status {status}")
+            raise WorkloadError(f"{self._name} ended early with status {status}")
         return line
 
 
@@ -97,19 +98,19 @@ def squeeze(*, limit_mib: int, disk_mib: int, latency_ns: int) -> Iterator[Squee
 
 
 @contextlib.contextmanager
-def walker(group: Cgroup, options: Sequence[str]) -> Iterator[Walker]:
-    """Start a memory walk in `group`; gives it before it fills its memory.
+def walker(group: Cgroup, options: Sequence[str], *, name: str = "memory_walk") -> Iterator[Walker]:
+    """Start a workload, a memory walk by default, in `group`; gives it before its first step.
 
-    It is killed at the end of the block.
+    Python's own memory stays outside: it was paid before. It is killed at the end of the block.
     """
     process = spawn(
-        [sys.executable, _WALK, "--stepwise", *options],
+        [sys.executable, _WORKLOADS / f"{name}.py", "--stepwise", *options],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=sys.stderr.buffer,
     )
     try:
-        walk = Walker(process)
+        walk = Walker(process, name)
         walk.expect("started")
         group.add(walk.pid)
         yield walk

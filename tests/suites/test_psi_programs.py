@@ -29,7 +29,8 @@ from hyperbox.linux.swap import swap_areas
 from hyperbox.memory.psi import Sample
 from hyperbox.processes import run, spawn, stop
 from suites.psi.accuracy import Check, Tally, judge
-from suites.psi.pressure_reduction import check_load
+from suites.psi.arms import FastSwap
+from suites.psi.pressure_reduction import check_load, check_share
 from suites.psi.program import SKIP_STATUS, Measured, run_program
 from suites.psi.reference import Moment, Recording, total_is_right
 
@@ -130,7 +131,16 @@ def test_line_that_the_product_lacks_is_found() -> None:
 @pytest.mark.parametrize(("stall_us", "pages"), [(0, 10_000), (10_000_000, 0)])
 def test_baseline_without_pressure_is_refused(stall_us: int, pages: int) -> None:
     with pytest.raises(WorkloadError, match="less than"):
-        check_load(stall_us, pages)
+        check_load({"memory_some_us": stall_us, "disk_swap_out": pages})
+
+
+def test_compressed_swap_that_takes_more_than_its_share_is_refused() -> None:
+    with pytest.raises(WorkloadError, match="its share is 0"):
+        check_share(FastSwap("none"), 0.1)
+    share = FastSwap("zram").share_mib
+    check_share(FastSwap("zram"), share)
+    with pytest.raises(WorkloadError, match=f"its share is {share}"):
+        check_share(FastSwap("zram"), share + 0.1)
 
 
 # How programs end
@@ -244,8 +254,9 @@ def guest() -> Iterator[Snapshot]:
     [
         ("psi.accuracy", "sampler"),
         ("psi.monitor_cpu", "monitor"),
-        ("psi.pressure_reduction", "stock"),
-        ("psi.pressure_reduction", "zram_ahead"),
+        ("psi.pressure_reduction", "tuner"),
+        ("psi.alternatives", "senpai"),
+        ("psi.endpoint", "daemon"),
     ],
 )
 def test_program_in_a_guest_measures_what_is_declared_and_undoes_everything(
@@ -264,16 +275,19 @@ def test_program_in_a_guest_measures_what_is_declared_and_undoes_everything(
         assert metrics["averages"] > 0
     elif name == "psi.monitor_cpu":
         assert 0 < metrics["monitor_cpu"] < 1
+    elif name == "psi.endpoint":
+        assert metrics["deviations"] == 0
+        assert metrics["memory_stall_us"] > 0
     else:
         assert metrics["disk_swap_out"] > 1
-        assert (metrics["zram_used_max"] > 0) is (arm == "zram_ahead")
+        assert (metrics["fast_swap_max"] > 0) is (arm == "tuner")
 
 
 @pytest.mark.vm
 def test_terminated_program_undoes_everything(suite: Suite, guest: Snapshot) -> None:
     script = f"""
 {STATE.strip()} > /tmp/before
-python3 -m suites.psi.pressure_reduction --arm zram_ahead & program=$!
+python3 -m suites.psi.pressure_reduction --arm zram_generator & program=$!
 until grep -q zram /proc/swaps; do sleep 0.01; done
 sleep 0.2; kill -TERM $program; wait $program; echo "status $?"
 """

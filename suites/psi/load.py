@@ -1,0 +1,99 @@
+"""The suite's loads: a service and a stream of file reads that share one limit, and a disk.
+
+The high load's hot set is larger than the memory, and long warmed up: what is read back is
+working set, which every kernel counts as memory stall. (From 6.1 on, waiting for a page that
+was not in the working set counts as storage stall only; and the kernel knows a cgroup's
+working set only after pages have gone round its lists a few times.)
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hyperbox.linux.cgroup import Cgroup, cgroup
+from suites.psi.squeeze import Walker, squeeze, walker
+
+__all__ = ["HIGH", "MEMORY_MIB", "NORMAL", "Load", "Place", "place", "running"]
+
+MEMORY_MIB = 24
+"""The memory of both workloads; in an arm with compressed swap, what that takes included."""
+
+_DISK_MIB = 48
+_LATENCY_NS = 3_000_000  # three milliseconds: network storage, a hard disk at its best
+
+
+@dataclass(frozen=True)
+class Load:
+    """Options of the two workloads, as their command lines take them."""
+
+    service: tuple[str, ...]
+    stream: tuple[str, ...]
+
+
+def _load(service: str, stream: str) -> Load:
+    return Load(tuple(service.split()), tuple(stream.split()))
+
+
+HIGH = _load(
+    "--mib 26 --hot-fraction 0.95 --hot-share 0.9 --warm-up 4000 --requests 2500 --think-us 2000",
+    "--rate 0.25",
+)
+"""More than there is, hot nearly all over; one request after the other."""
+
+NORMAL = _load(
+    "--mib 20 --hot-fraction 0.35 --hot-share 0.9 --warm-up 200 --requests 1500 --rate 50",
+    "--rate 0.5",
+)
+"""The service fits, 50 requests a second; the stream wants more than is left."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the workloads run: their cgroups below the limited one, and the swap disk."""
+
+    top: Cgroup
+    service: Cgroup
+    stream: Cgroup
+    disk: Path
+
+
+@contextlib.contextmanager
+def place(*, latency_ns: int = _LATENCY_NS) -> Iterator[Place]:
+    """Make the cgroups and the disk; everything is undone when the block ends.
+
+    Raises
+    ------
+    KernelFeatureMissing
+        As `suites.psi.squeeze.squeeze`.
+    """
+    with contextlib.ExitStack() as stack:
+        outer = stack.enter_context(
+            squeeze(limit_mib=MEMORY_MIB, disk_mib=_DISK_MIB, latency_ns=latency_ns)
+        )
+        service, stream = (
+            stack.enter_context(cgroup(name, controllers=("memory",), root=outer.group.directory))
+            for name in ("service", "stream")
+        )
+        yield Place(outer.group, service, stream, outer.disk)
+
+
+@contextlib.contextmanager
+def running(where: Place, load: Load, seed: int) -> Iterator[Walker]:
+    """Run both workloads until the service is warm; gives it, about to be measured.
+
+    The stream reads until the end of the block, when both are killed.
+    """
+    options: Sequence[str] = ("--seed", str(seed))
+    with (
+        walker(where.stream, (*load.stream, *options), name="file_stream") as stream,
+        walker(where.service, (*load.service, *options), name="service") as service,
+    ):
+        service.go()
+        service.expect("filled")
+        stream.go()
+        service.go()
+        service.expect("warm")
+        yield service

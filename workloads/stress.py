@@ -1,0 +1,247 @@
+"""stress-ng behind types: jobs are values, written as a job file; its metrics are read back.
+
+Follows stress-ng(1). Run alone, ``python3 -m workloads.stress --mix service --seconds 10``
+prints one JSON object; ``--show`` prints the job file instead. The seed is fixed, so each
+stressor draws the same numbers every time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import re
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+if __package__ in (None, ""):  # run by its path
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from hyperbox.errors import HyperboxError, WorkloadError
+from hyperbox.files import write_text
+from hyperbox.processes import require, run
+
+__all__ = ["MIXES", "Job", "Metrics", "Stressor", "arguments", "main", "parse_metrics", "stress"]
+
+_NAME = re.compile(r"[a-z][a-z0-9-]*")
+_VALUE = re.compile(r"[A-Za-z0-9_./%-]+")
+_GRACE_S = 120.0  # beyond the job's own time: it starts slowly in a guest
+_MOST_SEED = (1 << 64) - 1
+
+
+@dataclass(frozen=True)
+class Stressor:
+    """One kind of load: `instances` processes; `ops` bogus operations, 0 for no end.
+
+    `options` are the stressor's own, without its name: ``{"bytes": "16M"}`` of ``vm`` is
+    ``--vm-bytes 16M``; an empty value makes a switch, as of ``--vm-keep``.
+    """
+
+    name: str
+    instances: int = 1
+    ops: int = 0
+    options: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in (self.name, *self.options):
+            if not _NAME.fullmatch(name):
+                raise ValueError(f"{name!r} is no name of a stressor or an option")
+        for name, value in self.options.items():
+            if value and not _VALUE.fullmatch(value):
+                raise ValueError(f"{self.name}-{name} cannot be {value!r}")
+        if self.instances < 1 or self.ops < 0:
+            raise ValueError("a stressor has an instance or more, and no negative operations")
+
+    def lines(self) -> tuple[str, ...]:
+        """Give its lines of a job file."""
+        ops = (f"{self.name}-ops {self.ops}",) if self.ops else ()
+        own = (
+            f"{self.name}-{name} {value}".rstrip() for name, value in sorted(self.options.items())
+        )
+        return (f"{self.name} {self.instances}", *ops, *own)
+
+
+@dataclass(frozen=True)
+class Job:
+    """Stressors that run side by side, or one after the other, for at most `seconds` each."""
+
+    stressors: tuple[Stressor, ...]
+    seconds: float
+    seed: int = 0
+    parallel: bool = True
+
+    def __post_init__(self) -> None:
+        if not self.stressors:
+            raise ValueError("a job has a stressor or more")
+        if not 1 <= self.seconds < math.inf:
+            raise ValueError("a job takes a second or more, and has an end")
+        if not 0 <= self.seed <= _MOST_SEED:
+            raise ValueError("a seed has 64 bits")
+        names = [one.name for one in self.stressors]
+        if len(set(names)) != len(names):
+            raise ValueError("a job has one entry for each stressor")
+
+    def text(self) -> str:
+        """Give the job file."""
+        lines = [f"run {'parallel' if self.parallel else 'sequential'}"]
+        for one in self.stressors:
+            lines += one.lines()
+        return "\n".join(lines) + "\n"
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """What a stressor did, all instances together; times in seconds."""
+
+    stressor: str
+    ops: int
+    wall_s: float
+    user_s: float
+    system_s: float
+
+    @property
+    def rate(self) -> float:
+        """Give bogus operations per second of wall time; 0 if none passed."""
+        return self.ops / self.wall_s if self.wall_s else 0.0
+
+
+_FIELDS = {
+    "bogo-ops": "ops",
+    "wall-clock-time": "wall_s",
+    "user-time": "user_s",
+    "system-time": "system_s",
+}
+
+
+def arguments(job: Path, metrics: Path, wanted: Job) -> list[str]:
+    """Give the arguments for a job file whose metrics go to a file."""
+    return [
+        *("--job", str(job)),
+        *("--seed", str(wanted.seed)),
+        *("--timeout", f"{math.ceil(wanted.seconds)}s"),
+        *("--yaml", str(metrics)),
+        *("--temp-path", str(job.parent)),
+        "--metrics",
+    ]
+
+
+def parse_metrics(text: str) -> tuple[Metrics, ...]:
+    """Read the ``metrics`` list of stress-ng's YAML file, in the order that it has there.
+
+    Only what stress-ng writes is understood: a list of flat mappings.
+
+    Raises
+    ------
+    ValueError
+        If there is no such list, or an entry lacks a number or has it twice.
+    """
+    entries: list[dict[str, str]] = []
+    inside = found = False
+    for number, line in enumerate(text.splitlines(), start=1):
+        content = line.strip()
+        if not line.startswith((" ", "-")) or content in ("---", "..."):
+            if content and content not in ("---", "..."):
+                inside = content == "metrics:"
+                found |= inside
+            continue
+        if not inside or not content:
+            continue
+        if content.startswith("- "):
+            entries.append({})
+            content = content[2:]
+        key, colon, value = content.partition(":")
+        if not entries or not colon or key in entries[-1]:
+            raise ValueError(f"line {number} of the metrics is {line!r}")
+        entries[-1][key] = value.strip()
+    if not found:
+        raise ValueError("no metrics: stress-ng wrote none")
+    return tuple(_metrics(entry) for entry in entries)
+
+
+def _metrics(entry: Mapping[str, str]) -> Metrics:
+    name = entry.get("stressor", "")
+    numbers: dict[str, float] = {}
+    for key, attribute in _FIELDS.items():
+        try:
+            numbers[attribute] = float(entry[key])
+        except (KeyError, ValueError):
+            raise ValueError(f"{key} of {name or 'a stressor'} is no number") from None
+        if not 0 <= numbers[attribute] < math.inf:
+            raise ValueError(f"{key} of {name} is {entry[key]}")
+    if not name:
+        raise ValueError("metrics without a stressor")
+    return Metrics(
+        name, int(numbers["ops"]), numbers["wall_s"], numbers["user_s"], numbers["system_s"]
+    )
+
+
+def stress(job: Job) -> tuple[Metrics, ...]:
+    """Run a job to its end and give its metrics.
+
+    Raises
+    ------
+    MissingDependency
+        If stress-ng is not installed.
+    WorkloadError
+        If it fails, does not end, or writes no metrics.
+    """
+    program = require("stress-ng", "stress-ng")
+    with tempfile.TemporaryDirectory(prefix="stress-") as scratch:
+        path, metrics = Path(scratch) / "job", Path(scratch) / "metrics.yaml"
+        write_text(path, job.text())
+        share = 1 if job.parallel else len(job.stressors)
+        timeout = job.seconds * share + _GRACE_S
+        done = run([program, *arguments(path, metrics, job)], timeout=timeout, check=False)
+        if done.status:
+            said = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
+            raise WorkloadError(f"stress-ng ended with status {done.status}: {' '.join(said)}")
+        try:
+            return parse_metrics(metrics.read_text())
+        except (OSError, ValueError) as error:
+            raise WorkloadError(f"metrics of stress-ng: {error}") from error
+
+
+MIXES: Mapping[str, tuple[Stressor, ...]] = {
+    "service": (
+        Stressor("cpu", options={"load": "10", "method": "int64"}),
+        Stressor("vm", options={"bytes": "8M", "method": "write64"}),
+        Stressor("pipe", options={"data-size": "512"}),
+    ),
+    "builder": (
+        Stressor("fork", options={"max": "4"}),
+        Stressor("hdd", options={"bytes": "4M", "write-size": "64K"}),
+        Stressor("vm", options={"bytes": "16M", "method": "rand-set", "keep": ""}),
+    ),
+}
+"""Mixes by name: what a small service, and what a build, do to a machine."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a mix; give the exit code."""
+    parser = argparse.ArgumentParser(prog="stress", description=__doc__)
+    parser.add_argument("--mix", choices=sorted(MIXES), default="service")
+    parser.add_argument("--seconds", type=float, default=10.0, help="1 or more")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--show", action="store_true", help="print the job file, run nothing")
+    chosen = parser.parse_args(argv)
+    try:
+        job = Job(MIXES[chosen.mix], chosen.seconds, chosen.seed)
+    except ValueError as error:
+        parser.error(str(error))
+    if chosen.show:
+        print(job.text(), end="")
+        return 0
+    try:
+        found = stress(job)
+    except HyperboxError as error:
+        print(f"stress: {error.message}", file=sys.stderr)
+        return error.exit_code
+    print(json.dumps({"seconds": chosen.seconds, "stressors": [asdict(one) for one in found]}))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
