@@ -155,11 +155,18 @@ class RunStore:
         handle = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             _lock(handle, self.directory)
-            for leftover in self.directory.glob("cells/*/.attempt-*"):
-                shutil.rmtree(leftover, ignore_errors=True)
+            self._clear_halves()
             yield
         finally:
             os.close(handle)
+
+    def _clear_halves(self) -> None:
+        """Remove what was being written when a hyperbox was killed."""
+        for leftover in self.directory.glob("cells/*/.attempt-*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+        for pattern in (".run.json.*", "report/.*", "report/**/.*"):
+            for leftover in self.directory.glob(pattern):
+                leftover.unlink(missing_ok=True)
 
     def info(self) -> RunInfo:
         """Read and check ``run.json``."""
