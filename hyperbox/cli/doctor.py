@@ -20,7 +20,7 @@ from hyperbox.errors import ExitCode, HyperboxError
 from hyperbox.harness.lab.accelerator import probe_kvm
 from hyperbox.harness.lab.kernel_kit import cached_kits
 from hyperbox.harness.lab.kernel_lock import read_matrix
-from hyperbox.harness.lab.qemu import find_qemu
+from hyperbox.harness.lab.qemu import QEMU_VARIABLE, find_qemu
 from hyperbox.harness.lab.vm import SHARED_MEMORY
 from hyperbox.harness.runs.leftovers import clear_leftovers, leftovers
 from hyperbox.journal import Outcome
@@ -79,7 +79,7 @@ def checks() -> Iterator[Check]:
     """Look at everything; changes nothing."""
     yield _python()
     yield _attempted("project data", lambda: str(project_directory()))
-    yield _attempted("qemu", lambda: find_qemu().version_text)
+    yield _attempted("qemu", _qemu)
     for program, package, purpose in _PROGRAMS:
         yield _program(program, package, purpose)
     yield _busybox()
@@ -137,6 +137,12 @@ def _attempted(name: str, look: Callable[[], str], *, required: bool = True) -> 
         return Check(name, True, required, look())
     except HyperboxError as error:
         return Check(name, False, required, error.message, error.hint)
+
+
+def _qemu() -> str:
+    found = find_qemu()
+    chosen = f", chosen by {QEMU_VARIABLE}" if os.environ.get(QEMU_VARIABLE) else ""
+    return f"{found.version_text} ({found.program}{chosen})"
 
 
 def _program(name: str, package: str, purpose: str, *, required: bool = True) -> Check:

@@ -8,20 +8,33 @@ inside virtual time; ``cx16=off`` because QEMU 7.2's TCG miscompiles cmpxchg16b.
 from __future__ import annotations
 
 import functools
+import hashlib
+import os
 import re
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hyperbox.errors import HarnessError
+from hyperbox.errors import ConfigError, HarnessError
 from hyperbox.files import sha256_file
 from hyperbox.harness.lab.protocol import PORT_NAME
 from hyperbox.harness.model import Lane
 from hyperbox.processes import require, run
 
-__all__ = ["KVM_CPU", "Connections", "GuestHardware", "Qemu", "command_line", "find_qemu"]
+__all__ = [
+    "KVM_CPU",
+    "QEMU_VARIABLE",
+    "Connections",
+    "GuestHardware",
+    "Qemu",
+    "command_line",
+    "find_qemu",
+]
 
 MEBIBYTE = 1 << 20
+QEMU_VARIABLE = "HYPERBOX_QEMU"
+"""Environment variable that names another QEMU than the one on PATH."""
 KVM_CPU = "host,-arch-capabilities"  # some hosts offer the feature and refuse its MSR
 # What a kernel cannot go on measuring after ends it at once, with a report on the console
 # (warnings included); an unknown NMI is the host's question what a silent guest is doing.
@@ -82,24 +95,56 @@ class GuestHardware:
         return f"{KERNEL_COMMAND_LINE} {self.extra_commandline}".strip()
 
 
-@functools.cache
 def find_qemu() -> Qemu:
     """Find qemu-system-x86_64 and ask its version.
+
+    ``HYPERBOX_QEMU`` names the program, by path or by a name on PATH. It may be a script
+    that runs a QEMU unpacked elsewhere, if it ends in ``exec``. A script's hash does not
+    change with what it runs, so what it says of its build goes into the hash as well.
 
     Raises
     ------
     MissingDependency
         If it is not installed.
+    ConfigError
+        If ``HYPERBOX_QEMU`` names no program.
     HarnessError
         If its version cannot be understood.
     """
-    program = Path(require("qemu-system-x86_64", "qemu-system-x86"))
+    return _examined(_program())
+
+
+def _program() -> Path:
+    named = os.environ.get(QEMU_VARIABLE)
+    if not named:
+        return Path(require("qemu-system-x86_64", "qemu-system-x86"))
+    found = shutil.which(named)
+    if found is None:
+        raise ConfigError(
+            f"{QEMU_VARIABLE} names no program: {named}",
+            hint="give the path of a qemu-system-x86_64, or unset it",
+        )
+    return Path(found).absolute()
+
+
+@functools.cache
+def _examined(program: Path) -> Qemu:
     text = run([program, "--version"], timeout=30).text()
     match = re.search(r"version (\d+)\.(\d+)\.(\d+)", text)
     if match is None:
         raise HarnessError(f"{program} --version says nothing usable: {text[:80]!r}")
     major, minor, micro = (int(part) for part in match.groups())
-    return Qemu(program, (major, minor, micro), sha256_file(program))
+    return Qemu(program, (major, minor, micro), _build_hash(program, text))
+
+
+def _build_hash(program: Path, version: str) -> str:
+    """Give the program's SHA-256; of a script, that of it and what it says it runs."""
+    with program.open("rb") as stream:
+        script = stream.read(2) == b"#!"
+    digest = sha256_file(program)
+    if not script:
+        return digest
+    return hashlib.sha256(f"{digest}\n{version}".encode()).hexdigest()
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from hyperbox.errors import HarnessError
-from hyperbox.harness.lab.qemu import Connections, GuestHardware, Qemu, command_line
+from hyperbox.errors import ConfigError, HarnessError
+from hyperbox.harness.lab.qemu import (
+    QEMU_VARIABLE,
+    Connections,
+    GuestHardware,
+    Qemu,
+    command_line,
+    find_qemu,
+)
 from hyperbox.harness.model import Lane
 
 OLD = Qemu(Path("/usr/bin/qemu-system-x86_64"), (7, 2, 22), "0" * 64)
@@ -74,3 +81,39 @@ def test_unpadded_image_is_refused(tmp_path: Path) -> None:
 def test_host_is_no_virtual_machine(image: Path) -> None:
     with pytest.raises(HarnessError, match="host"):
         words(OLD, image, Lane.HOST)
+
+
+def _script(path: Path, version: str) -> Path:
+    path.write_text(f"#!/bin/sh\necho 'QEMU emulator version {version}'\n")
+    path.chmod(0o755)
+    return path
+
+
+def test_another_qemu_can_be_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = _script(tmp_path / "newer", "10.0.13 (Debian)")
+    monkeypatch.setenv(QEMU_VARIABLE, str(chosen))
+    found = find_qemu()
+    assert (found.program, found.version_text) == (chosen, "10.0.13")
+
+
+def test_a_script_that_runs_another_build_is_another_qemu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its text is the same, but numbers and kept snapshots of the two builds differ."""
+    (tmp_path / "version").write_text("10.0.13")
+    words = f'echo "QEMU emulator version $(cat {tmp_path}/version)"'
+    digests = []
+    for name, version in (("a", "10.0.13"), ("b", "10.0.14")):
+        (tmp_path / "version").write_text(version)
+        script = tmp_path / name
+        script.write_text(f"#!/bin/sh\n{words}\n")
+        script.chmod(0o755)
+        monkeypatch.setenv(QEMU_VARIABLE, str(script))
+        digests.append(find_qemu().sha256)
+    assert digests[0] != digests[1]
+
+
+def test_a_chosen_qemu_must_exist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(QEMU_VARIABLE, str(tmp_path / "none"))
+    with pytest.raises(ConfigError, match="HYPERBOX_QEMU names no program"):
+        find_qemu()
