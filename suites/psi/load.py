@@ -38,7 +38,7 @@ def _load(service: str, stream: str) -> Load:
 
 
 HIGH = _load(
-    "--mib 26 --hot-fraction 0.95 --hot-share 0.9 --warm-up 4000 --requests 2500 --think-us 2000",
+    "--mib 26 --hot-fraction 0.95 --hot-share 0.9 --warm-up 3000 --requests 2000 --think-us 2000",
     "--rate 0.25",
 )
 """More than there is, hot nearly all over; one request after the other."""

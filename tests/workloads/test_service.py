@@ -85,7 +85,7 @@ def test_both_run_alone_by_path_and_as_modules(program: Path, tmp_path: Path) ->
 def test_a_led_service_waits_at_every_step() -> None:
     argv = [
         sys.executable,
-        SERVICE,
+        str(SERVICE),
         "--stepwise",
         "--mib",
         "1",
