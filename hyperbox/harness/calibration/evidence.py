@@ -99,14 +99,14 @@ def evidence_of(
     run: str, gates: Sequence[Gate], verdicts: Sequence[Verdict], measured: Sequence[Measured]
 ) -> Evidence:
     """Gather what a run's gates with known answers say."""
-    cells = {(found.cell.kernel, found.experiment.id): found for found in measured}
+    cells = {(c.cell.kernel, c.cell.lane, c.experiment.id): c for c in measured}
     by_id = {gate.id: gate for gate in gates}
     wrong = decided = 0
     sides: list[int] = []
     planted, unknown = [], []
     for verdict in verdicts:
         gate = by_id.get(verdict.gate)
-        cell = cells.get((verdict.kernel, gate.experiment)) if gate else None
+        cell = cells.get((verdict.kernel, verdict.lane, gate.experiment)) if gate else None
         if gate is None or cell is None or not gate.id.startswith((ALARMS, PLANTED)):
             continue
         if verdict.outcome in (Outcome.SKIP, Outcome.ERROR):

@@ -143,3 +143,15 @@ def test_real_noise_raises_alarms_at_the_rate_of_one_look() -> None:
     assert found.above.trials == 2000
     assert found.above.lower <= 1 / 256 <= found.above.upper
     assert found.below.lower <= 1 / 256 <= found.below.upper
+
+
+def test_verdicts_of_lanes_beside_are_held_against_their_own_samples() -> None:
+    judged = gate("harness.false_alarm.within")
+    found = {Lane.EXACT: samples(QUIET), Lane.FAST: samples([0.05 + d for d in QUIET])}
+    verdicts = [decide(judged, EXPERIMENT, "6.12", lane, told) for lane, told in found.items()]
+    cells = [
+        Measured(Cell("6.12", EXPERIMENT.id, lane), EXPERIMENT, told)
+        for lane, told in found.items()
+    ]
+    seen = evidence_of("run", [judged], verdicts, cells)
+    assert (seen.above.count, seen.above.trials) == (4, 8)
