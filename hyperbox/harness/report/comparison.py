@@ -109,13 +109,13 @@ class Comparison:
     @property
     def sentence(self) -> str:
         """The answer in one sentence."""
-        better = {
-            self.first: self.count(Finding.FIRST_BETTER),
-            self.second: self.count(Finding.SECOND_BETTER),
-        }
+        better = (
+            (self.first, self.count(Finding.FIRST_BETTER)),
+            (self.second, self.count(Finding.SECOND_BETTER)),
+        )
         total = len(self.rows)
         open_rows = self.count(Finding.NOT_SURE)
-        parts = [f"{name} is better at {wins}" for name, wins in better.items()]
+        parts = [f"{name} is better at {wins}" for name, wins in better]
         same = self.count(Finding.SAME)
         tail = f", {same} are identical" if same else ""
         return f"Of {total} metrics {' and '.join(parts)}; {open_rows} are not sure{tail}."

@@ -141,6 +141,12 @@ def test_a_run_against_itself_finds_nothing(run: RunData) -> None:
     assert "5.10 is better" not in found.sentence
 
 
+def test_sides_of_one_name_are_both_in_the_sentence(run: RunData) -> None:
+    found = compare(run, scaled(replace(run, run_id="later"), 2.0))
+    told = replace(found, first="run", second="run").sentence
+    assert told.count("run is better at") == 2
+
+
 def test_a_kernel_of_each_run(run: RunData) -> None:
     found = compare(run, scaled(run, 2.0), ["5.10", "7.3"])
     assert (found.first, found.second) == (f"5.10 of {run.run_id}", "7.3 of later")
