@@ -213,6 +213,10 @@ def _table(path: Path) -> Mapping[str, object]:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: {error}") from error
+    for name in document:
+        if name != "tuner":
+            hint = "settings stand in one table, [tuner]"
+            raise ConfigError(f"{path}: unknown table or key {name!r}", hint=hint)
     table = document.get("tuner", {})
     if not isinstance(table, dict):
         raise ConfigError(f"{path}: tuner must be a table")

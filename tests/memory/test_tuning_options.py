@@ -70,7 +70,14 @@ def test_near_name_is_offered() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"), [("tuner = 1", "must be a table"), ("x", "Expected '='"), (None, "No such")]
+    ("text", "said"),
+    [
+        ("tuner = 1", "must be a table"),
+        ("[tunerr]\nact = 90", "unknown table or key 'tunerr'"),
+        ("act = 90", "unknown table or key 'act'"),
+        ("x", "Expected '='"),
+        (None, "No such"),
+    ],
 )
 def test_wrong_file_is_named(tmp_path: Path, text: str | None, said: str) -> None:
     file = tmp_path / "tuner.toml"
