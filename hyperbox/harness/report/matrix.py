@@ -264,7 +264,9 @@ def _deciding_headline(run: RunData) -> Headline:
     if counts[Outcome.INCONCLUSIVE] or untested:
         return Headline(Outcome.INCONCLUSIVE, f"Nothing failed, with gaps: {tail}", code)
     if passed == total:
-        return Headline(Outcome.PASS, f"Passed: all {total} verdicts on {kernels} pass.", code)
+        all_of_them = f"all {total} verdicts" if total > 1 else "the one verdict"
+        passes = "pass" if total > 1 else "passes"
+        return Headline(Outcome.PASS, f"Passed: {all_of_them} on {kernels} {passes}.", code)
     return Headline(Outcome.PASS, f"Passed: {tail}", code)
 
 

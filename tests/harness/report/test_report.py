@@ -189,6 +189,8 @@ def test_headlines(run: RunData, troubled_run: RunData, empty_run: RunData) -> N
     assert headline(good).outcome is Outcome.INCONCLUSIVE
     one = replace(good, gates=good.gates[:1])
     assert headline(one).text == "Passed: all 3 verdicts on 3 kernels pass."
+    single = replace(one, verdicts=one.verdicts[:1], cells=one.cells[:1], kernels=one.kernels[:1])
+    assert headline(single).text == "Passed: the one verdict on 1 kernel passes."
     skip = Verdict("psi.accuracy", "5.10", Lane.EXACT, Outcome.SKIP, "no PSI")
     skipped = replace(one, verdicts=(*(v for v in one.verdicts if v.kernel != "5.10"), skip))
     assert headline(skipped).outcome is Outcome.PASS
