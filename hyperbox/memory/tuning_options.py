@@ -42,15 +42,15 @@ class _Number:
 
 
 _NUMBERS = (
-    _Number("interval", "seconds between readings (default 5)", 1, 300, "interval_s", metavar="S"),
-    _Number("act", "act above this many percent (default 80)", 1, 100, "act", metavar="PERCENT"),
-    _Number("watch-above", "watch above this (default 40)", 1, 100, "watch", metavar="PERCENT"),
-    _Number("calm-below", "calm is below this (default 20)", 1, 100, "calm", metavar="PERCENT"),
+    _Number("interval", "seconds between readings", 1, 300, "interval_s", metavar="S"),
+    _Number("act", "act above this many percent", 1, 100, "act", metavar="PERCENT"),
+    _Number("watch-above", "watch above this", 1, 100, "watch", metavar="PERCENT"),
+    _Number("calm-below", "calm is below this", 1, 100, "calm", metavar="PERCENT"),
     _Number("relax", "seconds of calm before giving back", 1, 86400, "relax_s", metavar="S"),
     _Number("settle", "seconds that a step may take to work", 0, 600, "settle_s", metavar="S"),
     _Number("measure", "seconds that a step is measured", 1, 600, "measure_s", metavar="S"),
     _Number("backoff", "seconds before a failed step again", 1, 86400, "backoff_s", metavar="S"),
-    _Number("zram-mib", "MiB that zram may hold before compression", 1, 1 << 24, whole=True),
+    _Number("zram-mib", "MiB that zram may hold (default half of memory)", 1, 1 << 24, whole=True),
     _Number(
         "swappiness",
         f"swappiness with fast swap, never below {LEAST_SWAPPINESS} (default 100)",
@@ -95,7 +95,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
             f"--{number.name}",
             default=argparse.SUPPRESS,
             metavar=number.metavar,
-            help=number.help.replace("%", "%%"),
+            help=number.help + _default(number),
         )
 
 
@@ -172,6 +172,11 @@ def _number(number: _Number, value: object, where: str) -> float:
             hint=f"give {kind} from {number.least:g} to {number.most:g}",
         )
     return found
+
+
+def _default(number: _Number) -> str:
+    """Give what a rule is without the option; the others' help says it by itself."""
+    return f" (default {getattr(Rules(), number.rule):g})" if number.rule else ""
 
 
 def _float(value: object) -> float | None:

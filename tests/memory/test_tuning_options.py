@@ -27,6 +27,14 @@ def test_defaults_are_the_targets() -> None:
     assert (rules.relax_s, rules.confirm) == (60, 2)
 
 
+def test_help_names_the_defaults_in_force() -> None:
+    parser = argparse.ArgumentParser()
+    add_options(parser)
+    said = " ".join(parser.format_help().split())
+    assert "seconds of calm before giving back (default 60)" in said
+    assert "act above this many percent (default 80)" in said
+
+
 def test_command_line_wins_over_the_file(tmp_path: Path) -> None:
     file = tmp_path / "tuner.toml"
     file.write_text(
