@@ -22,7 +22,7 @@ __all__ = ["add_parser", "bars"]
 
 _RED, _YELLOW = 80.0, 40.0  # percent: where tuning acts, and where it begins to look
 _BARS = "▁▂▃▄▅▆▇█"
-_OTHERS = 60  # columns of the screen that the live table takes beside its bars
+_OTHERS = 70  # columns of the screen that the live table takes beside its bars
 
 
 def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -115,7 +115,7 @@ def _page(sampler: Sampler, interval_s: float, where: str, columns: int) -> Grou
 def _table(sampler: Sampler, where: str, *, bar_width: int = 0) -> Table:
     """Give the last sample as a table; with `bar_width` the samples before it as bars too."""
     now = sampler.snapshot()
-    last_title = "each sample" if bar_width else "stalled since boot"
+    last_title = "each sample" if bar_width else "since boot"
     table = Table(
         title=f"pressure of {where}: % of time lost",
         box=SIMPLE_HEAD if bar_width else HEAVY_HEAD,
