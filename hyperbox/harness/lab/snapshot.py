@@ -14,13 +14,13 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hyperbox.errors import HarnessError, WorkloadError
+from hyperbox.harness.lab.capacity import Room
 from hyperbox.harness.lab.qemu import GuestHardware, Qemu
 from hyperbox.harness.lab.vm import SHARED_MEMORY, VirtualMachine, owned_name
 from hyperbox.harness.model import Lane, Start
@@ -31,6 +31,7 @@ __all__ = ["Repeatability", "Snapshot", "Step", "boot_snapshot"]
 TRIES = 4
 """How often a snapshot is made until its clock did not leap."""
 
+_ROOM = Room(SHARED_MEMORY)
 _PROBE = ("python3", "-m", "hyperbox.harness.lab.repeatability_probe")
 _PROBE_START = Start(seed=1, delay_ns=1_234_567)
 
@@ -142,12 +143,12 @@ class Snapshot:
 
     def _derive(self, prepare: Callable[[VirtualMachine], None]) -> Snapshot:
         ram = SHARED_MEMORY / owned_name("ram")
-        _need_memory(self.hardware.memory)
         try:
-            run(["cp", "--sparse=always", self.ram_file, ram], timeout=120)
-            with self._machine(ram, shared=True) as machine, _evidence(machine):
-                prepare(machine)
-                return _save(self._qemu, self.hardware, machine, ram, self.kernel_config)
+            with _ROOM.growing(ram, self.hardware.memory):
+                run(["cp", "--sparse=always", self.ram_file, ram], timeout=120)
+                with self._machine(ram, shared=True) as machine, _evidence(machine):
+                    prepare(machine)
+                    return _save(self._qemu, self.hardware, machine, ram, self.kernel_config)
         except BaseException:
             ram.unlink(missing_ok=True)
             raise
@@ -192,10 +193,10 @@ def _boot(
     kernel_config: str,
     prepare: Callable[[VirtualMachine], None],
 ) -> Snapshot:
-    _need_memory(hardware.memory)
     ram = SHARED_MEMORY / owned_name("ram")
     try:
         with (
+            _ROOM.growing(ram, hardware.memory),
             VirtualMachine(
                 qemu, hardware, ram_file=ram, shared=True, kernel_config=kernel_config
             ) as machine,
@@ -251,13 +252,3 @@ def _evidence(machine: VirtualMachine) -> Iterator[None]:
     except HarnessError as error:
         error.console = machine.boot_console + machine.console()
         raise
-
-
-def _need_memory(wanted: int) -> None:
-    space = os.statvfs(SHARED_MEMORY)
-    free = space.f_bavail * space.f_frsize
-    if free < wanted:
-        raise HarnessError(
-            f"{SHARED_MEMORY} has {free >> 20} MiB free, a guest needs {wanted >> 20} MiB",
-            hint="run with fewer --jobs, or `hyperbox doctor --repair` to clear leftovers",
-        )

@@ -17,11 +17,12 @@ from typing import Protocol
 from hyperbox.config import Settings
 from hyperbox.errors import ConfigError, HarnessError, HyperboxError
 from hyperbox.harness.declarations import load_suites
+from hyperbox.harness.lab.capacity import cells_at_once, free_memory, free_shared_memory
 from hyperbox.harness.lab.host import HOST, HostLaboratory, check_unchanged, host_facts
 from hyperbox.harness.lab.kernel_kit import KernelKit, kernel_kit
 from hyperbox.harness.lab.kernel_selectors import expand_kernels
 from hyperbox.harness.lab.machine import Laboratory
-from hyperbox.harness.lab.qemu import find_qemu
+from hyperbox.harness.lab.qemu import GuestHardware, find_qemu
 from hyperbox.harness.lab.vm import SHARED_MEMORY
 from hyperbox.harness.lab.vm_laboratory import LaneChoice, VmLaboratory, choose_lane
 from hyperbox.harness.model import Lane
@@ -36,7 +37,7 @@ from hyperbox.paths import cache_directory
 __all__ = ["Listening", "validate"]
 
 _CACHE_NEED = 2 << 30
-_MEMORY_NEED_PER_JOB = 1 << 30
+_SHARED_MEMORY_NEED = 1 << 30
 
 
 class Listening(Protocol):
@@ -188,12 +189,24 @@ def _created(settings: Settings, job: _Job, names: Sequence[str]) -> RunStore:
 
 
 def _measure(job: _Job, store: RunStore, settings: Settings, listening: Listening) -> None:
-    jobs = settings.jobs or len(os.sched_getaffinity(0))
+    jobs = _jobs(settings, job.target, listening)
     with (
         contextlib.closing(_laboratory(job, listening)) as laboratory,
         concurrent.futures.ThreadPoolExecutor(jobs, thread_name_prefix="cell") as executor,
     ):
         run_plan(job.plan, laboratory, store, executor, listen=listening)
+
+
+def _jobs(settings: Settings, target: str, listening: Listening) -> int:
+    """Give how many cells are measured at once: guests need memory, and fewer are told."""
+    wanted = settings.jobs or len(os.sched_getaffinity(0))
+    if target == "host":
+        return wanted
+    shared = free_shared_memory(SHARED_MEMORY)
+    jobs = cells_at_once(wanted, GuestHardware.memory, free_memory(), shared)
+    if jobs < wanted:
+        listening.step(f"{jobs} cells at once, not {wanted}: memory carries no more", 0.0)
+    return jobs
 
 
 def _laboratory(job: _Job, listening: Listening) -> Laboratory:
@@ -244,14 +257,13 @@ def _check_host(target: str) -> None:
 
 
 def _check_space(settings: Settings) -> None:
-    jobs = settings.jobs or len(os.sched_getaffinity(0))
     cache = cache_directory()
     _need(_existing(cache), _CACHE_NEED, f"the cache {cache}", "set HYPERBOX_CACHE elsewhere")
     _need(
         SHARED_MEMORY,
-        jobs * _MEMORY_NEED_PER_JOB,
-        f"{SHARED_MEMORY}, with {jobs} jobs,",
-        "use fewer --jobs, or `hyperbox doctor --repair` to clear leftovers",
+        _SHARED_MEMORY_NEED,
+        str(SHARED_MEMORY),
+        "`hyperbox doctor --repair` clears leftovers",
     )
 
 
