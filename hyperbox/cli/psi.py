@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 from pathlib import Path
 
@@ -67,7 +68,9 @@ def _run(arguments: argparse.Namespace) -> int:
     group = getattr(arguments, "cgroup", None)
     where = group or "this machine"
     count = None if arguments.watch else 1
-    with _sampler(group) as sampler:
+    # A signal is the usual end of watching, as of tuning and recording.
+    ended = contextlib.suppress(KeyboardInterrupt) if arguments.watch else contextlib.nullcontext()
+    with ended, _sampler(group) as sampler:
         if arguments.json or not arguments.watch or not console.is_terminal:
             show = _print_json if arguments.json else lambda now: console.print(_table(now, where))
             watch(sampler, show, interval_s=interval_s, count=count)

@@ -97,7 +97,9 @@ def test_dry_run_says_what_it_cannot_do_and_changes_nothing(
 
 
 @has_pressure
-@pytest.mark.parametrize("words", [["tune", "--dry-run", "--json", "--all"], ["record"]])
+@pytest.mark.parametrize(
+    "words", [["tune", "--dry-run", "--json", "--all"], ["record"], ["--watch", "--json"]]
+)
 def test_signal_is_the_usual_end(words: list[str]) -> None:
     process = spawn(
         [sys.executable, "-m", "hyperbox", "psi", *words],
