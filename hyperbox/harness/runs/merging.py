@@ -36,8 +36,7 @@ def merge(shards: Sequence[Path], output: Path) -> None:
     _check_given_once(shards)
     infos = [store.info() for store in stores]
     _check_plans(shards, infos)
-    if output.exists() and any(output.iterdir()):
-        raise ConfigError(f"{output} is not empty", hint="name a directory that does not exist")
+    _check_output(output)
     sources = _sources(stores, infos)
     _check_kernels(sources)
     document = _run_document(shards, infos)
@@ -50,6 +49,15 @@ def merge(shards: Sequence[Path], output: Path) -> None:
     except BaseException:
         shutil.rmtree(output, ignore_errors=True)
         raise
+
+
+def _check_output(output: Path) -> None:
+    hint = "name a directory that does not exist"
+    try:
+        if output.exists() and any(output.iterdir()):
+            raise ConfigError(f"{output} is not empty", hint=hint)
+    except OSError as error:
+        raise ConfigError(f"cannot use {output}: {error.strerror or error}", hint=hint) from error
 
 
 def _check_given_once(shards: Sequence[Path]) -> None:
@@ -130,8 +138,8 @@ def _run_document(shards: Sequence[Path], infos: Sequence[RunInfo]) -> dict[str,
     complete = all(info.status == "complete" for info in infos)
     kernels = _in_order(kernel for info in infos for kernel in info.plan.kernels)
     environments = {
-        path.resolve().name: {**document["environment"], "versions": document["versions"]}
-        for path, document in zip(shards, documents, strict=True)
+        name: {**document["environment"], "versions": document["versions"]}
+        for name, document in zip(_names(shards), documents, strict=True)
     }
     return {
         **first,
@@ -142,6 +150,15 @@ def _run_document(shards: Sequence[Path], infos: Sequence[RunInfo]) -> dict[str,
         "plan": {**first["plan"], "kernels": kernels},
         "environment": {"shards": environments},
     }
+
+
+def _names(shards: Sequence[Path]) -> list[str]:
+    """Give each shard's name; those of the same name get their whole paths."""
+    names = [path.resolve().name for path in shards]
+    return [
+        name if names.count(name) == 1 else str(path.resolve())
+        for name, path in zip(names, shards, strict=True)
+    ]
 
 
 def _in_order(labels: Iterable[str]) -> list[str]:

@@ -100,6 +100,21 @@ def test_a_shard_twice_or_a_used_place_is_refused(tmp_path: Path) -> None:
         merge([part, tmp_path], tmp_path / "whole")
 
 
+def test_a_place_that_is_no_directory_is_refused(tmp_path: Path) -> None:
+    part, place = shard(tmp_path / "a", "6.12"), tmp_path / "file"
+    place.write_text("kept")
+    with pytest.raises(ConfigError, match=r"cannot use .*file: Not a directory"):
+        merge([part], place)
+    assert place.read_text() == "kept"
+
+
+def test_shards_of_the_same_name_keep_both_environments(tmp_path: Path) -> None:
+    parts = [shard(tmp_path / "one/run", "6.12"), shard(tmp_path / "two/run", "7.3")]
+    merge(parts, tmp_path / "whole")
+    shards = load_run(tmp_path / "whole").environment["shards"]
+    assert set(shards) == {str(part) for part in parts}  # type: ignore[call-overload]
+
+
 def test_what_a_shard_lacks_stays_a_hole(tmp_path: Path) -> None:
     parts = [shard(tmp_path / "a", "6.12"), shard(tmp_path / "b", "7.3")]
     shutil.rmtree(parts[1] / "cells")
