@@ -28,6 +28,16 @@ from hyperbox.harness.runs.store import utc
 
 __all__ = ["add_parser", "answer_line"]
 
+# What --resume takes from the log, and what it is when it is not given.
+_QUESTION: dict[str, object] = {
+    **dict.fromkeys(("gate", "good", "bad", "lane", "blocks", "memory", "timeout")),
+    **dict.fromkeys(("mirror", "directory")),
+    "command": [],
+    "put": [],
+    "seed": 1,
+    "crash": "skip",
+}
+
 _EPILOG = """\
 The row is every kernel that Debian's archive still has between the two ends, point releases
 and rebuilds too, in the order of their versions. Fixes are backported, so versions are not
@@ -169,8 +179,12 @@ def _started(arguments: argparse.Namespace) -> BisectionLog:
 
 
 def _resumed(arguments: argparse.Namespace) -> BisectionLog:
-    if arguments.gate or arguments.command or arguments.good or arguments.bad:
-        raise ConfigError("a resumed bisection keeps its question", hint="give --resume alone")
+    given = [name for name, unset in _QUESTION.items() if getattr(arguments, name) != unset]
+    if given:
+        raise ConfigError(
+            f"a resumed bisection keeps its question: {given[0]} cannot be changed",
+            hint="give --resume alone",
+        )
     return BisectionLog.open(arguments.resume)
 
 

@@ -62,6 +62,9 @@ def lists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (["--good", "6.14", "--bad", "6.15", "--timeout", "0", "x"], "--timeout must be more"),
         (["--resume", "nowhere"], "nowhere is not a bisection"),
         (["--resume", "nowhere", "--good", "6.14"], "a resumed bisection keeps its question"),
+        (["--resume", "nowhere", "--crash", "bad"], "crash cannot be changed"),
+        (["--resume", "nowhere", "--timeout", "9"], "timeout cannot be changed"),
+        (["--resume", "nowhere", "--put", "x:/y"], "put cannot be changed"),
     ],
 )
 def test_wrong_input_is_one_line_and_leaves_nothing(

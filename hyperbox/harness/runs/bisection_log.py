@@ -19,7 +19,7 @@ from typing import Any
 from hyperbox.errors import ConfigError, HarnessError
 from hyperbox.files import write_json
 from hyperbox.harness.lab.kernel_matrix import KernelRelease
-from hyperbox.harness.runs.bisection import Mark
+from hyperbox.harness.runs.bisection import Mark, tries_left
 from hyperbox.harness.runs.store import utc
 
 __all__ = ["BisectionLog", "Candidate", "Question", "Try", "candidate"]
@@ -177,4 +177,7 @@ def _read(document: Mapping[str, Any]) -> tuple[Question, list[Candidate], list[
     tries = [Try(**{**one, "mark": Mark(one["mark"])}) for one in document["tries"]]
     if not all(0 <= one.place < len(row) for one in tries):
         raise ValueError("a try is outside the row")
+    if len(row) < 2:
+        raise ValueError("the row has no two ends")
+    tries_left(len(row), {one.place: one.mark for one in tries})  # refuses contradictions
     return question, row, tries

@@ -214,6 +214,19 @@ def test_a_damaged_log_is_one_clear_line(tmp_path: Path, old: str, new: str) -> 
         BisectionLog.open(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("row", "tries"), [(0, {}), (1, {}), (9, {0: "good", 3: "bad", 5: "good", 8: "bad"})]
+)
+def test_a_log_that_cannot_be_searched_is_damaged(
+    tmp_path: Path, row: int, tries: dict[int, str]
+) -> None:
+    log = BisectionLog.create(tmp_path, QUESTION, World(9, 1, frozenset()).row()[:row])
+    for place, mark in tries.items():
+        log.add(place, Mark(mark), "so", 1.0)
+    with pytest.raises(HarnessError, match=r"bisect\.json is damaged"):
+        BisectionLog.open(tmp_path)
+
+
 def test_directories_are_told_apart(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="is not a bisection"):
         BisectionLog.open(tmp_path)
