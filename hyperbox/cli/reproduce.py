@@ -12,7 +12,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from hyperbox.errors import ExitCode
+from hyperbox.errors import ConfigError, ExitCode
 from hyperbox.harness.runs.progress import ProgressDisplay
 from hyperbox.harness.runs.reproduction import Comparison, Finding, exact_cells, reproduce
 from hyperbox.harness.runs.store import RunStore
@@ -55,6 +55,8 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    if arguments.jobs is not None and arguments.jobs < 1:
+        raise ConfigError(f"--jobs must be a whole number from 1 up, not {arguments.jobs}")
     store = RunStore.open(arguments.run_directory)
     plan = store.info().plan
     order = [cell.key for cell, _ in exact_cells(store, plan, arguments.cell)]

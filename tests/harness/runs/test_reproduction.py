@@ -92,6 +92,12 @@ def test_what_cannot_be_measured_is_broken(tmp_path: Path) -> None:
     assert (found.finding, found.reason) == (Finding.BROKEN, "failed: the guest crashed")
 
 
+def test_cells_at_once_are_at_least_one(tmp_path: Path) -> None:
+    _store(tmp_path)
+    assert main(["reproduce", str(tmp_path), "--jobs", "0"]) == ExitCode.BAD_USAGE
+    assert main(["reproduce", str(tmp_path), "--jobs", "-1"]) == ExitCode.BAD_USAGE
+
+
 def test_only_measured_exact_cells_can_be_chosen(tmp_path: Path) -> None:
     store, plan, _ = _store(tmp_path / "exact")
     assert [cell for cell, _ in exact_cells(store, plan)] == [_CELL]
