@@ -105,7 +105,10 @@ def lost(label: str, error: HarnessError) -> HarnessError:
     if error.fingerprint:
         text += f" [{error.fingerprint}]"
     if error.console:
-        text += f"; console: {keep_console(label, error.console)}"
+        try:
+            text += f"; console: {keep_console(label, error.console)}"
+        except HarnessError as unkept:  # must not hide why the machine is lost
+            text += f"; its console is lost: {unkept.message}"
     return HarnessError(text, hint=error.hint)
 
 
