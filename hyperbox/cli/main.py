@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import importlib
 import os
 import signal
@@ -37,6 +38,7 @@ _VERBS = {
 _STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _PATIENCE = 5
 _BROKEN_PIPE = 128 + signal.SIGPIPE
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -52,6 +54,7 @@ class _Parser(argparse.ArgumentParser):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and give its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
+    _need_streams()
     try:
         with _stoppable():
             return _run(words)
@@ -68,6 +71,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         _abandon_output()
         return _BROKEN_PIPE
+    except OSError as error:
+        if error.errno not in _NO_ROOM or error.filename is not None:
+            raise
+        _complain(f"hyperbox: error: cannot write the output: {error.strerror}")
+        _abandon_output()
+        return ExitCode.HARNESS_ERROR
 
 
 def _run(words: list[str]) -> int:
@@ -125,6 +134,14 @@ def _stoppable() -> Iterator[None]:
 def _complain(line: str) -> None:
     with contextlib.suppress(OSError):
         print(" ".join(line.split()), file=sys.stderr, flush=True)
+
+
+def _need_streams() -> None:
+    """Let output go nowhere where the caller has closed it; Python has None for it then."""
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 - for the process's life
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115, PTH123
 
 
 def _abandon_output() -> None:

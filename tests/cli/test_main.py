@@ -56,6 +56,16 @@ def test_help_imports_no_heavy_package() -> None:
     subprocess.run([sys.executable, "-c", program], check=True, stdout=subprocess.DEVNULL)
 
 
+@pytest.mark.parametrize(("into", "status", "said"), [("/dev/full", 3, 1), ("&-", 0, 0)])
+@pytest.mark.parametrize("more", ["", "--json"])
+def test_output_that_cannot_be_written_is_one_line(
+    into: str, status: int, said: int, more: str
+) -> None:
+    command = f"{sys.executable} -m hyperbox kernels list {more} >{into}"
+    done = subprocess.run(command, shell=True, check=False, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr.count("\n")) == (status, said), done.stderr
+
+
 def test_a_reader_that_goes_away_is_no_traceback() -> None:
     command = f"{sys.executable} -m hyperbox doctor --json"
     done = subprocess.run(
