@@ -16,6 +16,8 @@ import struct
 import time
 from pathlib import Path
 
+from hyperbox.errors import HarnessError
+
 __all__ = ["MAILBOX_SIZE", "Mailbox", "leave_order"]
 
 MAILBOX_SIZE = 2 << 20
@@ -89,15 +91,21 @@ def leave_order(path: Path, order: bytes = b"") -> None:
     ------
     ValueError
         If the order is too long.
+    HarnessError
+        If there is no room for it.
     """
     if len(order) > _LONGEST - _HEADER.size:
         raise ValueError(f"an order of {len(order)} bytes does not fit into the mailbox")
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        os.truncate(handle, MAILBOX_SIZE)
-        os.pwrite(handle, _HEADER.pack(_MAGIC, len(order)) + order, 0)
-    finally:
-        os.close(handle)
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            os.truncate(handle, MAILBOX_SIZE)
+            os.pwrite(handle, _HEADER.pack(_MAGIC, len(order)) + order, 0)
+        finally:
+            os.close(handle)
+    except OSError as error:
+        reason = error.strerror or error
+        raise HarnessError(f"cannot leave an order in {path}: {reason}") from error
 
 
 def _register(devices: Path) -> mmap.mmap:

@@ -89,6 +89,8 @@ class SnapshotCache:
             kept = self._kept(place, qemu, hardware)
             if kept is None:
                 self._remove(place)
+                for leftover in self._directory.glob(f".{name}-*"):  # of a killed process
+                    shutil.rmtree(leftover, ignore_errors=True)
                 kept = self._keep(place, make(), inputs, qemu)
         self._make_room(name)
         return kept
@@ -106,7 +108,8 @@ class SnapshotCache:
             snapshot.close()
             return None
         snapshot.repeatability = found
-        os.utime(place)
+        with contextlib.suppress(OSError):
+            os.utime(place)
         return snapshot
 
     def _keep(self, place: Path, made: Snapshot, inputs: Mapping[str, Any], qemu: Qemu) -> Snapshot:
@@ -129,12 +132,16 @@ class SnapshotCache:
             }
             files.write_json(scratch / _FACTS, facts)
             scratch.rename(place)
+            kept = _KeptSnapshot(
+                qemu, made.hardware, place, console=made.console, config=made.kernel_config
+            )
         except (HarnessError, OSError):
             shutil.rmtree(scratch, ignore_errors=True)
             return made
-        kept = _KeptSnapshot(
-            qemu, made.hardware, place, console=made.console, config=made.kernel_config
-        )
+        except BaseException:
+            shutil.rmtree(scratch, ignore_errors=True)
+            made.close()
+            raise
         kept.repeatability = made.repeatability
         made.close()
         return kept
@@ -179,6 +186,9 @@ class _KeptSnapshot(Snapshot):
         )
         self._lock = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         fcntl.flock(self._lock, fcntl.LOCK_SH)
+        if not place.exists() or not os.path.samestat(os.fstat(self._lock), place.stat()):
+            self.close()
+            raise FileNotFoundError(f"{place} was removed meanwhile")
 
     def close(self) -> None:
         """Let the cache have the files again; harmless when repeated."""

@@ -102,7 +102,7 @@ class VirtualMachine:
         """Whether the virtual clock leapt while the guest stopped: see `mailbox`."""
         self.events: list[dict[str, Any]] = []  # QEMU's, known when the machine is lost
         self._exits = contextlib.ExitStack()
-        self._serial_log = Path(tempfile.gettempdir()) / owned_name("serial.log")
+        self._serial_log = Path(tempfile.gettempdir(), owned_name("serial.log"))
         self._error_log = self._serial_log.with_suffix(".err")
         self._mailbox = SHARED_MEMORY / owned_name("mailbox")
         try:
@@ -369,7 +369,8 @@ class VirtualMachine:
         try:
             self._qmp.connect()
         except (QMPError, OSError, EOFError) as error:
-            self._process.wait(timeout=10)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(timeout=10)
             raise self._lost(f"QEMU did not start: {error}") from error
         if shared:
             self._may_stop = True
@@ -458,8 +459,7 @@ class VirtualMachine:
                     continue
                 self._send(FrameType.KILL, b"", request)
                 self.ping()  # a machine that hangs is lost, not a failed workload
-                name = " ".join(argv[:3])
-                raise WorkloadError(f"no end after {timeout:g} s: {name}") from None
+                raise WorkloadError(f"no end after {timeout:g} s: {' '.join(argv[:3])}") from None
             if frame.id == request:
                 yield frame
                 if frame.type is FrameType.EXIT:

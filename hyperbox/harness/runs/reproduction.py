@@ -139,7 +139,10 @@ def reproduce(
 
 def judge(cell: Cell, record: Record, attempt: Attempt) -> Comparison:
     """Compare an attempt with the one on record; pure but for reading the samples."""
-    known = record.samples()
+    try:
+        known = record.samples()
+    except HarnessError as error:
+        return Comparison(cell, Finding.BROKEN, 0, 0, reason=error.message)
     if attempt.state is not State.MEASURED:
         reason = f"{attempt.state}: {attempt.reason}"
         return Comparison(cell, Finding.BROKEN, len(known), 0, reason=reason)
@@ -147,7 +150,9 @@ def judge(cell: Cell, record: Record, attempt: Attempt) -> Comparison:
     different = [sample for sample in known if again.get(_place(sample)) != sample.value]
     equal = len(known) - len(different)
     others = differing_ingredients(record.document["environment"], attempt.environment)
-    finding = Finding.IDENTICAL if not different else Finding.DIFFERENT
+    finding = Finding.DIFFERENT
+    if not different and len(again) == len(known) > 0:
+        finding = Finding.IDENTICAL
     if others:
         finding = Finding.INCOMPARABLE
     shown = tuple(

@@ -75,6 +75,20 @@ def test_a_sample_that_is_missing_is_different(tmp_path: Path) -> None:
     assert judge(_CELL, record, _attempt(samples=_SAMPLES[:2])).equal == 2
 
 
+def test_a_sample_too_many_is_different(tmp_path: Path) -> None:
+    _, _, record = _store(tmp_path)
+    more = (*_SAMPLES, Sample(3, 0, "one", "time", 1.0))
+    assert judge(_CELL, record, _attempt(samples=more)).finding is Finding.DIFFERENT
+
+
+def test_samples_that_are_damaged_are_broken(tmp_path: Path) -> None:
+    _, _, record = _store(tmp_path)
+    (record.directory / "samples.parquet").write_bytes(b"")
+    found = judge(_CELL, record, _attempt())
+    assert found.finding is Finding.BROKEN
+    assert "damaged" in found.reason
+
+
 @pytest.mark.parametrize("samples", [_SAMPLES, _SAMPLES[:1]])
 def test_other_ingredients_make_it_void_and_are_named(
     samples: tuple[Sample, ...], tmp_path: Path
