@@ -37,7 +37,7 @@ __all__ = ["ARMS", "FastSwap", "TunerProcess", "fast_swap", "tuner_process"]
 
 _ZRAM_MIB = 6  # what zram may take: a quarter of the memory
 _ZSWAP_MIB = 3  # what zswap may take that no cgroup is charged for
-_ZRAM_DISK_MIB = 10  # what it may hold: its share at the compression of two that pages allow
+_ZRAM_DISK_MIB = 9  # what it may hold: within its share at the compression that pages allow
 _PREPARED_S = 120.0
 _CALM_S = 10.5  # two readings: a tuner that ends under pressure leaves its swap in place
 
