@@ -139,10 +139,13 @@ def test_settings_of_the_example_file_exist(tmp_path: Path) -> None:
 
 
 def test_gates_are_those_of_the_suites() -> None:
-    table = text().split("## What is there")[1].split("##")[0]
+    table = text().split("## What is there")[1].split("\n## ")[0]
     listed = re.findall(r"^\| `([\w.]+)`", table, re.MULTILINE)
     assert listed
-    assert {*listed} == {gate.id for suite in load_suites() for gate in suite.gates}
+    gates = {gate.id for suite in load_suites() for gate in suite.gates}
+    own = {gate for gate in gates if gate.startswith("harness.")}
+    kinds = {gate.rpartition(".")[0] + ".NAME" for gate in own}
+    assert {*listed} == gates - own | kinds
 
 
 def test_variables_exist_in_the_source() -> None:

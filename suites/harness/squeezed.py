@@ -2,7 +2,8 @@
 
 In order, since pages that went longest ago are the next to be needed: every page is read back
 from swap each time, and equal units do equal work. One page at a time: which neighbours are
-read along depends on the order of slots on the disk, so on the start: equal arms then differed by up to 1.6 % (5.10).
+read along depends on the order of slots on the disk, so on the start: equal arms that read
+ahead differed by up to 1.6 % (5.10).
 """
 
 from __future__ import annotations
