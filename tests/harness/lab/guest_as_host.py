@@ -24,7 +24,7 @@ def main() -> None:
     """Measure one arm of the pressure experiment on this machine."""
     experiments = [experiment for suite in load_suites() for experiment in suite.experiments]
     experiment = next(one for one in experiments if one.id == "psi.pressure_reduction")
-    argv = [word.replace("{arm}", "zram_ahead") for word in experiment.program]
+    argv = [word.replace("{arm}", "zram_generator") for word in experiment.program]
     before, ended = machine(), threading.Event()
     seen: set[str] = set()
 
