@@ -1,4 +1,4 @@
-"""A guest for people: booted for one command or console, its streams passed on as they come."""
+"""A guest for people: one command or console in it, streams passed on as they come."""
 
 from __future__ import annotations
 

@@ -83,9 +83,11 @@ class Snapshot:
         state_file: Path,
         kernel_config: str,
         console: str,
+        leapt: bool = False,
     ) -> None:
         self.hardware = hardware
         self.console = console
+        self._leapt = leapt  # at a stop before the last one
         self.repeatability: Repeatability | None = None
         """Known after `examine`."""
         self.ram_file = ram_file
@@ -106,7 +108,9 @@ class Snapshot:
 
     def derive(self, prepare: Callable[[VirtualMachine], None]) -> Snapshot:
         """Give a new snapshot: this one with a preparation run in it, usually a `Step`."""
-        return _repeatedly(lambda: self._derive(prepare))
+        # What has leapt once cannot be made good by another try from here.
+        tries = 1 if self._leapt_by_now() else TRIES
+        return _repeatedly(lambda: self._derive(prepare), tries)
 
     def examine(self) -> Repeatability:
         """Run the probe in two clones and compare every number.
@@ -118,7 +122,8 @@ class Snapshot:
             self.repeatability = Repeatability(False, False, {}, reason)
             return self.repeatability
         (first, leapt), (second, _) = self.probe(), self.probe()
-        differing = sorted(name for name in first if first[name] != second.get(name))
+        leapt = leapt or self._leapt
+        differing = sorted(n for n in {*first, *second} if first.get(n) != second.get(n))
         reason = f"two clones differ in {', '.join(differing)}" if differing else ""
         if leapt and not reason:
             reason = "the clock leapt while the guest stopped"
@@ -141,6 +146,10 @@ class Snapshot:
                 raise HarnessError(f"the repeatability probe failed: {error}") from error
             return found | {"elapsed_ns": result.elapsed_ns}, machine.leapt
 
+    def _leapt_by_now(self) -> bool:
+        found = self.repeatability
+        return self._leapt or (found is not None and found.exact and not found.canonical)
+
     def _derive(self, prepare: Callable[[VirtualMachine], None]) -> Snapshot:
         ram = SHARED_MEMORY / owned_name("ram")
         try:
@@ -148,6 +157,7 @@ class Snapshot:
                 run(["cp", "--sparse=always", self.ram_file, ram], timeout=120)
                 with self._machine(ram, shared=True) as machine, _evidence(machine):
                     prepare(machine)
+                    machine.leapt = machine.leapt or self._leapt_by_now()
                     return _save(self._qemu, self.hardware, machine, ram, self.kernel_config)
         except BaseException:
             ram.unlink(missing_ok=True)
@@ -184,7 +194,7 @@ def boot_snapshot(
     HarnessError
         If /dev/shm has no room for the guest's memory, or a preparation fails.
     """
-    return _repeatedly(lambda: _boot(qemu, hardware, kernel_config, prepare))
+    return _repeatedly(lambda: _boot(qemu, hardware, kernel_config, prepare), TRIES)
 
 
 def _boot(
@@ -210,9 +220,9 @@ def _boot(
         raise
 
 
-def _repeatedly(make: Callable[[], Snapshot]) -> Snapshot:
+def _repeatedly(make: Callable[[], Snapshot], tries: int) -> Snapshot:
     """Make a snapshot and examine it, again if its clock leapt."""
-    for left in reversed(range(TRIES)):
+    for left in reversed(range(tries)):
         snapshot = make()
         try:
             found = snapshot.examine()
@@ -238,6 +248,7 @@ def _save(
             state_file=state,
             kernel_config=config,
             console=machine.boot_console + machine.console(),
+            leapt=machine.leapt,
         )
     except BaseException:
         state.unlink(missing_ok=True)

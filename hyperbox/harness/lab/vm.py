@@ -99,7 +99,7 @@ class VirtualMachine:
         self._modules: tuple[str, ...] = ()
         self._silent = False
         self.leapt = False
-        """Whether the virtual clock leapt while the guest stopped: see `mailbox`."""
+        """Whether the virtual clock has leapt while the guest stopped: see `mailbox`."""
         self.events: list[dict[str, Any]] = []  # QEMU's, known when the machine is lost
         self._exits = contextlib.ExitStack()
         self._serial_log = Path(tempfile.gettempdir(), owned_name("serial.log"))
@@ -143,7 +143,7 @@ class VirtualMachine:
         try:
             return self._qmp.cmd(command, **arguments)
         except _MONITOR_ERRORS as error:
-            raise self._lost(f"monitor command {command} failed: {error}") from error
+            raise self.lost(f"monitor command {command} failed: {error}") from error
 
     def wait_ready(self, timeout: float = 240.0) -> Mapping[str, Any]:
         """Wait for the agent; gives ``{"release", "monotonic_ns"}``.
@@ -177,7 +177,7 @@ class VirtualMachine:
         try:
             payload = self._await(request, FrameType.PING, timeout).payload
         except TimeoutError:
-            raise self._lost(f"the agent does not answer a ping within {timeout:g} s") from None
+            raise self.lost(f"the agent does not answer a ping within {timeout:g} s") from None
         return int(struct.unpack("<Q", payload)[0])
 
     def execute(
@@ -254,12 +254,8 @@ class VirtualMachine:
         if used > progress[0]:
             return used, now
         if now - progress[1] > _STANDSTILL:
-            raise self._lost(f"the guest has stood still for {_STANDSTILL:g} s")
+            raise self.lost(f"the guest has stood still for {_STANDSTILL:g} s")
         return progress
-
-    def lost(self, message: str) -> MachineLost:
-        """Give the error for a machine of which the caller noticed that it is silent."""
-        return self._lost(message)
 
     def put(self, path: str, data: bytes) -> None:
         """Write a file in the guest; OSError with the guest's reason if it cannot."""
@@ -321,7 +317,7 @@ class VirtualMachine:
         deadline = time.monotonic() + _PING_TIMEOUT
         while self.monitor("query-status")["running"]:
             if time.monotonic() > deadline:
-                raise self._lost("the guest does not stop to be saved")
+                raise self.lost("the guest does not stop to be saved")
             time.sleep(0.002)
         self._qmp.clear_events()  # the stop looks like a panic
         self._stopped = True
@@ -366,12 +362,14 @@ class VirtualMachine:
         self._qmp: QEMUMonitorProtocol = QEMUMonitorProtocol(qmp)
         self._qmp.settimeout(60.0)
         self._exits.callback(self._close_monitor)
+        if not select.select([qmp], [], [], _PING_TIMEOUT)[0]:
+            raise self.lost(f"QEMU does not greet within {_PING_TIMEOUT:g} s")
         try:
             self._qmp.connect()
         except (QMPError, OSError, EOFError) as error:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(timeout=10)
-            raise self._lost(f"QEMU did not start: {error}") from error
+            raise self.lost(f"QEMU did not start: {error}") from error
         if shared:
             self._may_stop = True
             self.monitor("set-action", panic="pause")
@@ -391,7 +389,7 @@ class VirtualMachine:
         try:
             self._agent.sendall(Frame(kind, number, payload).encode())
         except OSError as error:
-            raise self._lost(f"the agent's channel broke: {error}") from error
+            raise self.lost(f"the agent's channel broke: {error}") from error
         return number
 
     def _next_frame(self, deadline: float) -> Frame:
@@ -410,7 +408,7 @@ class VirtualMachine:
         except ConnectionResetError:
             data = b""
         if not data:
-            raise self._lost("the machine went away")
+            raise self.lost("the machine went away")
         try:
             self._frames.extend(self._decoder.feed(data))
         except ProtocolError as error:
@@ -440,7 +438,7 @@ class VirtualMachine:
             end = frame.json()
             if "error" in end:
                 raise WorkloadError(f"cannot start in the guest: {end['error']}")
-            self.leapt = bool(end["leapt"])
+            self.leapt = self.leapt or bool(end["leapt"])
             streams = (b"".join(out[FrameType.STDOUT]), b"".join(out[FrameType.STDERR]))
             return CommandResult(int(end["status"]), *streams, int(end["elapsed_ns"]))
         raise AssertionError("the stream of frames ends with EXIT")
@@ -471,7 +469,7 @@ class VirtualMachine:
             kind = FileNotFoundError if "Errno 2" in message else OSError
             raise kind(f"{path} in the guest: {message}")
 
-    def _lost(self, message: str) -> MachineLost:
+    def lost(self, message: str) -> MachineLost:
         """Tell a crash of the guest from a loss of QEMU or its agent, with the evidence."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(timeout=2.0)

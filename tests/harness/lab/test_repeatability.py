@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from pathlib import Path
@@ -13,6 +14,7 @@ from hyperbox.harness.lab.kernel_kit import kernel_kit
 from hyperbox.harness.lab.qemu import GuestHardware, find_qemu
 from hyperbox.harness.lab.snapshot import Snapshot, Step, boot_snapshot
 from hyperbox.harness.lab.snapshot_cache import SnapshotCache, snapshot_key
+from hyperbox.harness.lab.vm import VirtualMachine
 from hyperbox.harness.lab.vm_laboratory import hardware_for
 from hyperbox.harness.model import Lane, Start
 
@@ -85,6 +87,25 @@ def test_perturbed_starts_differ_in_layout_and_time(snapshot: Snapshot) -> None:
         found.setdefault(seed, set()).add((done.stdout, done.elapsed_ns))
     assert all(len(numbers) == 1 for numbers in found.values())
     assert len({next(iter(numbers))[0] for numbers in found.values()}) == 3
+
+
+def test_a_leap_at_any_stop_is_remembered(
+    snapshot: Snapshot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hyperbox.harness.lab.snapshot.TRIES", 1)
+
+    def plant(machine: VirtualMachine) -> None:
+        machine.prepare(["true"], timeout=60)
+        machine.leapt = True  # as the command after a leap reports it
+
+    with contextlib.closing(snapshot.derive(plant)) as child:
+        assert child.repeatability is not None
+        assert child.repeatability.exact
+        assert not child.repeatability.canonical
+        assert "leapt" in child.repeatability.reason
+        with contextlib.closing(child.derive(Step(("true",)))) as grandchild:
+            assert grandchild.repeatability is not None
+            assert not grandchild.repeatability.canonical
 
 
 def test_least_used_snapshots_make_room(
