@@ -49,7 +49,7 @@ def add_tuning(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     record = verbs.add_parser(
         "record", help="print the tuner's readings as a trace", description="Changes nothing."
     )
-    add_options(record)
+    add_options(record, rules=False, acting=False)
     record.add_argument("--count", type=_count, metavar="N", help="end after N readings")
     record.set_defaults(run=_record)
     simulate = verbs.add_parser(
@@ -58,7 +58,7 @@ def add_tuning(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         description="Replays a trace of `psi record` as if every step could be made.",
     )
     simulate.add_argument("trace", metavar="TRACE", help="file of JSON lines; - reads the input")
-    add_options(simulate)
+    add_options(simulate, observing=False, acting=False)
     _output(simulate)
     simulate.set_defaults(run=_simulate)
 

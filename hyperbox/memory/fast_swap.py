@@ -13,6 +13,7 @@ from pathlib import Path
 
 from hyperbox.errors import HyperboxError, KernelFeatureMissing
 from hyperbox.linux.knob import KnobChange, read_knob, setting
+from hyperbox.linux.modules import module_available
 from hyperbox.linux.swap import SwapArea, swap_areas
 from hyperbox.linux.zram_swap import ZramSwap
 from hyperbox.linux.zswap import ZSWAP, zswap_enabled, zswap_present
@@ -30,7 +31,6 @@ __all__ = [
 ALGORITHMS = ("lz4", "lzo-rle", "lzo", "zstd")
 """Compression in order of preference: speed first."""
 
-_COMPRESSORS = ("lz4", "lzo-rle", "lzo", "zstd")
 _MOST_ZRAM = 4 << 30
 _PRIORITY, _HIGHEST_PRIORITY = 100, 0x7FFF  # above every disk's
 
@@ -128,7 +128,7 @@ class ZramActuator:
             return "this machine swaps to zram already"
         if zswap_enabled():
             return "zswap is on: one compressed swap is enough"
-        return ""
+        return "" if module_available("zram") else "no module zram"
 
     def apply(self) -> tuple[str, ...]:
         """Make the disk and swap to it."""
@@ -174,7 +174,7 @@ class ZswapActuator:
     name = "zswap"
     title = "compress pages on their way to disk swap (zswap)"
 
-    def __init__(self, compressors: Sequence[str] = _COMPRESSORS) -> None:
+    def __init__(self, compressors: Sequence[str] = ALGORITHMS) -> None:
         self._compressors = compressors
         self._changes: list[KnobChange] = []
 

@@ -41,8 +41,9 @@ class _Number:
     metavar: str = "N"
 
 
+_INTERVAL = _Number("interval", "seconds between readings", 1, 300, "interval_s", metavar="S")
 _NUMBERS = (
-    _Number("interval", "seconds between readings", 1, 300, "interval_s", metavar="S"),
+    _INTERVAL,
     _Number("act", "act above this many percent", 1, 100, "act", metavar="PERCENT"),
     _Number("watch-above", "watch above this", 1, 100, "watch", metavar="PERCENT"),
     _Number("calm-below", "calm is below this", 1, 100, "calm", metavar="PERCENT"),
@@ -62,41 +63,57 @@ _NUMBERS = (
 _OTHERS = ("cgroup", "streaming", "fast-swap", "dry-run")
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add ``--config`` and an option for every setting; absent options stay absent."""
+def add_options(
+    parser: argparse.ArgumentParser,
+    *,
+    observing: bool = True,
+    rules: bool = True,
+    acting: bool = True,
+) -> None:
+    """Add ``--config`` and an option for every setting; absent options stay absent.
+
+    Parameters
+    ----------
+    observing, rules, acting
+        Which settings have an effect: of what is read, of the decisions, of what is changed.
+    """
     parser.add_argument("--config", type=Path, metavar="FILE", help="TOML with a [tuner] table")
-    parser.add_argument(
-        "--dry-run",
-        action="store_true",
-        default=argparse.SUPPRESS,
-        help="decide, and change nothing",
-    )
-    parser.add_argument(
-        "--cgroup",
-        default=argparse.SUPPRESS,
-        metavar="PATH",
-        help="judge by this cgroup's pressure instead of the machine's",
-    )
-    parser.add_argument(
-        "--streaming",
-        action="append",
-        default=argparse.SUPPRESS,
-        metavar="PATH",
-        help="cgroup whose page cache may be given up; may be repeated",
-    )
-    parser.add_argument(
-        "--fast-swap",
-        choices=FAST_SWAPS,
-        default=argparse.SUPPRESS,
-        help="compressed swap ahead of need (default auto: zswap before a disk, else zram)",
-    )
-    for number in _NUMBERS:
+    if acting:
         parser.add_argument(
-            f"--{number.name}",
+            "--dry-run",
+            action="store_true",
             default=argparse.SUPPRESS,
-            metavar=number.metavar,
-            help=number.help + _default(number),
+            help="decide, and change nothing",
         )
+        parser.add_argument(
+            "--fast-swap",
+            choices=FAST_SWAPS,
+            default=argparse.SUPPRESS,
+            help="compressed swap ahead of need (default auto: zswap before a disk, else zram)",
+        )
+    if observing:
+        parser.add_argument(
+            "--cgroup",
+            default=argparse.SUPPRESS,
+            metavar="PATH",
+            help="judge by this cgroup's pressure instead of the machine's",
+        )
+        parser.add_argument(
+            "--streaming",
+            action="append",
+            default=argparse.SUPPRESS,
+            metavar="PATH",
+            help="cgroup whose page cache may be given up; may be repeated",
+        )
+    for number in _NUMBERS:
+        has_effect = acting if not number.rule else rules or (observing and number is _INTERVAL)
+        if has_effect:
+            parser.add_argument(
+                f"--{number.name}",
+                default=argparse.SUPPRESS,
+                metavar=number.metavar,
+                help=number.help + _default(number),
+            )
 
 
 def options_from(arguments: argparse.Namespace) -> TunerOptions:
