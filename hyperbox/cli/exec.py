@@ -14,7 +14,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hyperbox.cli.guests import Prepared, add_options, exit_status, lost, pair, prepare, progress
+from hyperbox.cli.guests import (
+    Prepared,
+    add_options,
+    exit_status,
+    lost,
+    pair,
+    prepare,
+    progress,
+    to_stderr,
+    to_stdout,
+)
 from hyperbox.errors import ConfigError, ExitCode, HarnessError, HyperboxError
 from hyperbox.files import write_bytes
 from hyperbox.harness.lab.kernel_kit import KernelKit
@@ -23,6 +33,7 @@ from hyperbox.harness.lab.session import (
     CommandUnstartable,
     Streams,
     converse,
+    give_file,
     open_guest,
 )
 from hyperbox.harness.lab.vm import VirtualMachine
@@ -158,17 +169,18 @@ def _one(
 ) -> None:
     """Run the command under one kernel; what fails is an exception."""
     prefix = f"{result.kit.label} | ".encode() if len(prepared.kits) > 1 else b""
-    out, err = LinePrefix(prefix, _write_out), LinePrefix(prefix, _write_err)
+    out, err = LinePrefix(prefix, to_stdout), LinePrefix(prefix, to_stderr)
     streams = Streams(out, err, stdin)
     if not prefix:
-        streams = Streams(_write_out, _write_err, stdin)
+        streams = Streams(to_stdout, to_stderr, stdin)
     if arguments.json:
         streams = Streams(result.stdout.extend, result.stderr.extend, stdin)
     with contextlib.ExitStack() as stack:
         with progress() as step:
             guest = open_guest(result.kit, prepared.lane, memory=prepared.memory, progress=step)
             machine = stack.enter_context(guest)
-        _put(machine, files)
+        for path, data, program in files:
+            give_file(machine, path, data, program=program)
         began = time.monotonic()
         try:
             status = converse(machine, arguments.command, streams, timeout=arguments.timeout)
@@ -244,28 +256,8 @@ def _readable(path: Path) -> tuple[bytes, bool]:
         raise ConfigError(f"--put: cannot read {path}: {error.strerror}") from error
 
 
-def _put(machine: VirtualMachine, files: Sequence[tuple[str, bytes, bool]]) -> None:
-    for path, data, program in files:
-        try:
-            machine.put(path, data)
-        except OSError as error:
-            raise HarnessError(f"--put: {error}") from error
-        if program:
-            machine.execute(["chmod", "+x", "--", path], timeout=60)
-
-
 def _got(machine: VirtualMachine, path: str) -> bytes:
     try:
         return machine.get(path)
     except OSError as error:
         raise HarnessError(f"--get: {error}") from error
-
-
-def _write_out(data: bytes) -> None:
-    sys.stdout.buffer.write(data)
-    sys.stdout.buffer.flush()
-
-
-def _write_err(data: bytes) -> None:
-    sys.stderr.buffer.write(data)
-    sys.stderr.buffer.flush()

@@ -27,6 +27,8 @@ __all__ = [
     "pair",
     "prepare",
     "progress",
+    "to_stderr",
+    "to_stdout",
 ]
 
 KERNEL_HELP = (
@@ -134,3 +136,15 @@ def _memory(text: str) -> int:
     if number < _LEAST_MEMORY:
         raise ConfigError(f"--memory must be a whole number from {_LEAST_MEMORY} up, not {text!r}")
     return number
+
+
+def to_stdout(data: bytes) -> None:
+    """Pass output of a guest on at once."""
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()
+
+
+def to_stderr(data: bytes) -> None:
+    """Pass error output of a guest on at once."""
+    sys.stderr.buffer.write(data)
+    sys.stderr.buffer.flush()

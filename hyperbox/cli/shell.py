@@ -7,7 +7,16 @@ import contextlib
 import os
 import sys
 
-from hyperbox.cli.guests import Prepared, add_options, exit_status, lost, prepare, progress
+from hyperbox.cli.guests import (
+    Prepared,
+    add_options,
+    exit_status,
+    lost,
+    prepare,
+    progress,
+    to_stderr,
+    to_stdout,
+)
 from hyperbox.errors import ExitCode, HarnessError
 from hyperbox.harness.lab.session import ConsoleLeft, Streams, converse, open_guest
 from hyperbox.harness.lab.terminal import RawTerminal
@@ -60,7 +69,7 @@ def _console(prepared: Prepared) -> int:
             guest = open_guest(kit, prepared.lane, memory=prepared.memory, progress=step)
             machine = stack.enter_context(guest)
         if not terminal:
-            return converse(machine, ["bash"], Streams(_out, _err, stdin=0))
+            return converse(machine, ["bash"], Streams(to_stdout, to_stderr, stdin=0))
         print(
             f"hyperbox: kernel {kit.release}; leave with exit or Ctrl-D, "
             "from a hanging guest with Ctrl-] three times",
@@ -72,15 +81,5 @@ def _console(prepared: Prepared) -> int:
             "TERM": os.environ.get("TERM", "dumb"),
             "PS1": rf"\[\e[1m\]{kit.label}\[\e[0m\]:\w\$ ",
         }
-        streams = Streams(_out, _err, stdin=0, terminal=raw)
+        streams = Streams(to_stdout, to_stderr, stdin=0, terminal=raw)
         return converse(machine, ["sh", "-c", _CONSOLE], streams, environment=environment)
-
-
-def _out(data: bytes) -> None:
-    sys.stdout.buffer.write(data)
-    sys.stdout.buffer.flush()
-
-
-def _err(data: bytes) -> None:
-    sys.stderr.buffer.write(data)
-    sys.stderr.buffer.flush()

@@ -31,6 +31,7 @@ __all__ = [
     "ConsoleLeft",
     "Streams",
     "converse",
+    "give_file",
     "keep_console",
     "open_guest",
 ]
@@ -106,6 +107,22 @@ def open_guest(
         except HarnessError as error:
             error.console = machine.boot_console + machine.console()
             raise
+
+
+def give_file(machine: VirtualMachine, path: str, data: bytes, *, program: bool) -> None:
+    """Write a file in the guest, executable if it is a program.
+
+    Raises
+    ------
+    HarnessError
+        If the guest cannot.
+    """
+    try:
+        machine.put(path, data)
+    except OSError as error:
+        raise HarnessError(f"--put: {error}") from error
+    if program and machine.execute(["chmod", "+x", "--", path], timeout=60).status:
+        raise HarnessError(f"--put: {path} cannot be made executable in the guest")
 
 
 def converse(

@@ -22,7 +22,13 @@ from hyperbox.files import write_bytes, write_text
 from hyperbox.harness.lab.debian_archive import HashMismatch, PackageGone
 from hyperbox.harness.lab.kernel_kit import kernel_kit
 from hyperbox.harness.lab.qemu import MEBIBYTE
-from hyperbox.harness.lab.session import CommandOverdue, Streams, converse, open_guest
+from hyperbox.harness.lab.session import (
+    CommandOverdue,
+    Streams,
+    converse,
+    give_file,
+    open_guest,
+)
 from hyperbox.harness.lab.vm import VirtualMachine
 from hyperbox.harness.lab.vm_laboratory import choose_lane
 from hyperbox.harness.model import Outcome
@@ -177,9 +183,4 @@ def _put(machine: VirtualMachine, here: Path, there: str) -> None:
         data = here.read_bytes()
     except OSError as error:
         raise ConfigError(f"--put: cannot read {here}: {error.strerror}") from error
-    try:
-        machine.put(there, data)
-    except OSError as error:
-        raise HarnessError(f"--put: {error}") from error
-    if os.access(here, os.X_OK):
-        machine.execute(["chmod", "+x", "--", there], timeout=60)
+    give_file(machine, there, data, program=os.access(here, os.X_OK))
