@@ -10,6 +10,7 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import os
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -24,7 +25,13 @@ from hyperbox.harness.lab.vm_laboratory import LaneChoice, VmLaboratory
 from hyperbox.harness.model import Cell, Lane, Sample
 from hyperbox.harness.runs.attempt import Attempt, State, measure
 from hyperbox.harness.runs.engine import drain
-from hyperbox.harness.runs.events import AttemptRecorded, BlockMeasured, CellStarted, Listener
+from hyperbox.harness.runs.events import (
+    AttemptRecorded,
+    BlockMeasured,
+    CellStarted,
+    Event,
+    Listener,
+)
 from hyperbox.harness.runs.plan import Plan
 from hyperbox.harness.runs.store import Record, RunInfo, RunStore
 
@@ -125,14 +132,21 @@ def reproduce(
         contextlib.closing(VmLaboratory(kits, lane=lane, progress=step)) as laboratory,
         concurrent.futures.ThreadPoolExecutor(jobs, thread_name_prefix="cell") as executor,
     ):
+        cancelled = threading.Event()
+
+        def tell(event: Event) -> None:
+            if not cancelled.is_set():  # its machine was killed under it
+                listen(event)
+
         futures = [
-            executor.submit(_again, laboratory, info.plan, cell, record, listen)
+            executor.submit(_again, laboratory, info.plan, cell, record, tell)
             for cell, record in todo
         ]
         try:
             for future in concurrent.futures.as_completed(futures):
                 yield future.result()
         except BaseException:
+            cancelled.set()
             drain(futures, end_machines=True)
             raise
 
