@@ -24,7 +24,7 @@ from hyperbox.errors import HarnessError, MissingDependency
 
 __all__ = ["Completed", "pin", "require", "run", "spawn", "stop"]
 
-_pinned = itertools.count()
+_pinned = itertools.count(os.getpid())  # processes begin at different CPUs
 
 _KEPT = ("PATH", "HOME", "USER", "TMPDIR", "TERM", "http_proxy", "https_proxy", "no_proxy")
 _SEARCH_PATH = os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin"

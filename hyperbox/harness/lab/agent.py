@@ -289,7 +289,6 @@ class Agent:
 
     def _reap(self) -> None:
         os.read(self._wake, 4096)
-        by_pid = {job.pid: job for job in self._jobs.values()}
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
@@ -297,9 +296,10 @@ class Agent:
                 return
             if pid == 0:
                 return
-            if pid in by_pid:
-                by_pid[pid].status = status
-                self._finish(by_pid[pid])
+            # Looked up each time: the end of one job may have started another, by an order.
+            for job in [job for job in self._jobs.values() if job.pid == pid]:
+                job.status = status
+                self._finish(job)
 
     def _finish(self, job: _Job) -> None:
         """Report the end when the process is gone, with what its pipes still hold.
