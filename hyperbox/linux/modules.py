@@ -12,7 +12,7 @@ from pathlib import Path
 from hyperbox.errors import HarnessError, KernelFeatureMissing
 from hyperbox.processes import require, run
 
-__all__ = ["load_module", "module_available"]
+__all__ = ["load_module"]
 
 
 def load_module(name: str, *parameters: str) -> None:
@@ -29,14 +29,3 @@ def load_module(name: str, *parameters: str) -> None:
         run([require("modprobe", "kmod"), name, *parameters], timeout=60)
     except HarnessError as error:
         raise KernelFeatureMissing(f"no module {name}: {error.message}") from error
-
-
-def module_available(name: str) -> bool:
-    """Whether a module is loaded, built in, or there to be loaded; loads nothing."""
-    if Path("/sys/module", name).exists():
-        return True
-    try:
-        run([require("modprobe", "kmod"), "--dry-run", "--quiet", name], timeout=60)
-    except HarnessError:
-        return False
-    return True

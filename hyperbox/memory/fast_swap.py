@@ -13,7 +13,6 @@ from pathlib import Path
 
 from hyperbox.errors import HyperboxError, KernelFeatureMissing
 from hyperbox.linux.knob import KnobChange, read_knob, setting
-from hyperbox.linux.modules import module_available
 from hyperbox.linux.swap import SwapArea, swap_areas
 from hyperbox.linux.zram_swap import ZramSwap
 from hyperbox.linux.zswap import ZSWAP, zswap_enabled, zswap_present
@@ -128,7 +127,7 @@ class ZramActuator:
             return "this machine swaps to zram already"
         if zswap_enabled():
             return "zswap is on: one compressed swap is enough"
-        return "" if module_available("zram") else "no module zram"
+        return ""
 
     def apply(self) -> tuple[str, ...]:
         """Make the disk and swap to it."""
