@@ -3,7 +3,8 @@
 Every child gets a sanitised environment, a session of its own (so that the whole
 group can be killed), SIGKILL as parent-death signal and, for `run`, a timeout. The
 death signal is set by setpriv(1) rather than a ``preexec_fn``, which is unsafe in a
-process with threads.
+process with threads. It comes for deaths after it was set (prctl(2)), so a shell in
+between ends if the parent died before.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ _pinned = itertools.count(os.getpid())  # processes begin at different CPUs
 
 _KEPT = ("PATH", "HOME", "USER", "TMPDIR", "TERM", "http_proxy", "https_proxy", "no_proxy")
 _SEARCH_PATH = os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin"
+# $1 is the parent; what shells export by themselves does not reach the program.
+_UNLESS_ORPHANED = '[ "$PPID" -eq "$1" ] || exit 1; shift; unset PWD OLDPWD SHLVL; exec "$@"'
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,7 @@ def spawn(
     if shutil.which(words[0], path=_SEARCH_PATH) is None:
         raise MissingDependency(f"{words[0]} cannot be started: no such program")
     return subprocess.Popen(
-        ["setpriv", "--pdeathsig", "KILL", "--", *words],
+        [*_mortal(), *words],
         env=_environment(environment),
         pass_fds=pass_fds,
         stdin=stdin,
@@ -149,6 +152,12 @@ def stop(process: subprocess.Popen[bytes]) -> None:
     for stream in (process.stdin, process.stdout, process.stderr):
         if stream is not None:
             stream.close()
+
+
+def _mortal() -> Sequence[str]:
+    """Give the words before a command that let it die with the calling thread."""
+    guard = ("sh", "-c", _UNLESS_ORPHANED, "sh", str(os.getpid()))
+    return ("setpriv", "--pdeathsig", "KILL", "--", *guard)
 
 
 def _environment(extra: Mapping[str, str] | None) -> dict[str, str]:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from hyperbox.errors import HarnessError, MissingDependency
-from hyperbox.processes import require, run, spawn, stop
+from hyperbox.processes import end_started, require, run, spawn, stop
 
 
 def _gone(pid: int) -> bool:
@@ -52,7 +55,7 @@ def test_the_environment_is_sanitised(monkeypatch: pytest.MonkeyPatch) -> None:
     said = run(["env"], timeout=20, environment={"EXTRA": "yes"}).text().splitlines()
     assert "EXTRA=yes" in said
     assert "LC_ALL=C.UTF-8" in said
-    assert not [line for line in said if line.startswith(("LD_PRELOAD_TEST", "LANG="))]
+    assert not [line for line in said if line.startswith(("LD_PRELOAD_TEST", "LANG=", "PWD="))]
 
 
 def test_a_timeout_kills_the_whole_group(tmp_path: Path) -> None:
@@ -80,6 +83,35 @@ def test_a_child_dies_with_its_killed_parent(tmp_path: Path) -> None:
     assert _until_gone(child)
 
 
+def test_a_child_whose_parent_was_killed_before_the_death_signal_was_set_ends(
+    tmp_path: Path,
+) -> None:
+    slow = tmp_path / "setpriv"
+    here, go = tmp_path / "here", tmp_path / "go"
+    wait = f"echo $$ > {here}.new; mv {here}.new {here}; until [ -e {go} ]; do sleep 0.01; done"
+    slow.write_text(f'#!/bin/sh\n{wait}\nexec {require("setpriv", "util-linux")} "$@"\n')
+    slow.chmod(0o755)
+    ran = tmp_path / "ran"
+    program = (
+        "import time; from hyperbox.processes import spawn; "
+        f"spawn(['sh', '-c', 'touch {ran}; exec sleep 600']); time.sleep(600)"
+    )
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    parent = subprocess.Popen([sys.executable, "-c", program], env={**os.environ, "PATH": path})
+    while not here.exists():
+        time.sleep(0.01)
+    parent.send_signal(signal.SIGKILL)
+    parent.wait()
+    go.touch()
+    child = int(here.read_text())
+    try:
+        assert _until_gone(child)
+        assert not ran.exists()
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child, signal.SIGKILL)
+
+
 def test_stop_is_harmless_when_repeated() -> None:
     process = spawn(["sleep", "600"], stdout=subprocess.PIPE)
     stop(process)
@@ -102,3 +134,20 @@ def test_missing_programs_are_named_with_the_package() -> None:
     with pytest.raises(MissingDependency, match="no such program"):
         run(["no-such-tool"], timeout=5)
     assert require("sh", "dash").endswith("/sh")
+
+
+def test_what_another_thread_has_started_can_be_ended_alone() -> None:
+    with ThreadPoolExecutor(1) as executor:
+        theirs = executor.submit(spawn, ["sh", "-c", "sleep 600 & wait"]).result()
+        thread = executor.submit(threading.get_ident).result()
+        ours = spawn(["sleep", "600"])
+        try:
+            end_started(thread)
+            assert theirs.wait(60) == -signal.SIGKILL
+            assert ours.poll() is None
+            end_started()
+            assert ours.wait(60) == -signal.SIGKILL
+            end_started()  # harmless when they have ended
+        finally:
+            stop(theirs)
+            stop(ours)
