@@ -140,7 +140,7 @@ class _Printer:
         self._state = str(decision.state)
         if not (self._everything or moved or decision.noteworthy):
             return
-        what = f"{decision.action} {decision.step}" if decision.noteworthy else ""
+        what = f"{decision.action} {decision.step}" if decision.step else ""
         line = Text(f"{(decision.time_ns - began_ns) / 1e9:8.1f} s  {decision.state:<7} ")
         line.append(f"{what:<24} ", style=_STYLES.get(decision.action, ""))
         line.append("; ".join((decision.reason, *decision.changes)))

@@ -50,7 +50,7 @@ class Cgroup:
         return tuple(int(word) for word in self.read("cgroup.procs").split())
 
     def remove(self) -> None:
-        """Move what still runs in it to its parent and remove it.
+        """Move what still runs in it to its parent and remove it, cgroups below it first.
 
         Raises
         ------
@@ -59,10 +59,17 @@ class Cgroup:
         """
         deadline = time.monotonic() + _PATIENCE_S
         while not self._removed(deadline):
-            for pid in self.processes():
-                with contextlib.suppress(WorkloadError):  # it ended meanwhile
-                    Cgroup(self.directory.parent).add(pid)
+            self._emptied()
             time.sleep(0.01)
+
+    def _emptied(self) -> None:
+        """Move processes up and remove what is below; whatever ends or goes meanwhile is done."""
+        with contextlib.suppress(KernelFeatureMissing, FileNotFoundError):
+            for below in [path for path in self.directory.iterdir() if path.is_dir()]:
+                Cgroup(below).remove()
+            for pid in self.processes():
+                with contextlib.suppress(WorkloadError, KernelFeatureMissing):
+                    Cgroup(self.directory.parent).add(pid)
 
     def _removed(self, deadline: float) -> bool:
         try:

@@ -32,7 +32,11 @@ __all__ = [
 ]
 
 _MISSING = (errno.ENOENT, errno.ENODEV, errno.EOPNOTSUPP)
-_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+_HINTS = {
+    errno.EACCES: "run as root",
+    errno.EPERM: "run as root",
+    errno.EROFS: "it is mounted read-only, as in a container or a service's sandbox",
+}
 _CHOSEN = re.compile(r"\[([^\]\s]+)\]")
 _TRUTH = {"1": "Y", "y": "Y", "Y": "Y", "0": "N", "n": "N", "N": "N"}
 
@@ -75,7 +79,7 @@ def write_knob(path: Path, value: str | int) -> None:
     try:
         handle = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
         try:
-            os.write(handle, str(value).encode())
+            os.write(handle, str(value).encode() or b"\n")  # of no bytes nothing would be heard
         finally:
             os.close(handle)
     except OSError as error:
@@ -248,5 +252,4 @@ def _explained(error: OSError, what: str) -> WorkloadError | KernelFeatureMissin
     message = f"{what}: {error.strerror or error}"
     if error.errno in _MISSING:
         return KernelFeatureMissing(message)
-    hint = "run as root" if error.errno in _FORBIDDEN else ""
-    return WorkloadError(message, hint=hint)
+    return WorkloadError(message, hint=_HINTS.get(error.errno or 0, ""))

@@ -12,7 +12,7 @@ from pathlib import Path
 from hyperbox.errors import HarnessError, KernelFeatureMissing
 from hyperbox.processes import require, run
 
-__all__ = ["load_module"]
+__all__ = ["load_module", "why_not_loadable"]
 
 
 def load_module(name: str, *parameters: str) -> None:
@@ -23,9 +23,35 @@ def load_module(name: str, *parameters: str) -> None:
     KernelFeatureMissing
         If the kernel has no such module or refuses it.
     """
-    if Path("/sys/module", name).exists():
+    if _is_live(name):
         return
     try:
         run([require("modprobe", "kmod"), name, *parameters], timeout=60)
     except HarnessError as error:
         raise KernelFeatureMissing(f"no module {name}: {error.message}") from error
+
+
+def why_not_loadable(name: str) -> str:
+    """Say why `load_module` would fail, as far as that can be told without loading; else empty.
+
+    That a module is there and of this kernel is looked at, not whether it would start.
+    """
+    if _is_live(name):
+        return ""
+    try:
+        done = run([require("modprobe", "kmod"), "--dry-run", name], timeout=10, check=False)
+    except HarnessError as error:
+        return f"no module {name}: {error.message}"
+    if done.status == 0:
+        return ""
+    said = done.stderr.decode(errors="replace").strip().splitlines()[-1:] or ["modprobe refuses it"]
+    return f"no module {name}: {said[0]}"
+
+
+def _is_live(name: str) -> bool:
+    """Whether it is built in, or loaded and through with its start."""
+    state = Path("/sys/module", name, "initstate")
+    try:
+        return state.read_text().strip() == "live"
+    except FileNotFoundError:
+        return state.parent.exists()  # built in

@@ -53,14 +53,14 @@ def mount(kind: str, point: Path, *, source: str | None = None, flags: int = 0) 
     WorkloadError
         On any other refusal.
     """
-    arguments = [(source or kind).encode(), os.fsencode(point), kind.encode()]
+    arguments = [os.fsencode(source or kind), os.fsencode(point), kind.encode()]
     if _libc.mount(*map(ctypes.c_char_p, arguments), ctypes.c_ulong(flags), None) == 0:
         return
     number = ctypes.get_errno()
     message = f"cannot mount {kind} on {point}: {os.strerror(number)}"
     if number == errno.ENODEV:  # no such file system type
         raise KernelFeatureMissing(message)
-    raise WorkloadError(message)
+    raise WorkloadError(message, hint="run as root" if number == errno.EPERM else "")
 
 
 def unmount(point: Path) -> None:

@@ -14,14 +14,15 @@ import os
 import stat
 from pathlib import Path
 
-from hyperbox.errors import HyperboxError, KernelFeatureMissing
+from hyperbox.errors import HyperboxError, WorkloadError
 from hyperbox.linux.cgroup import Cgroup
 from hyperbox.linux.knob import write_knob
 
 __all__ = ["can_reclaim_files", "drop_open_files", "reclaim_files"]
 
 _CHUNK = 256 << 20  # one write asks for at most this: it returns only when it is done
-_OPEN = os.O_RDONLY | os.O_NONBLOCK | os.O_NOATIME | os.O_CLOEXEC
+# No O_NOATIME: it is refused for files of others, and opening touches no access time.
+_OPEN = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 def can_reclaim_files(group: Path) -> bool:
@@ -47,18 +48,12 @@ def reclaim_files(group: Path) -> int:
     wanted = min(used_once, _CHUNK)
     if not wanted:
         return 0
-    handle = -1
     try:
-        handle = os.open(group / "memory.reclaim", os.O_WRONLY | os.O_CLOEXEC)
-        os.write(handle, f"{wanted} swappiness=0".encode())
-    except OSError as error:
-        if error.errno != errno.EAGAIN:  # less than asked for could be reclaimed
-            raise KernelFeatureMissing(
-                f"cannot reclaim page cache of {group}: {error.strerror}"
-            ) from error
-    finally:
-        if handle >= 0:
-            os.close(handle)
+        write_knob(group / "memory.reclaim", f"{wanted} swappiness=0")
+    except WorkloadError as error:
+        cause = error.__cause__
+        if not isinstance(cause, OSError) or cause.errno != errno.EAGAIN:
+            raise  # else less than asked for could be reclaimed
     return wanted
 
 
@@ -76,10 +71,17 @@ def drop_open_files(pid: int) -> int:
 
 
 def _dropped(link: Path) -> bool:
-    """Look before opening: to open a device or a FIFO would have effects."""
-    if not stat.S_ISREG(link.stat().st_mode):
-        return False
-    handle = os.open(link, _OPEN)
+    """Look before opening: to open a device or a FIFO would have effects.
+
+    What is looked at is held, so that nothing else can be opened in its place.
+    """
+    held = os.open(link, os.O_PATH | os.O_CLOEXEC)
+    try:
+        if not stat.S_ISREG(os.fstat(held).st_mode):
+            return False
+        handle = os.open(f"/proc/self/fd/{held}", _OPEN)
+    finally:
+        os.close(held)
     try:
         os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
     finally:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from hyperbox.errors import KernelFeatureMissing, WorkloadError
+from hyperbox.errors import ConfigError, KernelFeatureMissing, WorkloadError
 
 __all__ = [
     "PROC_PRESSURE",
@@ -185,10 +185,16 @@ def cgroup_files(directory: Path) -> tuple[PressureFile, ...]:
 
     Raises
     ------
+    ConfigError
+        If the directory is no cgroup v2.
     PressureMissing
         If cpu, memory or io pressure is absent or switched off.
     """
-    return _open_all([(resource, directory / f"{resource}.pressure") for resource in Resource])
+    try:
+        return _open_all([(resource, directory / f"{resource}.pressure") for resource in Resource])
+    except PressureMissing:
+        _refuse_no_cgroup(directory)
+        raise
 
 
 class Trigger:
@@ -198,7 +204,9 @@ class Trigger:
     ----------
     stall_us, window_us
         At least `stall_us` microseconds of `kind` stall within `window_us`. Windows are
-        500 ms to 10 s; without CAP_SYS_RESOURCE (6.5+) only multiples of 2 s.
+        500 ms to 10 s, shorter ones too on later kernels. Who lacks CAP_SYS_RESOURCE may have
+        multiples of 2 s only (Linux 6.4), where the kernel looks every 2 s, and before that
+        no trigger at all.
 
     Raises
     ------
@@ -221,6 +229,11 @@ class Trigger:
                     f"{path}: no trigger for {stall_us} us in {window_us} us: Invalid argument",
                     hint="stall below window, window 500 ms to 10 s; without CAP_SYS_RESOURCE "
                     "a multiple of 2 s",
+                ) from error
+            if error.errno in (errno.EPERM, errno.EACCES):
+                raise WorkloadError(
+                    f"{path}: no trigger: {error.strerror}",
+                    hint="before Linux 6.4 triggers need CAP_SYS_RESOURCE",
                 ) from error
             raise _explained(error, path) from error
         self._poll = select.poll()
@@ -303,6 +316,21 @@ def why_missing(command_line: str, config: str, switch: str) -> tuple[Missing, s
     if switch == "0":
         return Missing.DISABLED, "switched off in this cgroup: its cgroup.pressure is 0"
     return Missing.ABSENT, ""
+
+
+def _refuse_no_cgroup(directory: Path) -> None:
+    """Say so if a directory without pressure files is no cgroup v2, which is no kernel's fault."""
+    signs = ("cgroup.controllers", *(f"{resource}.pressure" for resource in Resource))
+    if any((directory / sign).exists() for sign in signs):
+        return
+    if (directory / "cgroup.procs").exists():
+        raise ConfigError(
+            f"{directory} is a cgroup of version 1, which has no pressure",
+            hint="name a cgroup v2 directory",
+        )
+    raise ConfigError(
+        f"{directory} is no cgroup", hint="name a directory where cgroup v2 is mounted"
+    )
 
 
 def _explained(error: OSError, path: Path) -> PressureMissing | WorkloadError:

@@ -35,8 +35,11 @@ def sole_holder(path: Path, what: str) -> Iterator[None]:
             raise HarnessError(
                 f"{what} runs already, as process {holder}", hint="let the other one end first"
             ) from None
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
+        except OSError as error:  # a file system without locks
+            raise HarnessError(f"cannot lock {path}: {error.strerror}") from error
+        with contextlib.suppress(OSError):  # who holds it is only for people
+            os.ftruncate(handle, 0)
+            os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
         yield
     finally:
         os.close(handle)

@@ -61,14 +61,20 @@ def swap_on(device: Path, priority: int | None = None) -> None:
         if not 0 <= priority <= _HIGHEST:
             raise ValueError(f"priority {priority} is outside 0 ... {_HIGHEST}")
         flags = _PREFER | priority
-    if _libc.swapon(ctypes.c_char_p(os.fsencode(device)), ctypes.c_int(flags)) != 0:
-        raise _explained("swap to", device)
+    while _libc.swapon(ctypes.c_char_p(os.fsencode(device)), ctypes.c_int(flags)) != 0:
+        if ctypes.get_errno() != errno.EINTR:
+            raise _explained("swap to", device)
 
 
 def swap_off(device: Path) -> None:
-    """Bring everything back from a device and stop swapping to it."""
-    if _libc.swapoff(ctypes.c_char_p(os.fsencode(device))) != 0:
-        raise _explained("stop swapping to", device)
+    """Bring everything back from a device and stop swapping to it.
+
+    It goes on after a signal, unless the signal's handler raises: what was brought back until
+    then is in memory, the rest still on the device, and it is still swapped to.
+    """
+    while _libc.swapoff(ctypes.c_char_p(os.fsencode(device))) != 0:
+        if ctypes.get_errno() != errno.EINTR:
+            raise _explained("stop swapping to", device)
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hyperbox.errors import KernelFeatureMissing, WorkloadError
-from hyperbox.journal import Kind, Outcome, undoing
+from hyperbox.journal import Kind, Outcome, Record, begin
 from hyperbox.linux.knob import read_knob, write_knob
 from hyperbox.linux.modules import load_module
 from hyperbox.records import Change
@@ -20,7 +20,9 @@ from hyperbox.records import Change
 __all__ = [
     "ZRAM",
     "ZramMemory",
+    "announce_disk",
     "choose_algorithm",
+    "make_disk",
     "parse_algorithms",
     "parse_mm_stat",
     "zram_device",
@@ -87,16 +89,45 @@ def zram_device(*, size: int, algorithms: Sequence[str]) -> Iterator[tuple[Path,
     KernelFeatureMissing
         If this kernel has no zram or none of the algorithms.
     """
+    record = announce_disk()
+    try:
+        yield make_disk(record, size, algorithms)
+    finally:
+        record.undo()
+
+
+def announce_disk() -> Record:
+    """Load the module and put on record that a disk will be made.
+
+    Raises
+    ------
+    KernelFeatureMissing
+        If this kernel has no zram.
+    HarnessError
+        If the journal cannot be written.
+    """
     load_module("zram", "num_devices=0")
-    with undoing(ZRAM, "zram", before=_disks()) as record:
-        number = read_knob(_CONTROL / "hot_add")
-        settings = _DISKS / f"zram{number}"
-        record.note(disk=settings.name, inode=settings.stat().st_ino)
-        offered = parse_algorithms(read_knob(settings / "comp_algorithm"))
-        algorithm = choose_algorithm(algorithms, offered)
-        write_knob(settings / "comp_algorithm", algorithm)
-        write_knob(settings / "disksize", size)
-        yield _device(number), algorithm
+    return begin(ZRAM, "zram", before=_disks())
+
+
+def make_disk(record: Record, size: int, algorithms: Sequence[str]) -> tuple[Path, str]:
+    """Make the disk that is on record; give its device, and the algorithm taken.
+
+    Raises
+    ------
+    KernelFeatureMissing
+        If this kernel has none of the algorithms.
+    HarnessError, WorkloadError
+        If the journal cannot be written, or the kernel refuses. Undo the record in any case.
+    """
+    number = read_knob(_CONTROL / "hot_add")
+    settings = _DISKS / f"zram{number}"
+    record.note(disk=settings.name, inode=settings.stat().st_ino)
+    offered = parse_algorithms(read_knob(settings / "comp_algorithm"))
+    algorithm = choose_algorithm(algorithms, offered)
+    write_knob(settings / "comp_algorithm", algorithm)
+    write_knob(settings / "disksize", size)
+    return _device(number), algorithm
 
 
 def _disks() -> list[str]:
@@ -134,6 +165,10 @@ def _remove(disk: str) -> None:
             if time.monotonic() > deadline or _in_use(disk):
                 raise
             time.sleep(0.05)
+        except KernelFeatureMissing:
+            if settings.exists():
+                raise
+            return  # somebody else was quicker
         else:
             return
 

@@ -13,16 +13,12 @@ from pathlib import Path
 
 from hyperbox.errors import HyperboxError
 from hyperbox.journal import Record, begin
-from hyperbox.linux.knob import read_knob, write_knob
-from hyperbox.linux.modules import load_module
+from hyperbox.linux.knob import read_knob
 from hyperbox.linux.swap import SWAP, swap_areas, swap_on
-from hyperbox.linux.zram import ZRAM, choose_algorithm, parse_algorithms
+from hyperbox.linux.zram import announce_disk, make_disk
 from hyperbox.processes import require, run
 
 __all__ = ["ZramSwap"]
-
-_CONTROL = Path("/sys/class/zram-control")
-_DISKS = Path("/sys/class/block")
 
 
 class ZramSwap:
@@ -46,10 +42,9 @@ class ZramSwap:
     """
 
     def __init__(self, size: int, algorithms: Sequence[str], priority: int = 100) -> None:
-        load_module("zram", "num_devices=0")
-        self._records: list[Record] = []
+        self._records: list[Record] = [announce_disk()]
         try:
-            self.device, self.algorithm = self._disk(size, algorithms)
+            self.device, self.algorithm = make_disk(self._records[0], size, algorithms)
             self._swap_on(priority)
         except BaseException:
             with contextlib.suppress(HyperboxError):
@@ -75,19 +70,6 @@ class ZramSwap:
         while self._records:
             self._records[-1].undo()
             self._records.pop()
-
-    def _disk(self, size: int, algorithms: Sequence[str]) -> tuple[Path, str]:
-        before = sorted(path.name for path in _DISKS.glob("zram*"))
-        record = begin(ZRAM, "zram", before=before)
-        self._records.append(record)
-        number = read_knob(_CONTROL / "hot_add")
-        settings = _DISKS / f"zram{number}"
-        record.note(disk=settings.name, inode=settings.stat().st_ino)
-        offered = parse_algorithms(read_knob(settings / "comp_algorithm"))
-        algorithm = choose_algorithm(algorithms, offered)
-        write_knob(settings / "comp_algorithm", algorithm)
-        write_knob(settings / "disksize", size)
-        return Path("/dev", settings.name), algorithm
 
     def _swap_on(self, priority: int) -> None:
         uuid = read_knob(Path("/proc/sys/kernel/random/uuid"))

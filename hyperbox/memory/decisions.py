@@ -106,12 +106,12 @@ class Decision:
     io_some: float = 0.0
     swap_ins: float = 0.0
     changes: tuple[str, ...] = ()
-    """What was really changed or put back, in words; the tuner adds it."""
+    """What was really changed or put back, and what was found: in words, added by the tuner."""
 
     @property
     def noteworthy(self) -> bool:
-        """Whether something is to be done, or could not be."""
-        return self.action is not Action.NOTHING
+        """Whether something is to be done, or could not be, or was found."""
+        return self.action is not Action.NOTHING or bool(self.changes)
 
     def as_json(self) -> dict[str, object]:
         """Give it as JSON values."""

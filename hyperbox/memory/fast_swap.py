@@ -13,6 +13,7 @@ from pathlib import Path
 
 from hyperbox.errors import HyperboxError, KernelFeatureMissing
 from hyperbox.linux.knob import KnobChange, read_knob, setting
+from hyperbox.linux.modules import why_not_loadable
 from hyperbox.linux.swap import SwapArea, swap_areas
 from hyperbox.linux.zram_swap import ZramSwap
 from hyperbox.linux.zswap import ZSWAP, zswap_enabled, zswap_present
@@ -127,7 +128,7 @@ class ZramActuator:
             return "this machine swaps to zram already"
         if zswap_enabled():
             return "zswap is on: one compressed swap is enough"
-        return ""
+        return why_not_loadable("zram")
 
     def apply(self) -> tuple[str, ...]:
         """Make the disk and swap to it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,7 +26,7 @@ from hyperbox.memory.readings import GroupCounters, Reading
 __all__ = ["Observer", "swap_names"]
 
 _MOST_GROUPS = 64  # each costs three small reads
-_PAGE = 4096
+_PAGE = os.sysconf("SC_PAGE_SIZE")
 _REFAULTS = ("workingset_refault", "workingset_refault_anon", "workingset_refault_file")
 
 

@@ -75,6 +75,8 @@ class Tuner:
         Gives the names of the swap areas now, to tell a change of ours from somebody's.
     dry_run
         Decide only.
+    found
+        What was found, or put in order, before the start: goes with the first decision.
     """
 
     def __init__(
@@ -85,10 +87,12 @@ class Tuner:
         rules: Rules | None = None,
         swaps: Callable[[], frozenset[str]] | None = None,
         dry_run: bool = False,
+        found: Sequence[str] = (),
     ) -> None:
         self.rules = rules or Rules()
         self._dry_run = dry_run
         self._swaps = swaps
+        self._found = tuple(found)
         self._actuators: Mapping[str, Actuator] = {one.name: one for one in (*preparations, *steps)}
         self._policy = Policy.of([s.name for s in steps], [p.name for p in preparations])
         self._made: list[str] = []  # in order; undone backwards
@@ -124,14 +128,15 @@ class Tuner:
     def step(self, reading: Reading) -> Decision:
         """Decide on a reading and do what was decided."""
         before = self._policy
+        found = (*self._found, *self._impossible()) if before.last is None else ()
         losses = self._noticed_losses()
         self._policy, decision = decide(self._policy, reading, self.rules)
         decision = self._carried_out(decision)
-        decision = replace(decision, changes=(*losses, *decision.changes))
+        decision = replace(decision, changes=(*found, *losses, *decision.changes))
         swapped = before.last is not None and before.last.swaps != reading.swaps
         if swapped or decision.noteworthy or self._policy.state is not before.state:
             self._probe()
-        self._tick()
+        self._tick(made_now=decision.step if decision.action is Action.APPLY else "")
         self._publish(decision)
         return decision
 
@@ -184,6 +189,15 @@ class Tuner:
         self._expect_swaps()
         return replace(decision, changes=changes)
 
+    def _impossible(self) -> tuple[str, ...]:
+        """Say which preparations cannot be made here, and why: nobody would ask for them again."""
+        steps = self._policy.steps
+        return tuple(
+            f"{name} cannot be made: {steps[name].unavailable}"
+            for name in steps
+            if name in self._policy.preparations and steps[name].unavailable
+        )
+
     def _noticed_losses(self) -> tuple[str, ...]:
         """Forget steps that somebody else has undone; say which."""
         losses = [name for name in self._made if self._actuators[name].lost()]
@@ -200,8 +214,10 @@ class Tuner:
             last = replace(self._policy.last, swaps=self._swaps())
             self._policy = replace(self._policy, last=last)
 
-    def _tick(self) -> None:
+    def _tick(self, made_now: str) -> None:
         for name in self._made:
+            if name == made_now:  # making it has done the same
+                continue
             with contextlib.suppress(HyperboxError):  # its cgroup may be gone
                 self._actuators[name].tick()
 
@@ -213,9 +229,7 @@ class Tuner:
     def _publish(self, decision: Decision | None) -> None:
         before = self._status
         trail = before.trail
-        if decision is not None and (
-            decision.noteworthy or decision.changes or decision.state is not before.state
-        ):
+        if decision is not None and (decision.noteworthy or decision.state is not before.state):
             trail = (*trail, decision)[-_TRAIL:]
         views = tuple(
             StepView(

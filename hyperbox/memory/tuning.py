@@ -10,6 +10,7 @@ from pathlib import Path
 
 from hyperbox.errors import ConfigError
 from hyperbox.journal import state_directory
+from hyperbox.linux.knob import KNOB
 from hyperbox.linux.sole_lock import sole_holder
 from hyperbox.memory.actuators import Actuator, page_cluster, swappiness
 from hyperbox.memory.decisions import Decision, Rules
@@ -18,6 +19,7 @@ from hyperbox.memory.observer import Observer, swap_names
 from hyperbox.memory.psi import Snapshot
 from hyperbox.memory.reclaim import MemoryHighActuator, PageCacheActuator, damon
 from hyperbox.memory.swap import Tuner, TunerStatus
+from hyperbox.repair import repair
 
 __all__ = ["FAST_SWAPS", "STEPS", "TunerOptions", "Tuning", "actuators"]
 
@@ -104,9 +106,15 @@ class Tuning:
             if not options.dry_run:
                 lock = state_directory().parent / "tuner.lock"
                 stack.enter_context(sole_holder(lock, "a tuner"))
+            found = () if options.dry_run else _put_in_order()
             steps, ahead = actuators(options)
             self.tuner = Tuner(
-                steps, ahead, rules=options.rules, swaps=swap_names, dry_run=options.dry_run
+                steps,
+                ahead,
+                rules=options.rules,
+                swaps=swap_names,
+                dry_run=options.dry_run,
+                found=found,
             )
             self._stack = stack.pop_all()
 
@@ -150,3 +158,13 @@ class Tuning:
             taken += 1
             if taken != count:
                 time.sleep(interval_s - (time.monotonic() - start) % interval_s)
+
+
+def _put_in_order() -> tuple[str, ...]:
+    """Put back the settings that killed processes left, or they would pass for originals.
+
+    Swap areas stay: to stop swapping reads everything back, and memory may have been short
+    when the process was killed. ``hyperbox doctor --repair`` is for them.
+    """
+    done = [one for one in repair({KNOB.name: KNOB}) if one.change.kind == KNOB.name]
+    return tuple(f"left by killed process {one.change.owner.pid}: {one}" for one in done)

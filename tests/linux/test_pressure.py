@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hyperbox.errors import WorkloadError
+from hyperbox.errors import ConfigError, WorkloadError
 from hyperbox.linux.pressure import (
     PROC_PRESSURE,
     Kind,
@@ -134,6 +134,17 @@ def test_irq_is_optional_and_the_others_are_not(tmp_path: Path) -> None:
     with pytest.raises(PressureMissing, match=r"io\.pressure is absent"):
         cgroup_files(tmp_path)
     assert open_descriptors() == before
+
+
+def test_directory_that_is_no_cgroup_is_not_the_kernels_fault(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"is no cgroup$"):
+        cgroup_files(tmp_path)
+    (tmp_path / "cgroup.procs").write_text("")
+    with pytest.raises(ConfigError, match="a cgroup of version 1, which has no pressure"):
+        cgroup_files(tmp_path)
+    (tmp_path / "cgroup.controllers").write_text("")
+    with pytest.raises(PressureMissing, match=r"cpu\.pressure is absent"):
+        cgroup_files(tmp_path)
 
 
 def test_nonsense_in_a_file_is_an_error_with_its_name(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ from hyperbox.linux.knob import (
 from hyperbox.linux.mounts import MOUNT, mounted, mounts
 from hyperbox.linux.swap import swapping
 from hyperbox.linux.undo import KINDS
+from hyperbox.processes import spawn, stop
 from hyperbox.repair import damage, repair
 from tests.linux.crashing import killed_at, points_of
 
@@ -171,6 +172,25 @@ def test_a_real_cgroup_goes_away_after_any_kill() -> None:
         assert {one.outcome for one in repair(KINDS)} <= {Outcome.UNDONE, Outcome.NOTHING}
         assert {path.name for path in root.iterdir()} <= before
     assert made
+
+
+@has_cgroup2
+@pytest.mark.root
+def test_a_cgroup_goes_with_what_was_made_in_it() -> None:
+    with cgroup(f"hyperbox-nest-{os.getpid()}") as group:
+        inner = group.directory / "inner" / "innermost"
+        inner.mkdir(parents=True)
+        process = spawn(["sleep", "60"])
+        try:
+            Cgroup(inner).add(process.pid)
+        except BaseException:
+            stop(process)
+            raise
+    try:
+        assert not group.directory.exists()
+        assert process.poll() is None
+    finally:
+        stop(process)
 
 
 @has_cgroup2

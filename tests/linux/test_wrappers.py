@@ -14,7 +14,7 @@ from hyperbox.errors import KernelFeatureMissing, WorkloadError
 from hyperbox.linux.block_stat import BlockStat, block_stat, parse_block_stat
 from hyperbox.linux.cgroup import cgroup, cgroup_root, parse_flat_keyed
 from hyperbox.linux.knob import changed, read_knob, sysctl, write_knob
-from hyperbox.linux.modules import load_module
+from hyperbox.linux.modules import load_module, why_not_loadable
 from hyperbox.linux.mounts import Mount, mounted, mounts, parse_mountinfo, unescape
 from hyperbox.linux.process_clock import process_cpu_ns
 from hyperbox.linux.swap import SwapArea, parse_swaps, swap_areas, swap_on
@@ -197,6 +197,20 @@ def test_refused_value_is_one_clear_error() -> None:
 def test_absent_module_is_a_missing_feature() -> None:
     with pytest.raises(KernelFeatureMissing, match="no module hyperbox_no_such_module"):
         load_module("hyperbox_no_such_module")
+    assert why_not_loadable("hyperbox_no_such_module").startswith(
+        "no module hyperbox_no_such_module: "
+    )
+
+
+def test_what_is_loaded_or_built_in_is_there() -> None:
+    present = sorted(path.name for path in Path("/sys/module").iterdir())
+    assert why_not_loadable(present[0]) == ""
+
+
+def test_nothing_is_written_as_an_empty_line(tmp_path: Path) -> None:
+    (tmp_path / "knob").write_text("x")
+    write_knob(tmp_path / "knob", "")
+    assert read_knob(tmp_path / "knob") == ""
 
 
 @has_cgroup2

@@ -275,7 +275,8 @@ def refused() -> dict[str, Any]:
         after = values()
         load.close()
     said = {one["step"]: one["reason"] for one in tuner.decisions() if one["step"]}
-    return {"before": before, "after": after, "status": status, "said": said}
+    found = tuner.decisions()[0]["changes"]
+    return {"before": before, "after": after, "status": status, "said": said, "found": found}
 
 
 def unplugged() -> dict[str, Any]:

@@ -64,7 +64,12 @@ def test_no_pressure_is_said_before_anything_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HYPERBOX_STATE", str(tmp_path / "state"))
+    pressureless = tmp_path / "group"
+    pressureless.mkdir()
+    (pressureless / "cgroup.controllers").write_text("")
     with pytest.raises(PressureMissing, match="absent"):
+        Tuning(TunerOptions(group=pressureless))
+    with pytest.raises(ConfigError, match="is no cgroup"):
         Tuning(TunerOptions(group=tmp_path))
     assert not (tmp_path / "state").exists()
 

@@ -164,8 +164,11 @@ def test_missing_step_is_said_and_never_made(bench: Bench) -> None:
 def test_step_that_becomes_possible_is_found_when_swap_is_plugged_in(bench: Bench) -> None:
     bench.ahead.missing = "there is no disk swap"
     bench.tuner = Tuner([bench.one], [bench.ahead], swaps=lambda: bench.swaps)
+    first = bench.feed(0)
+    assert first.changes == ("ahead cannot be made: there is no disk swap",)
+    assert first.noteworthy
     for _ in range(3):
-        assert bench.feed(0).action is Action.NOTHING
+        assert not bench.feed(0).noteworthy
     bench.ahead.missing = ""
     bench.swaps = bench.swaps | {"/dev/sdb1"}
     assert "/dev/sdb1 is new" in bench.feed(0).reason
@@ -204,6 +207,7 @@ def test_value_that_somebody_else_gave_is_theirs(bench: Bench) -> None:
 
 def test_momentary_work_is_repeated_while_it_is_applied(bench: Bench) -> None:
     bench.until(Action.APPLY, 90)
+    assert bench.one.ticks == 0  # it was done by making it
     ticks = bench.one.ticks
     bench.feed(90)
     assert bench.one.ticks == ticks + 1

@@ -63,9 +63,9 @@ class TunerListener:
             self._record(decision)
 
     def _record(self, decision: Decision) -> None:
-        if decision.noteworthy:
+        if decision.action is not Action.NOTHING:
             self._counts[decision.action] += 1
-        elif decision.state is self._state:
+        elif decision.state is self._state and not decision.noteworthy:
             return
         self._state = decision.state
         told: dict[str, object] = {"state": decision.state, "action": decision.action}
