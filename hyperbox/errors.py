@@ -11,6 +11,7 @@ from enum import IntEnum
 
 __all__ = [
     "BootTimeout",
+    "CellTimeout",
     "ConfigError",
     "ExitCode",
     "GuestCrash",
@@ -86,6 +87,10 @@ class MissingDependency(HarnessError):
 
 class BootTimeout(HarnessError):
     """A guest did not become ready in time."""
+
+
+class CellTimeout(HarnessError):
+    """A whole cell took longer than its limit, though no single command did."""
 
 
 class MachineLost(HarnessError):

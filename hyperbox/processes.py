@@ -16,6 +16,8 @@ import shlex
 import shutil
 import signal
 import subprocess
+import threading
+import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,9 +25,12 @@ from typing import IO
 
 from hyperbox.errors import HarnessError, MissingDependency
 
-__all__ = ["Completed", "pin", "require", "run", "spawn", "stop"]
+__all__ = ["Completed", "end_started", "pin", "require", "run", "spawn", "stop"]
 
 _pinned = itertools.count(os.getpid())  # processes begin at different CPUs
+
+_started: weakref.WeakKeyDictionary[subprocess.Popen[bytes], int] = weakref.WeakKeyDictionary()
+_started_lock = threading.Lock()
 
 _KEPT = ("PATH", "HOME", "USER", "TMPDIR", "TERM", "http_proxy", "https_proxy", "no_proxy")
 _SEARCH_PATH = os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin"
@@ -83,7 +88,7 @@ def spawn(
     words = [os.fspath(word) for word in argv]
     if shutil.which(words[0], path=_SEARCH_PATH) is None:
         raise MissingDependency(f"{words[0]} cannot be started: no such program")
-    return subprocess.Popen(
+    process = subprocess.Popen(
         [*_mortal(), *words],
         env=_environment(environment),
         pass_fds=pass_fds,
@@ -93,6 +98,9 @@ def spawn(
         cwd=cwd,
         start_new_session=True,
     )
+    with _started_lock:
+        _started[process] = threading.get_ident()
+    return process
 
 
 def run(
@@ -152,6 +160,19 @@ def stop(process: subprocess.Popen[bytes]) -> None:
     for stream in (process.stdin, process.stdout, process.stderr):
         if stream is not None:
             stream.close()
+
+
+def end_started(thread: int | None = None) -> None:
+    """Kill what a thread (`threading.get_ident`) has started here, or what any has, with groups.
+
+    For other threads to call: the one that waits for such a process finds it dead.
+    """
+    with _started_lock:
+        found = [process for process, by in _started.items() if thread in (None, by)]
+    for process in found:
+        if process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 def _mortal() -> Sequence[str]:

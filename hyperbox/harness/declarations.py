@@ -203,6 +203,7 @@ def _experiment(table: _Table, suite: str) -> Experiment:
         changes_machine=table.flag("changes_machine", Experiment.changes_machine),
         commandline=table.line("commandline", Experiment.commandline),
         default=table.flag("default", Experiment.default),
+        limit_s=table.number("limit_s", at_least=0.1) if "limit_s" in table.data else None,
     )
     table.finish()
     _no_doubles(table, "arm", [arm.id for arm in experiment.arms])

@@ -26,6 +26,8 @@ __all__ = [
     "Verdict",
 ]
 
+_READY_S = 1200.0  # boots, warm-up and preparation, perhaps after another cell's of the kernel
+
 
 class Rule(StrEnum):
     """How a metric decides a gate.
@@ -116,7 +118,8 @@ class Experiment:
 
     `prepare` runs once per kernel before the snapshot that all arms and blocks share.
     `blocks` is the largest number of blocks; looks happen at the planned counts up to it.
-    `timeout_s` is host time for one arm. `changes_machine` says that the program changes
+    `timeout_s` is host time for one arm, `limit_s` for a whole attempt at a cell with
+    everything that it takes; None: see `limit`. `changes_machine` says that the program changes
     settings beyond its own processes (refused on the host unless allowed). `commandline` is
     added to the guest kernel's command line (the host's own is what it is: refused there).
     `default` False keeps a costly experiment out of runs that name no suite or gate.
@@ -134,6 +137,19 @@ class Experiment:
     changes_machine: bool = True
     commandline: str = ""
     default: bool = True
+    limit_s: float | None = None
+
+    @property
+    def limit(self) -> float:
+        """Host seconds for a whole attempt at a cell.
+
+        Not declared, it leaves time to make the machine ready, one arm its whole `timeout_s`,
+        and the others a quarter each: measured ones take a tenth of it.
+        """
+        if self.limit_s is not None:
+            return self.limit_s
+        others = self.blocks * len(self.arms) - 1
+        return _READY_S + self.timeout_s * (1 + others / 4)
 
     def metric(self, metric_id: str) -> Metric:
         """Give the metric with this id; KeyError if there is none."""

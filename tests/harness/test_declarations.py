@@ -27,6 +27,7 @@ program = ["python3", "suites/demo/load.py", "{arm}"]
 prepare = ["true"]
 blocks = 12
 timeout_s = 20
+limit_s = 900
 changes_machine = false
 commandline = "psi=0"
 default = false
@@ -80,6 +81,7 @@ def test_every_key_arrives(tmp_path: Path) -> None:
     assert experiment.program == ("python3", "suites/demo/load.py", "{arm}")
     assert experiment.prepare == ("true",)
     assert (experiment.blocks, experiment.timeout_s) == (12, 20.0)
+    assert experiment.limit == 900.0
     assert (experiment.commandline, experiment.default) == ("psi=0", False)
     assert not experiment.changes_machine
     assert [arm.id for arm in experiment.arms] == ["off", "on"]
@@ -104,6 +106,7 @@ def test_every_key_arrives(tmp_path: Path) -> None:
         (("experiment", 0), "blocks", True, "blocks must be a whole number from 1 up"),
         (("experiment", 0), "timeout_s", "soon", "timeout_s must be a number"),
         (("experiment", 0), "timeout_s", float("inf"), "timeout_s must be a number"),
+        (("experiment", 0), "limit_s", 0, "limit_s must be a number from 0.1 up"),
         (("experiment", 0), "program", "python3", "program must be a list of words"),
         (("experiment", 0), "program", [], "program is empty"),
         (("experiment", 0), "program", ["true"], "program does not use {arm}"),

@@ -18,7 +18,7 @@ from hyperbox.harness.lab.snapshot import Snapshot, boot_snapshot
 from hyperbox.harness.lab.snapshot_cache import SnapshotCache
 from hyperbox.harness.lab.vm_laboratory import hardware_for
 from hyperbox.harness.model import Experiment, Lane, Start
-from hyperbox.harness.runs.attempt import parse_output
+from hyperbox.harness.runs.output import parse_output
 from suites.harness.work import LOADS
 
 SUITE = load_suite(Path(__file__).parents[2] / "suites" / "harness" / "suite.toml")

@@ -22,7 +22,7 @@ from hyperbox.harness.lab.qemu import find_qemu
 from hyperbox.harness.lab.snapshot import Snapshot, boot_snapshot
 from hyperbox.harness.lab.vm_laboratory import hardware_for
 from hyperbox.harness.model import Lane, Start, Suite
-from hyperbox.harness.runs.attempt import parse_output
+from hyperbox.harness.runs.output import parse_output
 from hyperbox.linux.cgroup import cgroup_root
 from hyperbox.linux.pressure import Line, Pressure, Resource
 from hyperbox.linux.swap import swap_areas

@@ -7,8 +7,8 @@ can take another one down.
 from __future__ import annotations
 
 import contextlib
-import json
-import math
+import functools
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,6 +17,7 @@ from enum import StrEnum
 from typing import Any
 
 from hyperbox.errors import (
+    CellTimeout,
     HarnessError,
     HyperboxError,
     KernelFeatureMissing,
@@ -29,22 +30,19 @@ from hyperbox.harness.lab.host_load import host_load
 from hyperbox.harness.lab.machine import Artifacts, CommandResult, Laboratory, Machine
 from hyperbox.harness.model import Cell, Experiment, Gate, Sample, Start
 from hyperbox.harness.runs.health import examine, read_allowances, trouble
+from hyperbox.harness.runs.output import parse_output
 from hyperbox.harness.runs.plan import Block, blocks_of
 from hyperbox.harness.runs.versions import versions
+from hyperbox.harness.runs.watchdog import Watchdog
 from hyperbox.harness.verdicts import gates as rules
+from hyperbox.processes import end_started
 
 __all__ = [
-    "SKIP_STATUS",
     "Attempt",
     "BlockRecord",
     "State",
     "measure",
-    "parse_output",
 ]
-
-SKIP_STATUS = 77
-"""Exit status of a program that says "this kernel cannot do it" (automake's convention)."""
-
 
 _HOST_FACTS = ("cpu", "cpus", "kernel", "memory_kib")
 
@@ -124,42 +122,13 @@ def measure(
     except WorkloadError as error:
         return work.end(State.FAILED, error.message, error=error)
     except HarnessError as error:
-        retry = not isinstance(error, MissingDependency)
+        # What took too long once takes it again: `limit_s` is generous.
+        retry = not isinstance(error, (MissingDependency, CellTimeout))
         return work.end(State.FAILED, error.message, error=error, retry=retry)
     except Exception as error:  # a bug must not lose the other cells
         reason = f"{type(error).__name__}: {error}"
         return work.end(State.FAILED, reason, error=error, trace=traceback.format_exc())
     return work.end(State.MEASURED)
-
-
-def parse_output(
-    result: CommandResult, experiment: Experiment
-) -> tuple[dict[str, float], dict[str, Any]]:
-    """Give metrics and notes from a program's last line of output.
-
-    Raises
-    ------
-    KernelFeatureMissing
-        On exit status 77, with the program's reason.
-    WorkloadError
-        On any other failure, or if the line is not what the experiment declares.
-    """
-    said = result.stdout.decode(errors="replace").strip().splitlines()
-    last = said[-1] if said else ""
-    if result.status not in (0, SKIP_STATUS):
-        raise WorkloadError(f"{_ending(result.status)}: {_complaint(result)}")
-    try:
-        data = json.loads(last, parse_constant=_refuse_constant)
-    except ValueError as error:
-        raise WorkloadError(f"last line of output is not JSON ({error}): {last[:80]!r}") from None
-    if not isinstance(data, dict):
-        raise WorkloadError(f"last line of output is not a JSON object: {last[:80]!r}")
-    if result.status == SKIP_STATUS:
-        raise KernelFeatureMissing(str(data.get("skip") or "the program gave no reason"))
-    notes = data.get("notes", {})
-    if not isinstance(notes, dict):
-        raise WorkloadError(f"notes must be an object, not {notes!r}")
-    return _metrics(data.get("metrics"), experiment), notes
 
 
 class _Work:
@@ -185,11 +154,22 @@ class _Work:
         self._warnings: dict[str, None] = {}
 
     def run(self, laboratory: Laboratory, seed: int, on_block: Callable[[int], None]) -> None:
+        end = functools.partial(end_started, threading.get_ident())
+        with Watchdog(self._experiment.limit, end) as watchdog:
+            self._measure(laboratory, seed, on_block, watchdog)
+
+    def _measure(
+        self,
+        laboratory: Laboratory,
+        seed: int,
+        on_block: Callable[[int], None],
+        watchdog: Watchdog,
+    ) -> None:
         source = laboratory.source(self._cell.kernel, self._experiment, self._cell.lane)
         with contextlib.closing(source):
             self._environment = source.environment()
             for block in blocks_of(self._cell, self._experiment, seed):
-                self._block(source.fresh, block)
+                self._block(source.fresh, block, watchdog)
                 on_block(len(self._blocks))
                 if self._settled():
                     return
@@ -222,7 +202,10 @@ class _Work:
         )
 
     def _block(
-        self, fresh: Callable[[], contextlib.AbstractContextManager[Machine]], block: Block
+        self,
+        fresh: Callable[[], contextlib.AbstractContextManager[Machine]],
+        block: Block,
+        watchdog: Watchdog,
     ) -> None:
         seconds: dict[str, float] = {}
         results: dict[str, CommandResult] = {}
@@ -231,6 +214,8 @@ class _Work:
         for position, arm in enumerate(block.order):
             began = time.monotonic()
             where = f"{arm} of block {block.number}"
+            watchdog.check()
+            watchdog.doing = f"measuring: {where}"
             with fresh() as machine, self._watched(machine, where):
                 results[arm] = self._run(machine, arm, block)
                 metrics, notes[arm] = self._parsed(results[arm], arm, block)
@@ -334,36 +319,3 @@ class _Work:
         ]
         count = len(self._blocks)
         return bool(verdicts) and all(rules.settled(verdict, count) for verdict in verdicts)
-
-
-def _metrics(data: object, experiment: Experiment) -> dict[str, float]:
-    if not isinstance(data, dict):
-        raise WorkloadError('the last line of output has no "metrics" object')
-    declared = [metric.id for metric in experiment.metrics]
-    missing = [name for name in declared if name not in data]
-    unknown = [name for name in data if name not in declared]
-    if missing or unknown:
-        what = f"lack {', '.join(missing)}" if missing else f"have unknown {', '.join(unknown)}"
-        raise WorkloadError(f"the metrics {what}")
-    for name, value in data.items():
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise WorkloadError(f"metric {name} is {value!r}, not a number")
-        if not math.isfinite(value):
-            raise WorkloadError(f"metric {name} is not finite")
-    return {name: float(data[name]) for name in declared}
-
-
-def _ending(status: int) -> str:
-    return f"killed by signal {-status}" if status < 0 else f"exit status {status}"
-
-
-def _complaint(result: CommandResult) -> str:
-    for stream in (result.stderr, result.stdout):
-        lines = stream.decode(errors="replace").strip().splitlines()
-        if lines:
-            return lines[-1].strip()[:300]
-    return "no output"
-
-
-def _refuse_constant(name: str) -> float:
-    raise ValueError(f"{name} is not a JSON number")

@@ -8,9 +8,6 @@ executors (processes, Dask) need a laboratory that can be pickled.
 from __future__ import annotations
 
 import concurrent.futures
-import contextlib
-import os
-import signal
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,6 +26,7 @@ from hyperbox.harness.runs.events import (
 )
 from hyperbox.harness.runs.plan import Plan
 from hyperbox.harness.runs.store import RunStore
+from hyperbox.processes import end_started
 
 __all__ = ["ATTEMPTS", "drain", "run_plan", "unfinished"]
 
@@ -134,21 +132,5 @@ def drain(futures: Sequence[concurrent.futures.Future[Any]], *, end_machines: bo
     waiting = {future for future in futures if not future.done()}
     while waiting:
         if end_machines:
-            _end_children()
+            end_started()  # workers meet a lost machine and leave their context managers
         _, waiting = concurrent.futures.wait(waiting, timeout=0.2)
-
-
-def _end_children() -> None:
-    """Kill the children that lead a session: those started by `hyperbox.processes`.
-
-    Their workers then meet a lost machine and leave their context managers.
-    """
-    me = os.getpid()
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        with contextlib.suppress(OSError):
-            fields = (entry / "stat").read_text().rpartition(")")[2].split()
-            parent, session = int(fields[1]), int(fields[3])
-            if parent == me and session == int(entry.name):
-                os.killpg(session, signal.SIGKILL)

@@ -15,7 +15,7 @@ from hyperbox.harness.model import Outcome
 from hyperbox.harness.runs.attempt import State
 from hyperbox.harness.runs.engine import run_plan
 from hyperbox.harness.runs.loading import load_run
-from hyperbox.harness.runs.plan import make_plan
+from hyperbox.harness.runs.plan import Plan, make_plan
 from hyperbox.harness.runs.store import RunStore
 
 _WORK = """
@@ -32,6 +32,7 @@ _EATEN = (
     "open(f'{group}/memory.max', 'w').write('16M'); "
     "open(f'{group}/cgroup.procs', 'w').write(str(os.getpid())); x = bytes(1) * (64 << 20)"
 )
+_STEPS = f"import time; time.sleep(1.5){_WORK}"
 _SKIP = """print('{"skip": "this kernel cannot"}'); raise SystemExit(77)"""
 
 
@@ -52,6 +53,18 @@ def _gate(name: str) -> dict[str, object]:
     return {"id": f"demo.{name}.less", "title": name, "target": "less", **facts, **rule}
 
 
+def _store(directory: Path, plan: Plan) -> RunStore:
+    asked = {"names": [], "kernels": ["6.12"], "modules": None, "blocks": None, "suites": None}
+    return RunStore.create(
+        directory,
+        plan,
+        target="vm",
+        asked={**asked, "allow_host_changes": False},
+        versions={"hyperbox": "0"},
+        environment={},
+    )
+
+
 @pytest.mark.vm
 def test_guests_are_measured_and_a_panic_costs_its_own_cell_only(
     tmp_path: Path, no_leftovers: None
@@ -69,15 +82,7 @@ def test_guests_are_measured_and_a_panic_costs_its_own_cell_only(
     kits = [kernel_kit("6.12")]
     lane = choose_lane("fast", kits)
     plan = make_plan([suite], kernels=["6.12"], lane=lane.lane, seed=1)
-    asked = {"names": [], "kernels": ["6.12"], "modules": None, "blocks": None, "suites": None}
-    store = RunStore.create(
-        tmp_path / "run",
-        plan,
-        target="vm",
-        asked={**asked, "allow_host_changes": False},
-        versions={"hyperbox": "0"},
-        environment={},
-    )
+    store = _store(tmp_path / "run", plan)
     with (
         contextlib.closing(VmLaboratory(kits, lane=lane)) as laboratory,
         concurrent.futures.ThreadPoolExecutor(2) as executor,
@@ -114,3 +119,30 @@ def test_guests_are_measured_and_a_panic_costs_its_own_cell_only(
     assert "erofs" in worked.document["environment"]["guest"]["modules"]
     assert worked.document["environment"]["host_load"].keys() == {"start", "end"}
     assert run.kernels[0]["sha256"] == kits[0].sha256
+
+
+@pytest.mark.vm
+def test_guests_whose_steps_add_up_to_too_much_are_ended(
+    tmp_path: Path, no_leftovers: None
+) -> None:
+    """Every command keeps its limit, and the guest idles: only the cell's watchdog can tell."""
+    steps = {**_experiment("steps", _STEPS), "blocks": 10_000, "limit_s": 20}
+    two = {**_experiment("work", _WORK), "blocks": 2}
+    data = {"id": "demo", "title": "Demo", "experiment": [steps, two], "gate": [_gate("work")]}
+    suite = parse_suite(data, Path("suite.toml"))
+    kits = [kernel_kit("6.12")]
+    lane = choose_lane("fast", kits)
+    plan = Plan(("6.12",), lane.lane, suite.experiments, suite.gates, seed=1)
+    store = _store(tmp_path / "run", plan)
+    with (
+        contextlib.closing(VmLaboratory(kits, lane=lane)) as laboratory,
+        concurrent.futures.ThreadPoolExecutor(2) as executor,
+    ):
+        laboratory.source("6.12", suite.experiments[0], lane.lane)  # the boot is not the plant
+        run_plan(plan, laboratory, store, executor)
+    (overdue,), (worked,) = (store.records(cell) for cell in plan.cells())
+    assert overdue.document["error"] == "CellTimeout"
+    assert overdue.document["fingerprint"] == "cell overdue: measuring"
+    assert (overdue.directory / "serial.log").read_text().startswith("[    0.0")
+    assert len(overdue.samples()) == 2 * len(overdue.document["blocks"]) > 0
+    assert worked.state is State.MEASURED

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hyperbox.errors import KernelFeatureMissing, WorkloadError
 from hyperbox.harness.lab.machine import CommandResult
 from hyperbox.harness.model import Arm, Experiment, Metric
-from hyperbox.harness.runs.attempt import SKIP_STATUS, parse_output
+from hyperbox.harness.runs.output import SKIP_STATUS, parse_output
 
 _EXPERIMENT = Experiment(
     id="demo.load",
