@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
+import json
 import signal
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -12,11 +14,13 @@ from typing import Any
 import jsonschema
 import pytest
 from prometheus_client import Metric
+from starlette.requests import Request
 
 from hyperbox.daemon.room import State
 from hyperbox.daemon.rooms.pressure import PressureRoom
 from hyperbox.daemon.rooms.pressure_answer import SCHEMA
 from hyperbox.errors import HyperboxError, WorkloadError
+from hyperbox.linux.pressure import Missing, PressureMissing
 from hyperbox.memory.psi import Snapshot
 from tests.daemon.conftest import PATIENCE_S, by_command, daemon, has_pressure
 from tests.daemon.test_lifetime import refused
@@ -158,10 +162,43 @@ def test_sampling_survives_its_tuner(
     until(lambda: tuned.status().state is State.FAILED)
     assert tuned.status().reason == f"the tuner has ended: {reason}"
     until(lambda: listener.closed)
+    said = asyncio.run(answered(tuned))
+    jsonschema.validate(said, SCHEMA)
+    assert said["tuner"] == {"mode": "ended", "reason": f"the tuner has ended: {reason}"}
     names = {family.name for family in tuned.metrics()}
     assert "node_pressure_memory_waiting_seconds" in names
     tuned.stop()
     assert tuned.status().state is State.FAILED
+
+
+async def answered(room: PressureRoom) -> Any:
+    scope = {"type": "http", "query_string": b"", "headers": []}
+    (endpoint,) = room.endpoints()
+    return json.loads(bytes((await endpoint.answer(Request(scope))).body))
+
+
+def test_tuner_without_pressure_costs_no_reading(tmp_path: Path) -> None:
+    for resource in ("cpu", "memory", "io"):
+        (tmp_path / resource).write_text(f"some {FIELDS}\nfull {FIELDS}\n")
+
+    def lacking() -> Listener:
+        raise PressureMissing(
+            "pressure is unavailable: switched off in this cgroup", why=Missing.DISABLED, hint="on"
+        )
+
+    room = PressureRoom(tmp_path, interval_s=0.01, listener=lacking)
+    room.start()
+    until(lambda: {family.name for family in room.metrics()})
+    said = asyncio.run(answered(room))
+    jsonschema.validate(said, SCHEMA)
+    assert (said["available"], said["some_memory_us"]) == (True, 7)
+    assert said["tuner"] == {
+        "mode": "unavailable",
+        "reason": "pressure is unavailable: switched off in this cgroup",
+        "hint": "on",
+    }
+    assert room.status().state is State.RUNNING
+    room.stop()
 
 
 def test_what_cannot_be_put_back_is_said(room: Callable[[Listener], PressureRoom]) -> None:

@@ -86,6 +86,7 @@ class PressureRoom:
         self._history = history
         self._make_listener = listener
         self._listener: SampleListener | None = None
+        self._tuner_is = _OFF  # where there is no listener, or it has ended
         self._files: tuple[PressureFile, ...] = ()
         self._reading = threading.Lock()  # files are not closed while one is read
         self._ended = threading.Event()
@@ -101,11 +102,10 @@ class PressureRoom:
         """Open the pressure files and begin to sample; see `Room.start`."""
         try:
             self._files = system_files(self._directory)
-            if self._make_listener is not None:
-                self._listener = self._make_listener()
         except KernelFeatureMissing as error:
             self._status = Status(State.UNAVAILABLE, error.message, error.hint)
             raise
+        self._listen()
         self._started = time.monotonic()
         self._status = Status.running()
         self._thread = threading.Thread(target=self._sample, name="pressure", daemon=True)
@@ -169,10 +169,22 @@ class PressureRoom:
         now = self._read()
         if now is None:
             return JSONResponse(pressure_answer.unavailable(self._status))
-        tuner = self._listener.report() if self._listener is not None else _OFF
+        tuner = dict(self._listener.report()) if self._listener is not None else {}
+        if self._listener is None or self._deaf:
+            tuner |= self._tuner_is
         return JSONResponse(
             pressure_answer.answer(now, self._snapshot, self._now_sampling(), tuner, rows)
         )
+
+    def _listen(self) -> None:
+        """Make the listener; what it lacks (its cgroup's pressure, say) costs no reading."""
+        if self._make_listener is None:
+            return
+        try:
+            self._listener = self._make_listener()
+        except KernelFeatureMissing as error:
+            self._tuner_is = {"mode": "unavailable", "reason": error.message, "hint": error.hint}
+            _LOG.warning("tuner unavailable", extra=fields(room=self.name, why=error.message))
 
     def _join(self, thread: threading.Thread) -> None:
         thread.join(_SOON_S)
@@ -234,8 +246,9 @@ class PressureRoom:
             try:
                 self._listener.sampled(self._snapshot)
             except Exception as error:
-                self._deaf = True  # sampling goes on without it
                 self._broken("the tuner", error)
+                self._tuner_is = {"mode": "ended", "reason": self._status.reason}
+                self._deaf = True  # sampling goes on without it
                 self._closed(self._listener)
         # The thread's own clock, read in the thread: what monitoring costs.
         self._sampling = Sampling(

@@ -99,10 +99,18 @@ _TUNER: Schema = {
     "type": "object",
     "description": "The tuner; all but its mode only where there is one.",
     "properties": {
-        "mode": {"enum": ["off", "dry-run", "tune"]},
+        "mode": {
+            "enum": ["off", "dry-run", "tune", "unavailable", "ended"],
+            "description": "unavailable: this machine cannot be tuned as was wanted; ended: it "
+            "could not go on, and put back what it could. The reason says why.",
+        },
         "state": {"enum": [str(state) for state in TunerState]},
         "score": {"type": ["number", "null"], "description": "What it judges by, in percent."},
-        "reason": {"type": ["string", "null"], "description": "Of the last decision."},
+        "reason": {
+            "type": ["string", "null"],
+            "description": "Of the last decision, or of the mode.",
+        },
+        "hint": {"type": "string", "description": "What would make an unavailable one work."},
         "steps": {
             "type": "array",
             "items": {
