@@ -86,7 +86,7 @@ def diagnose(
     details |= _outliers(values, spread)
     details |= _power(gate, target, spread, planned_blocks)
     finite = {name: value for name, value in details.items() if math.isfinite(value)}
-    return Diagnosis(finite, tuple(_remarks(gate, finite, len(blocks))))
+    return Diagnosis(finite, tuple(_remarks(gate, target, finite, len(blocks))))
 
 
 def far(n: int) -> float:
@@ -185,7 +185,7 @@ def _distance(gate: Gate, target: Target) -> float:
     return abs(nearest) * (1.0 if gate.is_paired else _LEVEL_DISTANCE)
 
 
-def _remarks(gate: Gate, details: dict[str, float], n: int) -> list[str]:
+def _remarks(gate: Gate, target: Target, details: dict[str, float], n: int) -> list[str]:
     remarks = []
     if details.get("p_order", 1.0) < REMARKABLE:
         remarks.append(
@@ -204,7 +204,8 @@ def _remarks(gate: Gate, details: dict[str, float], n: int) -> list[str]:
     if details["warm_up"]:
         remarks.append(f"warm-up: the first {details['warm_up']:.0f} of them lie far off")
     if n >= _ASYMMETRY_BLOCKS and abs(details.get("asymmetry", 0.0)) > _ASYMMETRIC:
-        remarks.append("asymmetric: blocks lie skewed around the estimate, which signed ranks mind")
+        minded = "" if Kind.SIGN in target.kinds else ", which signed ranks mind"
+        remarks.append(f"asymmetric: blocks lie skewed around the estimate{minded}")
     if details.get("power", 1.0) < WANTED_POWER:
         remarks.append(_underpowered(gate, details))
     return remarks

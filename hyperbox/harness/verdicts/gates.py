@@ -6,6 +6,10 @@ interval of the location is held against the target's limits: wholly on the good
 PASS, wholly on the bad side FAIL, anything else INCONCLUSIVE. The first look that
 decides stands, so blocks added for the sake of another gate change nothing.
 
+What is judged is the median change (or level) of the blocks. Host time: of the blocks
+measured; whether a machine that drifts would show the same tomorrow is beyond any number
+of blocks. Exact lane: of all starts, since starts are drawn independently.
+
 The exact lane repeats to the nanosecond, so that its noise is only what the perturbed
 starts show. There a verdict also needs the estimate to lie further from the limit than
 the starts spread, and a ratio further than what two boots differ by: without noise, any
@@ -42,11 +46,12 @@ from hyperbox.harness.verdicts.diagnostics import diagnose
 from hyperbox.harness.verdicts.sequential import (
     alpha_at,
     first_decisions,
+    located,
     p_met,
     p_missed,
     through_all_looks,
 )
-from hyperbox.harness.verdicts.statistics import ALPHA, LOOKS, Location, locate, next_look
+from hyperbox.harness.verdicts.statistics import ALPHA, LOOKS, Location, next_look
 from hyperbox.harness.verdicts.targets import Target, checked_metric, limit_of, limits_of, target_of
 from hyperbox.harness.verdicts.telling import Told
 from hyperbox.harness.verdicts.wording import with_unit
@@ -152,7 +157,7 @@ def _decide_location(
     values = [block.value for block in blocks]
     decisions = first_decisions(np.array([values]), target)
     outcome, used = _OUTCOMES[int(decisions.side[0])], values[: int(decisions.n[0])]
-    location = locate(used, alpha_at(len(used), target), target.kind)
+    location = located(used, target)
     shown = _in_verdict_terms(location, ratio=gate.is_ratio)
     ends = min(used), max(used)
     smallest, largest = (math.expm1(end) if gate.is_ratio else end for end in ends)

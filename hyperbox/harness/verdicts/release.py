@@ -10,14 +10,16 @@ cells FAIL one by one, but too weakly for the number of cells; more blocks settl
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from hyperbox.harness.model import Lane, Outcome, Verdict
-from hyperbox.harness.verdicts.statistics import ALPHA, LOOK_ALPHA, LOOKS
+from hyperbox.harness.verdicts.statistics import ALPHA, LOOKS
+from hyperbox.harness.verdicts.targets import ONE_LIMIT, SIGN_LIMIT, SIGN_TWO_LIMITS, TWO_LIMITS
 
 __all__ = ["CellFinding", "ReleaseVerdict", "blocks_needed", "holm", "release"]
+
+_ALL_ALPHAS = (ONE_LIMIT, TWO_LIMITS, SIGN_LIMIT, SIGN_TWO_LIMITS)
 
 
 @dataclass(frozen=True)
@@ -86,12 +88,14 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def blocks_needed(family: int) -> int | None:
-    """Give the smallest look at which one cell of `family` can FAIL the release.
+    """Give the smallest look at which a cell of `family` under any rule can FAIL the release.
 
     None if even the last look could not.
     """
-    least = math.log2(max(1, family) / LOOK_ALPHA)
-    return next((look for look in LOOKS if look >= least), None)
+    for look, alphas in zip(LOOKS, zip(*_ALL_ALPHAS, strict=True), strict=True):
+        if max(1, family) * 2.0**-look <= min(alphas):
+            return look
+    return None
 
 
 def _p_missed(verdict: Verdict) -> float:

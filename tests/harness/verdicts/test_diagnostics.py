@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from hyperbox.harness.verdicts.diagnostics import UNDERPOWERED, Diagnosis, diagn
 from hyperbox.harness.verdicts.power import detectable, power
 from hyperbox.harness.verdicts.sequential import first_decisions
 from hyperbox.harness.verdicts.statistics import LOOKS, Kind
-from hyperbox.harness.verdicts.targets import ONE_LIMIT, SIGN_LIMIT, Target, target_of
+from hyperbox.harness.verdicts.targets import Target, target_of
 
 METRIC = Metric("cost", "Cost", "us", "lower")
 PAIRED = Gate("g.g", "G", "t", "g.e", "cost", Rule.NON_INFERIOR, 0.02, "on", "off")
@@ -25,11 +26,15 @@ LEVEL = Gate("g.l", "G", "t", "g.e", "cost", Rule.AT_MOST, 75.0, "on")
 
 
 def diagnosed(
-    values: Sequence[float], gate: Gate = PAIRED, first: Sequence[bool] = (), planned: int = 8
+    values: Sequence[float],
+    gate: Gate = PAIRED,
+    first: Sequence[bool] = (),
+    planned: int = 8,
+    lane: Lane = Lane.KVM,
 ) -> Diagnosis:
     order = first or [place % 2 == 0 for place in range(len(values))]
     blocks = [DecidedBlock(n, v, f) for n, (v, f) in enumerate(zip(values, order, strict=True))]
-    return diagnose(gate, blocks, target_of(gate, METRIC, Lane.KVM), planned)
+    return diagnose(gate, blocks, target_of(gate, METRIC, lane), planned)
 
 
 def noise(n: int, seed: int = 3, spread: float = 0.002) -> list[float]:
@@ -74,6 +79,8 @@ def test_asymmetry() -> None:
     rng = np.random.default_rng(5)
     values = rng.normal(0, 0.001, 32) + 0.05 * (np.arange(32) % 3 == 0)
     assert "asymmetric" in words(diagnosed(values.tolist()))
+    assert "signed ranks mind" in words(diagnosed(values.tolist()))
+    assert "signed ranks mind" not in words(diagnosed(values.tolist(), lane=Lane.EXACT))
 
 
 def test_underpowered() -> None:
@@ -136,11 +143,11 @@ def test_warm_up_of_a_pilot(values: list[float], length: int) -> None:
     assert warm_up_length(values) == length
 
 
-@pytest.mark.parametrize("kind", Kind)
-@pytest.mark.parametrize("resolution", [None, 0.0])
-def test_power_tables_are_what_the_looks_do(kind: Kind, resolution: float | None) -> None:
-    alphas = SIGN_LIMIT if kind is Kind.SIGN else ONE_LIMIT
-    target = Target(low=0.0, high=None, kind=kind, resolution=resolution, alphas=alphas)
+@pytest.mark.parametrize("gate", [PAIRED, LEVEL])
+@pytest.mark.parametrize("lane", [Lane.KVM, Lane.EXACT])
+def test_power_tables_are_what_the_looks_do(gate: Gate, lane: Lane) -> None:
+    like = target_of(gate, METRIC, lane)
+    target = replace(like, low=0.0, high=None, resolution=like.resolution and 0.0)
     values = np.random.default_rng(2).standard_normal((4000, 32))
     for blocks in LOOKS:
         for distance in (0.5, 1.0, 1.75):
@@ -151,7 +158,8 @@ def test_power_tables_are_what_the_looks_do(kind: Kind, resolution: float | None
 
 
 def test_power_at_the_edges() -> None:
-    target = Target(low=0.0, high=None, resolution=0.001)
+    kinds = (Kind.SIGNED_RANK, Kind.SIGN)
+    target = Target(low=0.0, high=None, kinds=kinds, resolution=0.001)
     assert power(0.0005, 0.0, 8, target) == 0.0
     assert power(0.005, 0.0, 8, target) == 1.0
     assert power(1.0, 1.0, 7, target) == 0.0

@@ -10,8 +10,14 @@ from hypothesis import strategies as st
 from hyperbox.harness.model import Lane, Outcome, Verdict
 from hyperbox.harness.verdicts.release import blocks_needed, holm, release
 from hyperbox.harness.verdicts.sequential import first_decisions, through_all_looks
-from hyperbox.harness.verdicts.statistics import ALPHA
-from hyperbox.harness.verdicts.targets import Target
+from hyperbox.harness.verdicts.statistics import ALPHA, Kind
+from hyperbox.harness.verdicts.targets import (
+    ONE_LIMIT,
+    SIGN_LIMIT,
+    SIGN_TWO_LIMITS,
+    TWO_LIMITS,
+    Target,
+)
 
 PASS, FAIL, OPEN = Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE
 SKIP, ERROR = Outcome.SKIP, Outcome.ERROR
@@ -79,9 +85,22 @@ def test_only_a_failed_cell_can_fail_the_release() -> None:
     assert release([cell(PASS, 1e-9), cell(OPEN, 1e-9)]).outcome is OPEN
 
 
-@pytest.mark.parametrize(("family", "look"), [(1, 8), (2, 12), (25, 12), (26, 20), (5000, 20)])
-def test_blocks_needed(family: int, look: int) -> None:
+@pytest.mark.parametrize(
+    ("family", "look"), [(1, 8), (2, 12), (11, 12), (12, 20), (1468, 20), (1469, 32), (10**9, None)]
+)
+def test_blocks_needed(family: int, look: int | None) -> None:
     assert blocks_needed(family) == look
+
+
+@pytest.mark.parametrize("alphas", [ONE_LIMIT, TWO_LIMITS, SIGN_LIMIT, SIGN_TWO_LIMITS])
+@pytest.mark.parametrize("family", [2, 11, 12, 40, 1000])
+def test_blocks_needed_are_enough_under_every_rule(alphas: tuple[float, ...], family: int) -> None:
+    """A cell whose every block lies far beyond the limit fails a release by then."""
+    blocks = [9.0] * (blocks_needed(family) or 0)
+    for kinds in ((Kind.SIGNED_RANK,), (Kind.SIGN,), (Kind.SIGNED_RANK, Kind.SIGN)):
+        target = Target(low=None, high=1.0, kinds=kinds, alphas=alphas)
+        worst = cell(FAIL, through_all_looks(blocks, target)[1])
+        assert release([worst, *[cell(PASS)] * (family - 1)]).outcome is FAIL
 
 
 def test_releases_at_the_boundary_fail_rarely() -> None:

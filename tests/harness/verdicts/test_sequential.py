@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,13 +13,20 @@ from hypothesis import strategies as st
 from hyperbox.harness.verdicts.sequential import (
     alpha_at,
     first_decisions,
+    located,
     p_met,
     p_missed,
     spread_of,
     through_all_looks,
 )
-from hyperbox.harness.verdicts.statistics import ALPHA, LOOKS, Kind, locate
-from hyperbox.harness.verdicts.targets import ONE_LIMIT, SIGN_LIMIT, TWO_LIMITS, Target
+from hyperbox.harness.verdicts.statistics import ALPHA, LOOKS, Kind, critical_value, locate
+from hyperbox.harness.verdicts.targets import (
+    ONE_LIMIT,
+    SIGN_LIMIT,
+    SIGN_TWO_LIMITS,
+    TWO_LIMITS,
+    Target,
+)
 
 # Quarters are exact, so mirror images and shifts are; few of them, so that ties abound.
 quarters = st.integers(-12, 12).map(lambda whole: whole / 4)
@@ -28,6 +36,8 @@ def rows(length: int) -> st.SearchStrategy[list[list[float]]]:
     row = st.lists(quarters, min_size=length, max_size=length)
     return st.lists(row, min_size=1, max_size=5)
 
+
+KINDS = ((Kind.SIGNED_RANK,), (Kind.SIGN,), (Kind.SIGNED_RANK, Kind.SIGN))
 
 matrices = st.sampled_from((3, 8, 11, 12, 20, 32)).flatmap(rows)
 
@@ -40,8 +50,8 @@ def targets(draw: st.DrawFn) -> Target:
         low,
         high,
         limit_counts=draw(st.booleans()),
-        kind=draw(st.sampled_from(Kind)),
-        alphas=draw(st.sampled_from((ONE_LIMIT, SIGN_LIMIT, TWO_LIMITS))),
+        kinds=draw(st.sampled_from(KINDS)),
+        alphas=draw(st.sampled_from((ONE_LIMIT, SIGN_LIMIT, TWO_LIMITS, SIGN_TWO_LIMITS))),
         resolution=draw(st.none() | st.sampled_from((0.0, 0.3))),
     )
 
@@ -63,7 +73,7 @@ def refused(seen: Sequence[float], target: Target, side: int) -> bool:
     if target.resolution is None:
         return False
     needed = max(float(spread_of(np.array(seen))), target.resolution)
-    estimate = locate(seen, kind=target.kind).estimate
+    estimate = locate(seen, kind=target.kinds[0]).estimate
     limits = {1: target.high, -1: target.low}
     if side < 0:  # the limit that is crossed
         crossed = 1 if target.high is not None and estimate >= target.high else -1
@@ -88,7 +98,7 @@ def test_mirrored_values_mirror_the_decision(matrix: list[list[float]], target: 
         low=None if target.high is None else -target.high,
         high=None if target.low is None else -target.low,
         limit_counts=target.limit_counts,
-        kind=target.kind,
+        kinds=target.kinds,
         alphas=target.alphas,
         resolution=target.resolution,
     )
@@ -115,7 +125,7 @@ def test_the_spread_of_starts_only_ever_withholds_a_look(
     matrix: list[list[float]], target: Target
 ) -> None:
     """At one look the exact lane claims what other lanes claim, or nothing."""
-    bold = Target(target.low, target.high, target.limit_counts, target.kind, target.alphas)
+    bold = Target(target.low, target.high, target.limit_counts, target.kinds, target.alphas)
     first = np.array(matrix)[:, :8]
     careful, daring = first_decisions(first, target).side, first_decisions(first, bold).side
     assert all(c in (0, d) for c, d in zip(careful, daring, strict=True))
@@ -125,11 +135,52 @@ def test_the_spread_of_starts_only_ever_withholds_a_look(
 def test_p_values_over_all_looks_say_whether_a_look_decides(
     matrix: list[list[float]], target: Target
 ) -> None:
-    bold = Target(target.low, target.high, target.limit_counts, target.kind, target.alphas)
+    bold = Target(target.low, target.high, target.limit_counts, target.kinds, target.alphas)
     for row in matrix:
         met, missed = through_all_looks(row, bold)
         side = int(first_decisions(np.array([row]), bold).side[0])
         assert (min(met, missed) <= ALPHA * (1 + 1e-12)) == (side != 0)
+
+
+@settings(deadline=None, max_examples=50)
+@given(matrices, targets())
+def test_several_kinds_claim_what_each_of_them_claims(
+    matrix: list[list[float]], target: Target
+) -> None:
+    """At one look; a later look may find what an earlier one left open."""
+    first = np.array(matrix)[:, :8]
+    both = replace(target, kinds=KINDS[2], resolution=None)
+    alone = [first_decisions(first, replace(both, kinds=(kind,))).side for kind in both.kinds]
+    together = first_decisions(first, both).side
+    assert together.tolist() == [a if a == b else 0 for a, b in zip(*alone, strict=True)]
+
+
+@given(st.lists(quarters, min_size=8, max_size=32), targets())
+def test_the_interval_says_what_the_p_values_say(values: list[float], target: Target) -> None:
+    alpha, location = alpha_at(len(values), target), located(values, target)
+    if any(critical_value(len(values), alpha, kind) is None for kind in target.kinds):
+        return
+    above = target.low is None or (
+        location.low >= target.low if target.limit_counts else location.low > target.low
+    )
+    below = target.high is None or (
+        location.high <= target.high if target.limit_counts else location.high < target.high
+    )
+    assert (p_met(values, target) <= alpha) == (above and below)
+    assert location.low <= location.estimate <= location.high
+
+
+def test_blocks_of_any_shape_are_told_from_their_median_where_both_kinds_agree() -> None:
+    """A third of the blocks lies far up: signed ranks alone call the median missed."""
+    rng = np.random.default_rng(4)
+    values = rng.normal(0, 0.1, (4000, 32)) + 3.0 * (rng.random((4000, 32)) < 0.3)
+    values -= np.median(rng.normal(0, 0.1, 100_000) + 3.0 * (rng.random(100_000) < 0.3))
+    wrong = {
+        kinds: first_decisions(values, Target(0.0, None, kinds=kinds, alphas=SIGN_LIMIT)).side
+        for kinds in KINDS
+    }
+    assert (wrong[KINDS[0]] == 1).mean() > 3 * ALPHA
+    assert (wrong[KINDS[2]] == 1).mean() < ALPHA
 
 
 @pytest.mark.parametrize("alphas", [ONE_LIMIT, SIGN_LIMIT])
@@ -137,9 +188,12 @@ def test_looks_share_the_budget(alphas: tuple[float, ...]) -> None:
     assert sum(alphas) == pytest.approx(ALPHA)
 
 
-def test_two_limits_share_the_budget_and_still_decide_at_the_first_look() -> None:
-    assert 2 * sum(TWO_LIMITS) == pytest.approx(ALPHA)
-    target = Target(low=-1.0, high=1.0, alphas=TWO_LIMITS)
+@pytest.mark.parametrize("alphas", [TWO_LIMITS, SIGN_TWO_LIMITS])
+def test_two_limits_share_the_budget_and_still_decide_at_the_first_look(
+    alphas: tuple[float, ...],
+) -> None:
+    assert 2 * sum(alphas) == pytest.approx(ALPHA)
+    target = Target(low=-1.0, high=1.0, alphas=alphas)
     found = first_decisions(np.array([[2.0] * 8, [0.0] * 8, [-2.0] * 8]), target)
     assert found.side.tolist() == [-1, 1, -1]
 
