@@ -24,6 +24,7 @@ __all__ = [
 
 _Values = dict[str, dict[str, dict[int, float]]]  # metric, arm, block
 _KNOWN = ("number", "status", "reason", "started", "seconds", "retries")
+_EXCLUDED = "excluded"
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,11 @@ class Attempt:
     retries: str
     used: str
     other: str
+
+    @property
+    def excluded(self) -> bool:
+        """Whether the attempt does not decide the cell's gates."""
+        return self.used.startswith(_EXCLUDED)
 
     @property
     def plain(self) -> bool:
@@ -133,8 +139,10 @@ def _used(cell: CellData, place: int) -> str:
         if place == finished[0]:
             return "counts"
         failed = statuses[place] not in ("measured", "skipped")
-        return "excluded: failed" if failed else "excluded: an earlier attempt counts"
-    return "counts: no attempt succeeded" if place == len(statuses) - 1 else "excluded: tried again"
+        why = "failed" if failed else "an earlier attempt counts"
+        return f"{_EXCLUDED}: {why}"
+    last = place == len(statuses) - 1
+    return "counts: no attempt succeeded" if last else f"{_EXCLUDED}: tried again"
 
 
 def _metric_row(

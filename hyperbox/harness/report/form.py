@@ -4,17 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from hyperbox.harness.model import Gate, Outcome
+from hyperbox.harness.report.cells import Attempt, attempts, flat
 from hyperbox.harness.report.data import RunData
-from hyperbox.harness.report.marks import MARKS, UNTESTED, Mark
-from hyperbox.harness.report.matrix import Entry, columns, entries, headline, release_headline
+from hyperbox.harness.report.marks import LANES, MARKS, UNTESTED, Mark
+from hyperbox.harness.report.material import chosen_tables
+from hyperbox.harness.report.matrix import (
+    Entry,
+    Headline,
+    columns,
+    entries,
+    headline,
+    release_headline,
+)
 
-__all__ = ["GateSummary", "form_context", "gate_summaries"]
+__all__ = ["Form", "GateSummary", "gate_summaries"]
 
 _WORST_FIRST = (Outcome.ERROR, Outcome.FAIL, None, Outcome.INCONCLUSIVE, Outcome.PASS, Outcome.SKIP)
 _SIGNATORIES = ("Measured by", "Reviewed by", "Released by")
+_MOST_VERDICTS = 300  # a form is read as a whole; verdicts.csv has the rest
+_MOST_ROWS = 100
 
 
 @dataclass(frozen=True)
@@ -26,21 +36,82 @@ class GateSummary:
     kernels: tuple[tuple[Mark, tuple[str, ...]], ...]
     range_text: str
 
+    @property
+    def where(self) -> tuple[str, ...]:
+        """One line an outcome: "✓ PASS: 5.10, 6.12"; beyond eight kernels their number."""
+        return tuple(
+            f"{mark.symbol} {mark.word}: "
+            + (", ".join(names) if len(names) <= 8 else f"{len(names)} kernels")
+            for mark, names in self.kernels
+        )
 
-def form_context(run: RunData) -> Mapping[str, Any]:
-    """Give what the form's template shows."""
-    matrix = entries(run)
-    told = release_headline(run)
-    return {
-        "run": run,
-        "release": told,
-        "headline": headline(run),
-        "mark": MARKS[told.outcome],
-        "kernels": list(dict.fromkeys(column.kernel for column in columns(run))),
-        "gates": gate_summaries(matrix),
-        "deviations": [e for e in matrix if not e.verdict or e.verdict.outcome is not Outcome.PASS],
-        "signatories": _SIGNATORIES,
-    }
+
+@dataclass(frozen=True)
+class Form:
+    """What stands in the form, for a web page and for paper alike.
+
+    `tables` are the verdicts of each kernel; `deviations` the verdicts that somebody must
+    accept before a release; `excluded` the attempts that were skipped, failed or not used.
+    Each is cut where it would be too long to be read, and `verdicts_left_out`,
+    `deviations_left_out` and `excluded_left_out` count what is missing. `kernels` and
+    `machine` are (name, value) rows of what was measured on.
+    """
+
+    run: RunData
+    release: Headline
+    headline: Headline
+    gates: tuple[GateSummary, ...]
+    tables: tuple[tuple[str, tuple[Entry, ...]], ...]
+    verdicts_left_out: int
+    deviations: tuple[Entry, ...]
+    deviations_left_out: int
+    excluded: tuple[Attempt, ...]
+    excluded_left_out: int
+    kernels: tuple[Mapping[str, str], ...]
+    machine: tuple[tuple[str, str], ...]
+    signatories: tuple[str, ...] = _SIGNATORIES
+
+    @classmethod
+    def of(cls, run: RunData, matrix: Sequence[Entry] | None = None) -> Form:
+        """Gather the form of a run; `matrix` are its entries if they are at hand."""
+        matrix = entries(run) if matrix is None else matrix
+        deviations = [e for e in matrix if not e.verdict or e.verdict.outcome is not Outcome.PASS]
+        excluded = [one for one in attempts(run) if one.status != "measured" or one.excluded]
+        tables = chosen_tables(run, matrix, _MOST_VERDICTS)
+        return cls(
+            run=run,
+            release=release_headline(run),
+            headline=headline(run),
+            gates=gate_summaries(matrix),
+            tables=tuple((label, tuple(rows)) for label, rows in tables),
+            verdicts_left_out=max(0, len(matrix) - _MOST_VERDICTS),
+            deviations=tuple(deviations[:_MOST_ROWS]),
+            deviations_left_out=max(0, len(deviations) - _MOST_ROWS),
+            excluded=tuple(excluded[:_MOST_ROWS]),
+            excluded_left_out=max(0, len(excluded) - _MOST_ROWS),
+            kernels=tuple(flat(record) for record in run.kernels[:_MOST_ROWS]),
+            machine=tuple((name, _joined(value)) for name, value in run.environment.items()),
+        )
+
+    @property
+    def mark(self) -> Mark:
+        """The look of the verdict on the release."""
+        return MARKS[self.release.outcome]
+
+    @property
+    def facts(self) -> tuple[tuple[str, str], ...]:
+        """What identifies the run, as (name, value)."""
+        run = self.run
+        kernels = list(dict.fromkeys(column.kernel for column in columns(run)))
+        listed = ", ".join(kernels) if len(kernels) <= 12 else f"{len(kernels)} kernels"
+        return (
+            ("Run", run.run_id),
+            ("Created", run.created),
+            ("hyperbox", run.hyperbox_version),
+            ("Seed", str(run.seed)),
+            ("Kernels", listed or "none"),
+            ("Lane", f"{run.lane}: {LANES[run.lane]}"),
+        )
 
 
 def gate_summaries(matrix: Sequence[Entry]) -> tuple[GateSummary, ...]:
@@ -66,6 +137,13 @@ def _summary(rows: Sequence[Entry]) -> GateSummary:
         tuple((_mark(outcome), tuple(by_outcome[outcome])) for outcome in ordered),
         " … ".join(texts),
     )
+
+
+def _joined(value: object) -> str:
+    """Give a fact as one text, nested ones as "name: value; name: value"."""
+    if isinstance(value, Mapping):
+        return "; ".join(f"{name}: {told}" for name, told in flat(value).items())
+    return flat({"": value})[""]
 
 
 def _mark(outcome: Outcome | None) -> Mark:

@@ -9,15 +9,23 @@ from hyperbox.harness.model import Gate, Outcome
 from hyperbox.harness.report.cell_plots import cell_figure
 from hyperbox.harness.report.cells import MetricRow, metric_rows, reproduce_commands
 from hyperbox.harness.report.data import CellData, RunData
-from hyperbox.harness.report.matrix import Entry, entries
+from hyperbox.harness.report.matrix import Entry, columns, entries
 from hyperbox.harness.report.plots import forest_plot, heat_map
 
-__all__ = ["FALSE_ALARM", "CellView", "Material", "cell_views", "chosen_cells"]
+__all__ = ["FALSE_ALARM", "CellView", "Material", "cell_views", "chosen_cells", "chosen_tables"]
 
 FALSE_ALARM = "harness.false_alarm"
 """Gates whose id starts so compare a configuration with itself: the A/A panel."""
 
 _MOST_CELLS = 60
+_URGENT_FIRST = (
+    Outcome.ERROR,
+    Outcome.FAIL,
+    None,  # untested
+    Outcome.INCONCLUSIVE,
+    Outcome.SKIP,
+    Outcome.PASS,
+)
 
 
 @dataclass(frozen=True)
@@ -79,9 +87,7 @@ class CellView:
     @property
     def urgency(self) -> int:
         """How early the cell is to be shown: 0 first."""
-        order = (Outcome.ERROR, Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.SKIP, Outcome.PASS)
-        found = [e.verdict.outcome for e in self.entries if e.verdict]
-        return min((order.index(outcome) for outcome in found), default=0)
+        return min((_urgency(entry) for entry in self.entries if entry.verdict), default=0)
 
 
 def cell_views(run: RunData, matrix: Sequence[Entry]) -> list[CellView]:
@@ -99,3 +105,22 @@ def chosen_cells(cells: list[CellView]) -> tuple[list[CellView], list[CellView]]
         return cells, []
     ranked = sorted(cells, key=lambda cell: cell.urgency)
     return ranked[:_MOST_CELLS], ranked[_MOST_CELLS:]
+
+
+def chosen_tables(
+    run: RunData, matrix: Sequence[Entry], most: int
+) -> list[tuple[str, list[Entry]]]:
+    """Give the rows of each kernel's gate table; of a large run those that call for a reader."""
+    if len(matrix) > most:
+        chosen = {id(entry) for entry in sorted(matrix, key=_urgency)[:most]}
+        matrix = [entry for entry in matrix if id(entry) in chosen]
+    tables: dict[str, list[Entry]] = {}
+    for entry in matrix:
+        tables.setdefault(entry.column.label, []).append(entry)
+    if not run.gates:
+        return [(column.label, []) for column in columns(run)]
+    return list(tables.items())
+
+
+def _urgency(entry: Entry) -> int:
+    return _URGENT_FIRST.index(entry.verdict.outcome if entry.verdict else None)

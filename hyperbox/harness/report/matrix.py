@@ -278,8 +278,11 @@ def release_headline(run: RunData) -> Headline:
     found = release(run.deciding)
     untested = untested_count([entry for entry in entries(run) if entry.lane is run.lane])
     outcome, reason = found.outcome, found.reason
+    are = "is" if untested == 1 else "are"
     if untested and outcome is Outcome.PASS:
-        outcome, reason = Outcome.INCONCLUSIVE, f"{reason}, but {untested} are untested"
+        outcome, reason = Outcome.INCONCLUSIVE, f"{reason}, but {untested} {are} untested"
+    elif untested:
+        reason = f"{reason}; {untested} more {are} untested"
     return Headline(outcome, f"Release: {outcome}. {reason[:1].upper()}{reason[1:]}.")
 
 

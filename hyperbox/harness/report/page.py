@@ -11,7 +11,6 @@ from markupsafe import Markup
 
 from hyperbox import files
 from hyperbox.errors import HarnessError
-from hyperbox.harness.model import Outcome
 from hyperbox.harness.report.cells import (
     Attempt,
     attempts,
@@ -26,15 +25,21 @@ from hyperbox.harness.report.differences import (
 )
 from hyperbox.harness.report.drawing import STYLE, standalone_figure
 from hyperbox.harness.report.exports import summary, verdicts_csv
-from hyperbox.harness.report.form import form_context
+from hyperbox.harness.report.form import Form
+from hyperbox.harness.report.form_pdf import form_pdf
 from hyperbox.harness.report.history import Series, history_plot
 from hyperbox.harness.report.junit import junit_xml
 from hyperbox.harness.report.kcidb import kcidb
 from hyperbox.harness.report.markdown import markdown
 from hyperbox.harness.report.marks import LANES, MARKS, UNTESTED
-from hyperbox.harness.report.material import FALSE_ALARM, Material, cell_views, chosen_cells
+from hyperbox.harness.report.material import (
+    FALSE_ALARM,
+    Material,
+    cell_views,
+    chosen_cells,
+    chosen_tables,
+)
 from hyperbox.harness.report.matrix import (
-    Entry,
     columns,
     headline,
     release_headline,
@@ -53,9 +58,9 @@ _CELLS_A_PAGE = 200
 def write_report(run: RunData, directory: Path, history: Sequence[Series] = ()) -> tuple[Path, ...]:
     """Write the report: report.html and its kin for other readers.
 
-    report.md, junit.xml, summary.json, verdicts.csv, kcidb.json, release-form.html (to be
-    printed and signed), kernel-configs.csv where configurations differ, plots/*.svg, and
-    for runs of many cells cells-NNN.html.
+    report.md, junit.xml, summary.json, verdicts.csv, kcidb.json, release-form.pdf (to be
+    printed and signed) and release-form.html, kernel-configs.csv where configurations differ,
+    plots/*.svg, and for runs of many cells cells-NNN.html.
 
     Parameters
     ----------
@@ -72,9 +77,18 @@ def write_report(run: RunData, directory: Path, history: Sequence[Series] = ()) 
     HarnessError
         If a file cannot be written.
     """
+    material = Material.of(run)
     written = []
-    for name, text in _texts(Material.of(run), history):
+    for name, text in _texts(material, history):
         files.write_text(directory / name, text)
+        written.append(directory / name)
+    form = Form.of(run, material.matrix)
+    page = _environment().get_template("form.html.j2").render(form=form, run=run)
+    for name, content in (
+        ("release-form.html", page.encode()),
+        ("release-form.pdf", form_pdf(form)),
+    ):
+        files.write_bytes(directory / name, content)
         written.append(directory / name)
     for name, value in (("summary.json", summary(run)), ("kcidb.json", kcidb(run))):
         files.write_json(directory / name, value)
@@ -91,7 +105,6 @@ def html_page(run: RunData, history: Sequence[Series] = ()) -> str:
 def _texts(material: Material, history: Sequence[Series]) -> Iterator[tuple[str, str]]:
     run = material.run
     yield from _pages(material, history)
-    yield "release-form.html", _environment().get_template("form.html.j2").render(form_context(run))
     yield "report.md", markdown(run)
     yield "junit.xml", junit_xml(run)
     yield "verdicts.csv", verdicts_csv(run)
@@ -163,7 +176,7 @@ def _context(material: Material, history: Sequence[Series]) -> Mapping[str, Any]
         "lanes": LANES,
         "lanes_used": {cell.cell.lane for cell in run.cells} or {run.lane},
         "labels": kernels,
-        "tables": _tables(run, rows),
+        "tables": chosen_tables(run, rows, _MOST_ROWS),
         "rows_left_out": max(0, len(rows) - _MOST_ROWS),
         "has_power": any(entry.power_text for entry in matrix),
         "kernel_records": [_kernel_record(record) for record in run.kernels],
@@ -179,28 +192,6 @@ def _context(material: Material, history: Sequence[Series]) -> Mapping[str, Any]
         "config_count": len(configs),
         "history": [(series, history_plot(series)) for series in history],
     }
-
-
-def _tables(run: RunData, matrix: Sequence[Entry]) -> list[tuple[str, list[Entry]]]:
-    """Give the gate table of each kernel; of a large run only the rows that call for a reader."""
-    if len(matrix) > _MOST_ROWS:
-        order = (
-            Outcome.ERROR,
-            Outcome.FAIL,
-            None,
-            Outcome.INCONCLUSIVE,
-            Outcome.SKIP,
-            Outcome.PASS,
-        )
-        ranked = sorted(matrix, key=lambda e: order.index(e.verdict.outcome if e.verdict else None))
-        chosen = {(entry.gate.id, entry.column) for entry in ranked[:_MOST_ROWS]}
-        matrix = [entry for entry in matrix if (entry.gate.id, entry.column) in chosen]
-    tables: dict[str, list[Entry]] = {}
-    for entry in matrix:
-        tables.setdefault(entry.column.label, []).append(entry)
-    if not run.gates:
-        return [(column.label, []) for column in columns(run)]
-    return list(tables.items())
 
 
 def _told_attempts(tried: Sequence[Attempt]) -> list[Attempt]:

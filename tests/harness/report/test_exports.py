@@ -16,7 +16,7 @@ from jsonschema import Draft202012Validator
 from hyperbox.harness.model import Outcome
 from hyperbox.harness.report.data import RunData
 from hyperbox.harness.report.exports import summary
-from hyperbox.harness.report.form import form_context, gate_summaries
+from hyperbox.harness.report.form import Form, gate_summaries
 from hyperbox.harness.report.github import annotation_lines, job_summary
 from hyperbox.harness.report.junit import junit_xml
 from hyperbox.harness.report.kcidb import kcidb
@@ -103,7 +103,7 @@ def test_form_names_the_worst_of_every_gate(troubled_run: RunData) -> None:
     assert marks["psi.pressure_reduction"] == "ERROR"
     assert marks["psi.accuracy"] == "PASS"
     assert marks["psi.monitor_cpu"] == "UNTESTED"
-    deviations = form_context(troubled_run)["deviations"]
+    deviations = Form.of(troubled_run).deviations
     assert {entry.mark.word for entry in deviations} == {
         "SKIP",
         "ERROR",

@@ -329,12 +329,13 @@ def test_write_report_writes_all_forms(small_run: RunData, tmp_path: Path) -> No
     plots = [f"plots/{gate.id}.svg" for gate in small_run.gates]
     assert [path.relative_to(directory).as_posix() for path in paths] == [
         "report.html",
-        "release-form.html",
         "report.md",
         "junit.xml",
         "verdicts.csv",
         "plots/heat-map.svg",
         *plots,
+        "release-form.html",
+        "release-form.pdf",
         "summary.json",
         "kcidb.json",
     ]
