@@ -130,7 +130,9 @@ def _decide_count(
     worst = max(values)
     over = sum(1 for value in values if value > gate.margin)
     worst_text, limit_text = with_unit(worst, metric.unit), with_unit(gate.margin, metric.unit)
-    if over:
+    if len(values) == 1:
+        reason = f"the one block is {worst_text}: {'above' if over else 'at or below'} {limit_text}"
+    elif over:
         reason = f"{over} of {len(values)} blocks exceed {limit_text}; the worst is {worst_text}"
     else:
         reason = f"all {len(values)} blocks are at or below {limit_text}; the worst is {worst_text}"
