@@ -89,6 +89,7 @@ MAY_WRITE = {
     "hyperbox/files.py": "the door itself",
     "hyperbox/journal.py": "appends: a record is on disk before the change, one line a record",
     "hyperbox/records.py": "appends to the journal of a dead process",
+    "hyperbox/memory/audit.py": "appends: a decision of the tuner a line, beside those before",
     "hyperbox/harness/lab/agent.py": "writes inside a guest that is thrown away",
     "hyperbox/harness/lab/accelerator.py": "disk of a probe guest, gone with it",
     "hyperbox/harness/lab/debian_archive.py": "apt's error stream, and a partial file apt resumes",

@@ -13,6 +13,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from hyperbox.cli.psi_decisions import add_decisions
 from hyperbox.cli.psi_tune import add_tuning
 from hyperbox.errors import ConfigError, ExitCode
 from hyperbox.linux.pressure import Resource, cgroup_files, system_files
@@ -50,7 +51,9 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         help="a cgroup v2 directory instead of the machine",
     )
     parser.set_defaults(run=_run)
-    add_tuning(parser.add_subparsers(dest="psi_verb", metavar="VERB"))
+    below = parser.add_subparsers(dest="psi_verb", metavar="VERB")
+    add_tuning(below)
+    add_decisions(below)
 
 
 def bars(shares: tuple[float, ...], width: int) -> str:

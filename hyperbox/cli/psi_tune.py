@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -21,9 +22,9 @@ from hyperbox.memory.traces import as_line, parse_trace, replay
 from hyperbox.memory.tuning import STEPS, Tuning
 from hyperbox.memory.tuning_options import add_options, options_from
 
-__all__ = ["add_tuning"]
+__all__ = ["STYLES", "add_tuning"]
 
-_STYLES = {
+STYLES = {
     Action.APPLY: "yellow",
     Action.PREPARE: "cyan",
     Action.KEEP: "green",
@@ -31,6 +32,7 @@ _STYLES = {
     Action.RESTORE: "cyan",
     Action.REFUSED: "red",
 }
+"""How an action of the tuner is shown."""
 
 
 def add_tuning(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -105,9 +107,29 @@ def _simulate(arguments: argparse.Namespace) -> int:
     rules = options_from(arguments).rules
     shown = _Printer(Console(), as_json=arguments.json, everything=arguments.all)
     readings = parse_trace(_lines(arguments.trace), arguments.trace)
+    decisions = []
     for decision in replay(readings, rules, STEPS):
         shown(decision)
+        decisions.append(decision)
+    if not decisions:
+        raise ConfigError(
+            f"{arguments.trace} holds no reading", hint="hyperbox psi record makes traces"
+        )
+    if not arguments.json:
+        print(_summary(decisions))
     return ExitCode.PASS
+
+
+def _summary(decisions: Sequence[Decision]) -> str:
+    """Say in a line how a replay went, for who has seen nothing happen."""
+    seconds = (decisions[-1].time_ns - decisions[0].time_ns) / 1e9
+    highest = max(decision.score for decision in decisions)
+    made = sum(decision.action is Action.APPLY for decision in decisions)
+    kept = sum(decision.action is Action.KEEP for decision in decisions)
+    return (
+        f"{len(decisions)} readings over {seconds:g} s: highest score {highest:.1f}, "
+        f"{made} steps tried, {kept} kept"
+    )
 
 
 def _lines(name: str) -> Iterator[str]:
@@ -142,7 +164,7 @@ class _Printer:
             return
         what = f"{decision.action} {decision.step}" if decision.step else ""
         line = Text(f"{(decision.time_ns - began_ns) / 1e9:8.1f} s  {decision.state:<7} ")
-        line.append(f"{what:<24} ", style=_STYLES.get(decision.action, ""))
+        line.append(f"{what:<24} ", style=STYLES.get(decision.action, ""))
         line.append("; ".join((decision.reason, *decision.changes)))
         self._console.print(line, soft_wrap=True)
 
@@ -151,6 +173,8 @@ def _introduce(console: Console, tuning: Tuning) -> None:
     status = tuning.status()
     if status.dry_run:
         console.print("dry run: nothing is changed", style="yellow")
+        if os.geteuid() != 0:
+            console.print("to tune for real needs root", style="yellow")
     for step in status.steps:
         console.print(_introduced(step), soft_wrap=True)
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from hyperbox.errors import ConfigError
+from hyperbox.errors import ConfigError, HarnessError
 from hyperbox.journal import state_directory
 from hyperbox.linux.knob import KNOB
 from hyperbox.linux.sole_lock import sole_holder
 from hyperbox.memory.actuators import Actuator, page_cluster, swappiness
-from hyperbox.memory.decisions import Decision, Rules
+from hyperbox.memory.audit import Entry, Trail, trail_file
+from hyperbox.memory.decisions import Decision, Rules, TunerState
 from hyperbox.memory.fast_swap import FirstOf, ZramActuator, ZswapActuator, has_fast_swap
 from hyperbox.memory.observer import Observer, swap_names
 from hyperbox.memory.psi import Snapshot
@@ -88,7 +90,8 @@ def actuators(options: TunerOptions) -> tuple[list[Actuator], list[Actuator]]:
 class Tuning:
     """A tuner at work on this machine; the second one is refused.
 
-    It also serves as a listener of a sampler: `sampled`, `report`, `close`.
+    It also serves as a listener of a sampler: `sampled`, `report`, `close`. What it decides is
+    appended to the audit trail (`hyperbox.memory.audit`), a dry run's is not: nothing happened.
 
     Raises
     ------
@@ -116,6 +119,8 @@ class Tuning:
                 dry_run=options.dry_run,
                 found=found,
             )
+            self._trail = None if options.dry_run else Trail(trail_file())
+            self._state: TunerState | None = None
             self._stack = stack.pop_all()
 
     def __enter__(self) -> Tuning:
@@ -126,7 +131,7 @@ class Tuning:
 
     def step(self) -> Decision:
         """Take a reading and act on it."""
-        return self.tuner.step(self._observer.reading())
+        return self._kept(self.tuner.step(self._observer.reading()))
 
     def sampled(self, _snapshot: Snapshot) -> None:
         """Take a reading and act on it: a sampler has just sampled."""
@@ -143,7 +148,20 @@ class Tuning:
     def close(self) -> tuple[Decision, ...]:
         """Take everything back and let the lock go; give what was done."""
         with self._stack:
-            return self.tuner.close()
+            return tuple(map(self._kept, self.tuner.close()))
+
+    def _kept(self, decision: Decision) -> Decision:
+        """Append a decision to the trail; a trail that cannot be kept is said, once."""
+        eventful = decision.noteworthy or decision.state is not self._state
+        self._state = decision.state
+        if self._trail is None or not eventful:
+            return decision
+        try:
+            self._trail.add(Entry(time.time(), os.getpid(), decision))
+        except HarnessError as error:
+            self._trail = None
+            return replace(decision, changes=(*decision.changes, f"no trail: {error.message}"))
+        return decision
 
     def run(self, told: Callable[[Decision], None], *, count: int | None = None) -> None:
         """Step at the interval until `count` readings or an exception, such as a signal's.

@@ -79,7 +79,8 @@ def test_replay_shows_what_would_be_done(
     trace.write_text("\n".join(lines))
     assert main(["psi", "simulate", str(trace)]) == ExitCode.PASS
     out = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in out] == ["0.0", "10.0", "25.0", "30.0"]
+    assert [line.split()[0] for line in out[:-1]] == ["0.0", "10.0", "25.0", "30.0"]
+    assert out[-1] == "8 readings over 35 s: highest score 90.0, 2 steps tried, 0 kept"
     assert "apply page-cache" in out[1]
     assert "score 90.0 above 80 for 2 readings" in out[1]
 
