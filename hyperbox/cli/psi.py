@@ -24,7 +24,8 @@ __all__ = ["add_parser", "bars"]
 
 _RED, _YELLOW = 80.0, 40.0  # percent: where tuning acts, and where it begins to look
 _BARS = "▁▂▃▄▅▆▇█"
-_OTHERS = 70  # columns of the screen that the live table takes beside its bars
+_WIDE = 80  # columns of the screen from which on the whole table fits
+_OTHERS, _NARROW_OTHERS = 70, 33  # columns that the live tables take beside their bars
 
 
 def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -73,9 +74,15 @@ def _run(arguments: argparse.Namespace) -> int:
     count = None if arguments.watch else 1
     # A signal is the usual end of watching, as of tuning and recording.
     ended = contextlib.suppress(KeyboardInterrupt) if arguments.watch else contextlib.nullcontext()
+    # A terminal that cannot move its cursor would show nothing before the end.
+    live_view = arguments.watch and console.is_terminal and not console.is_dumb_terminal
     with ended, _sampler(group) as sampler:
-        if arguments.json or not arguments.watch or not console.is_terminal:
-            show = _print_json if arguments.json else lambda now: console.print(_table(now, where))
+        if arguments.json or not live_view:
+            show = (
+                _print_json
+                if arguments.json
+                else lambda now: console.print(_table(now, where, console.width))
+            )
             watch(sampler, show, interval_s=interval_s, count=count)
         else:
             with Live(console=console, auto_refresh=False) as live:
@@ -114,12 +121,15 @@ def _print_json(sampler: Sampler) -> None:
 
 def _page(sampler: Sampler, interval_s: float, where: str, columns: int) -> Group:
     note = f"{len(sampler.history)} samples, one every {interval_s:g} s; Ctrl-C ends"
-    width = max(10, min(columns - _OTHERS, HISTORY))
-    return Group(_table(sampler, where, bar_width=width), Text(note, style="dim"))
+    others = _OTHERS if columns >= _WIDE else _NARROW_OTHERS
+    width = max(5, min(columns - others, HISTORY))
+    return Group(_table(sampler, where, columns, bar_width=width), Text(note, style="dim"))
 
 
-def _table(sampler: Sampler, where: str, *, bar_width: int = 0) -> Table:
+def _table(sampler: Sampler, where: str, columns: int, *, bar_width: int = 0) -> Table:
     """Give the last sample as a table; with `bar_width` the samples before it as bars too."""
+    if columns < _WIDE:
+        return _narrow_table(sampler, where, bar_width=bar_width)
     now = sampler.snapshot()
     last_title = "each sample" if bar_width else "since boot"
     table = Table(
@@ -143,6 +153,27 @@ def _table(sampler: Sampler, where: str, *, bar_width: int = 0) -> Table:
         )
     if Resource.IRQ not in last.pressure:
         table.caption = "irq pressure: not given by this kernel"
+    return table
+
+
+def _narrow_table(sampler: Sampler, where: str, *, bar_width: int) -> Table:
+    """Give what matters most where a whole line does not fit."""
+    now = sampler.snapshot()
+    table = Table(title=f"% of time lost: {where}", box=SIMPLE_HEAD, padding=(0, 1))
+    table.add_column("who waits", no_wrap=True)
+    for name in ("10 s", "60 s"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("each sample" if bar_width else "300 s", no_wrap=True)
+    for (resource, kind), line in now.samples[-1].lines().items():
+        own = now.boxcar(resource, kind)
+        table.add_row(
+            f"{resource} {kind}",
+            _percent(own.percent if own else line.avg10),
+            _percent(line.avg60),
+            bars(now.shares(resource, kind), bar_width) if bar_width else _percent(line.avg300),
+        )
+    if Resource.IRQ not in now.samples[-1].pressure:
+        table.caption = "irq: not by this kernel"
     return table
 
 

@@ -94,8 +94,11 @@ class Trail:
         with contextlib.suppress(FileNotFoundError):
             if self.path.stat().st_size > _MOST_BYTES:
                 self.path.replace(self.path.with_suffix(".old"))
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        handle = os.open(self.path, flags, 0o644)
+        handle = os.open(
+            self.path,
+            os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC,
+            0o644,
+        )
         try:
             os.fchmod(handle, 0o644)  # whatever the umask: who may ask is not only root
             self._cut = os.write(handle, data) < len(data)

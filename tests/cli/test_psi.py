@@ -119,11 +119,52 @@ def test_signal_is_the_usual_end(words: list[str]) -> None:
         stop(process)
 
 
+@has_pressure
+@pytest.mark.parametrize("columns", [40, 60, 79, 80, 200])
+def test_every_width_is_readable(
+    columns: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    assert main(["psi"]) == ExitCode.PASS
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= columns
+    assert not any("…" in line for line in lines)
+    assert sum("memory" in line for line in lines) == 2
+
+
+@has_pressure
+def test_terminal_that_cannot_move_its_cursor_still_shows_every_sample() -> None:
+    process = spawn(
+        [sys.executable, "-m", "hyperbox", "psi", "--watch", "--interval", "0.1"],
+        environment={"TERM": "dumb", "FORCE_COLOR": "1"},  # rich takes it for a terminal then
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        titles = 0
+        for line in process.stdout:
+            titles += b"of time lost" in line
+            if titles == 3:
+                break
+        os.kill(process.pid, signal.SIGINT)
+        process.stdout.read()
+        assert process.wait(60) == ExitCode.PASS
+        assert process.stderr.read() == b""
+    finally:
+        stop(process)
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (["psi", "--interval", "0"], "--interval '0' is not a time"),
         (["psi", "--cgroup", "/nonexistent"], "no directory /nonexistent"),
+        (["psi", "--cgroup", "/dev"], "/dev is no cgroup"),
+        (["psi", "record", "--cgroup", "/dev"], "/dev is no cgroup"),
+        (["psi", "tune", "--cgroup", "/dev", "--dry-run"], "/dev is no cgroup"),
+        (["psi", "simulate", "/dev/null"], "/dev/null holds no reading"),
         (["psi", "tune", "--swappiness", "10"], "--swappiness cannot be '10'"),
         (["psi", "tune", "--count", "0"], "--count '0'"),
         (["psi", "tune", "--config", "/nonexistent.toml"], "cannot read /nonexistent.toml"),
