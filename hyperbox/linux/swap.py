@@ -10,7 +10,7 @@ import ctypes
 import errno
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hyperbox.errors import KernelFeatureMissing, WorkloadError
@@ -19,7 +19,16 @@ from hyperbox.linux.mounts import unescape
 from hyperbox.processes import require, run
 from hyperbox.records import Change
 
-__all__ = ["SWAP", "SwapArea", "parse_swaps", "swap_areas", "swap_off", "swap_on", "swapping"]
+__all__ = [
+    "SWAP",
+    "SwapArea",
+    "called_here",
+    "parse_swaps",
+    "swap_areas",
+    "swap_off",
+    "swap_on",
+    "swapping",
+]
 
 _PREFER = 0x8000  # SWAP_FLAG_PREFER of swapon(2); the priority is in the lower 15 bits
 _HIGHEST = 0x7FFF
@@ -44,11 +53,27 @@ def parse_swaps(text: str) -> tuple[SwapArea, ...]:
 
 
 def swap_areas() -> tuple[SwapArea, ...]:
-    """Give the active swap areas; none if the kernel has no swapping."""
+    """Give the active swap areas; none if the kernel has no swapping.
+
+    A device that was named in a mount namespace which has ended, as a service's is, reads
+    ``/zram0`` instead of ``/dev/zram0``: it is given as it is called here.
+    """
     try:
-        return parse_swaps(Path("/proc/swaps").read_text(errors="surrogateescape"))
+        areas = parse_swaps(Path("/proc/swaps").read_text(errors="surrogateescape"))
     except FileNotFoundError:
         return ()
+    return tuple(replace(area, path=called_here(area)) for area in areas)
+
+
+def called_here(area: SwapArea, devices: Path = Path("/dev")) -> str:
+    """Give the path of a swap area in this mount namespace; as it is, if it cannot be found."""
+    if area.kind != "partition" or Path(area.path).is_block_device():
+        return area.path
+    below = area.path.removesuffix(" (deleted)").lstrip("/")
+    for candidate in (devices / below, devices / Path(below).name):
+        if candidate.is_block_device():
+            return str(candidate)
+    return area.path
 
 
 def swap_on(device: Path, priority: int | None = None) -> None:

@@ -17,7 +17,7 @@ from hyperbox.linux.knob import changed, read_knob, sysctl, write_knob
 from hyperbox.linux.modules import load_module, why_not_loadable
 from hyperbox.linux.mounts import Mount, mounted, mounts, parse_mountinfo, unescape
 from hyperbox.linux.process_clock import process_cpu_ns
-from hyperbox.linux.swap import SwapArea, parse_swaps, swap_areas, swap_on
+from hyperbox.linux.swap import SwapArea, called_here, parse_swaps, swap_areas, swap_on
 from hyperbox.linux.vmstat import vmstat
 from hyperbox.linux.zram import (
     ZramMemory,
@@ -205,6 +205,20 @@ def test_absent_module_is_a_missing_feature() -> None:
 def test_what_is_loaded_or_built_in_is_there() -> None:
     present = sorted(path.name for path in Path("/sys/module").iterdir())
     assert why_not_loadable(present[0]) == ""
+
+
+def test_swap_of_another_mount_namespace_is_called_as_it_is_here() -> None:
+    disks = [path for path in Path("/dev").iterdir() if path.is_block_device()]
+    if not disks:
+        pytest.skip("no block device here")
+    disk = disks[0]
+    for path in (f"/{disk.name}", str(disk), f"/{disk.name} (deleted)", f"/gone/{disk.name}"):
+        assert called_here(SwapArea(path, "partition", 1, 0, 0)) == str(disk)
+    for area in (
+        SwapArea("/no-such-disk", "partition", 1, 0, 0),
+        SwapArea(f"/{disk.name}", "file", 1, 0, 0),
+    ):
+        assert called_here(area) == area.path
 
 
 def test_nothing_is_written_as_an_empty_line(tmp_path: Path) -> None:
