@@ -25,12 +25,15 @@ class Remains:
 
     `events` are QEMU's (docs/interop/qmp-spec), oldest first; `status` is QEMU's exit status
     (negative: signal), None while it runs; `errors` is what it wrote to its error stream.
+    `halted` says by what QEMU is stopped, if it is; `mute` that its monitor does not answer.
     """
 
     console: str
     events: Sequence[Mapping[str, Any]] = ()
     status: int | None = None
     errors: str = ""
+    halted: str = ""
+    mute: bool = False
 
 
 def what_happened(message: str, remains: Remains) -> MachineLost:
@@ -50,9 +53,9 @@ def what_happened(message: str, remains: Remains) -> MachineLost:
         )
     name, hint = _name(remains)
     errors = f": {remains.errors}" if remains.errors else ""
-    status = remains.status
-    state = "QEMU still runs" if status is None else f"QEMU ended with status {status}"
-    return MachineLost(f"{message} ({name}; {state}{errors})", fingerprint=name, hint=hint)
+    return MachineLost(
+        f"{message} ({name}; {_state(remains)}{errors})", fingerprint=name, hint=hint
+    )
 
 
 def never_booted(timeout: float, remains: Remains) -> BootTimeout:
@@ -71,7 +74,7 @@ def _name(remains: Remains) -> tuple[str, str]:
     """Give the fingerprint of an end that the kernel did not report, and a hint."""
     status = remains.status
     if status is None:
-        return f"{_STOPPED}: no report", ""
+        return _name_of_living(remains)
     if status < 0:
         hint = ""
         if -status == signal.SIGBUS:
@@ -88,6 +91,21 @@ def _name(remains: Remains) -> tuple[str, str]:
     if reason in ("guest-shutdown", "guest-reset"):
         return f"{'power-off' if reason == 'guest-shutdown' else 'reset'}: by the guest", ""
     return f"QEMU death: {reason}", ""
+
+
+def _name_of_living(remains: Remains) -> tuple[str, str]:
+    if remains.halted:
+        return f"QEMU stopped: {remains.halted}", "see what stops processes on this machine"
+    if remains.mute:
+        return "QEMU hangs: no answer from its monitor", ""
+    return f"{_STOPPED}: no report", ""
+
+
+def _state(remains: Remains) -> str:
+    errors = f": {remains.errors}" if remains.errors else ""
+    if remains.status is not None:
+        return f"QEMU ended with status {remains.status}{errors}"
+    return f"QEMU {'is stopped' if remains.halted else 'still runs'}{errors}"
 
 
 def _signal_name(number: int) -> str:

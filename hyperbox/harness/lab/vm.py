@@ -21,15 +21,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from qemu.qmp import QMPError
-from qemu.qmp.legacy import QEMUMonitorProtocol
-
 from hyperbox.errors import HarnessError, MachineLost, WorkloadError
 from hyperbox.harness.lab.ending import Remains, never_booted, what_happened
+from hyperbox.harness.lab.inquest import examine_remains, halted
 from hyperbox.harness.lab.machine import Artifacts, CommandResult
 from hyperbox.harness.lab.mailbox import leave_order
 from hyperbox.harness.lab.migration import load_devices, save_devices
+from hyperbox.harness.lab.monitor import Monitor, MonitorError
 from hyperbox.harness.lab.order import execute_order
+from hyperbox.harness.lab.process_stat import stat_of
 from hyperbox.harness.lab.protocol import (
     CHUNK,
     Frame,
@@ -46,9 +46,7 @@ __all__ = ["SHARED_MEMORY", "VirtualMachine", "owned_name"]
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - guest memory must be in a tmpfs
 _PING_TIMEOUT = 60.0
 _STANDSTILL = 60.0  # host seconds without any CPU time: nothing in the guest will wake it
-_ANSWER_TO_NMI = 3.0
 _BEAT = 10.0
-_MONITOR_ERRORS = (QMPError, OSError, EOFError, TimeoutError)
 _numbers = itertools.count()
 
 
@@ -100,7 +98,7 @@ class VirtualMachine:
         self._silent = False
         self.leapt = False
         """Whether the virtual clock has leapt while the guest stopped: see `mailbox`."""
-        self.events: list[dict[str, Any]] = []  # QEMU's, known when the machine is lost
+        self.events: list[Mapping[str, Any]] = []  # QEMU's, known when the machine is lost
         self._exits = contextlib.ExitStack()
         self._serial_log = Path(tempfile.gettempdir(), owned_name("serial.log"))
         self._error_log = self._serial_log.with_suffix(".err")
@@ -129,8 +127,9 @@ class VirtualMachine:
     @property
     def cpu_seconds(self) -> float:
         """CPU time that QEMU has used so far, user and system, all threads, in seconds."""
-        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        if self._process.returncode is not None:
+            raise self.lost("QEMU has ended")
+        return stat_of(self.pid).cpu_seconds
 
     def monitor(self, command: str, **arguments: object) -> Any:
         """Run a QMP command and give what it returns.
@@ -141,8 +140,8 @@ class VirtualMachine:
             If QEMU is gone or refuses the command.
         """
         try:
-            return self._qmp.cmd(command, **arguments)
-        except _MONITOR_ERRORS as error:
+            return self._qmp.command(command, arguments)
+        except MonitorError as error:
             raise self.lost(f"monitor command {command} failed: {error}") from error
 
     def wait_ready(self, timeout: float = 240.0) -> Mapping[str, Any]:
@@ -156,28 +155,29 @@ class VirtualMachine:
             If the guest or QEMU died.
         """
         deadline = time.monotonic() + timeout
+        progress = (0.0, time.monotonic())
         while True:
             try:
                 frame = self._next_frame(min(deadline, time.monotonic() + _BEAT))
                 break
             except TimeoutError:
+                progress = self._progress(progress)
                 self._let_panic_report()
                 if time.monotonic() < deadline:
                     continue
                 if self.console().strip():
-                    self._question()
+                    self._examine()
                 raise never_booted(timeout, Remains(self.console())) from None
         self._wait_stop()
         return frame.json()
 
     def ping(self, timeout: float | None = None) -> int:
         """Give the guest's CLOCK_MONOTONIC in ns; MachineLost when nothing answers."""
+        if halted(self._process):
+            raise self.lost("a ping cannot be answered")
         request = self._send(FrameType.PING)
         timeout = _PING_TIMEOUT if timeout is None else timeout
-        try:
-            payload = self._await(request, FrameType.PING, timeout).payload
-        except TimeoutError:
-            raise self.lost(f"the agent does not answer a ping within {timeout:g} s") from None
+        payload = self._await(request, FrameType.PING, timeout, "a ping").payload
         return int(struct.unpack("<Q", payload)[0])
 
     def execute(
@@ -247,15 +247,22 @@ class VirtualMachine:
         change the measured numbers. There an idle guest runs on to its next timer, so one
         that uses no CPU time has nothing left to wake it.
         """
-        if self.hardware.lane is not Lane.EXACT:
+        progress = self._progress(progress)
+        if self.hardware.lane is Lane.EXACT:
+            if time.monotonic() - progress[1] > _STANDSTILL:
+                raise self.lost(f"the guest has stood still for {_STANDSTILL:g} s")
+        elif not halted(self._process):  # it may be let go on before the next beat
             self.ping()
-            return progress
-        used, now = self.cpu_seconds, time.monotonic()
-        if used > progress[0]:
-            return used, now
-        if now - progress[1] > _STANDSTILL:
-            raise self.lost(f"the guest has stood still for {_STANDSTILL:g} s")
         return progress
+
+    def _progress(self, before: tuple[float, float]) -> tuple[float, float]:
+        """Give CPU time, and since when it is that; MachineLost if QEMU is stopped for a beat."""
+        used, now = self.cpu_seconds, time.monotonic()
+        if used > before[0]:
+            return used, now
+        if halted(self._process):
+            raise self.lost("the guest does not run")
+        return before
 
     def put(self, path: str, data: bytes) -> None:
         """Write a file in the guest; OSError with the guest's reason if it cannot."""
@@ -264,7 +271,8 @@ class VirtualMachine:
         for offset in range(0, len(data), CHUNK):
             self._send(FrameType.DATA, data[offset : offset + CHUNK], request)
         self._send(FrameType.END, b"", request)
-        self._end_of_transfer(self._await(request, FrameType.END, _PING_TIMEOUT), path)
+        end = self._await(request, FrameType.END, _PING_TIMEOUT, f"the upload of {path}")
+        self._end_of_transfer(end, path)
 
     def get(self, path: str) -> bytes:
         """Read a file of the guest; FileNotFoundError if it is absent."""
@@ -272,7 +280,7 @@ class VirtualMachine:
         self.resume()
         parts: list[bytes] = []
         while True:
-            frame = self._await(request, None, _PING_TIMEOUT)
+            frame = self._await(request, None, _PING_TIMEOUT, f"the download of {path}")
             if frame.type is FrameType.END:
                 self._end_of_transfer(frame, path)
                 return b"".join(parts)
@@ -319,12 +327,14 @@ class VirtualMachine:
             if time.monotonic() > deadline:
                 raise self.lost("the guest does not stop to be saved")
             time.sleep(0.002)
-        self._qmp.clear_events()  # the stop looks like a panic
+        self._qmp.forget_events()  # the stop looks like a panic
         self._stopped = True
 
     def _let_panic_report(self) -> None:
         """Let a guest that may stop itself, but panics, go on to the end of its report."""
-        if not self._may_stop or self.monitor("query-status")["status"] != "guest-panicked":
+        if not self._may_stop or halted(self._process):
+            return
+        if self.monitor("query-status")["status"] != "guest-panicked":
             return
         if not select.select([self._agent], [], [], 0)[0]:  # nor has it just said its end
             self.monitor("set-action", panic="none")
@@ -359,16 +369,11 @@ class VirtualMachine:
         self._exits.callback(stop, self._process)
         if shared:
             pin(self._process.pid)  # its threads then hardly race while the guest stops
-        self._qmp: QEMUMonitorProtocol = QEMUMonitorProtocol(qmp)
-        self._qmp.settimeout(60.0)
+        self._qmp = Monitor(qmp, _PING_TIMEOUT)
         self._exits.callback(self._close_monitor)
-        if not select.select([qmp], [], [], _PING_TIMEOUT)[0]:
-            raise self.lost(f"QEMU does not greet within {_PING_TIMEOUT:g} s")
         try:
-            self._qmp.connect()
-        except (QMPError, OSError, EOFError) as error:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(timeout=10)
+            self._qmp.connect(_PING_TIMEOUT)
+        except MonitorError as error:
             raise self.lost(f"QEMU did not start: {error}") from error
         if shared:
             self._may_stop = True
@@ -376,8 +381,7 @@ class VirtualMachine:
 
     def _close_monitor(self) -> None:
         stop(self._process)  # first: a stopped QEMU would not say goodbye
-        with contextlib.suppress(QMPError, OSError, EOFError, TimeoutError):
-            self._qmp.close()
+        self._qmp.close()
 
     def _remove_logs(self) -> None:
         self._serial_log.unlink(missing_ok=True)
@@ -415,8 +419,8 @@ class VirtualMachine:
             words = f"the agent's channel is damaged: {error}"
             raise MachineLost(words, fingerprint="agent death: damaged channel") from error
 
-    def _await(self, request: int, kind: FrameType | None, timeout: float) -> Frame:
-        """Give the next frame of a request; frames of other requests wait their turn."""
+    def _await(self, request: int, kind: FrameType | None, timeout: float, asked: str) -> Frame:
+        """Give the next frame of a request, `asked` in words; frames of others wait their turn."""
         self.resume()
         deadline = time.monotonic() + timeout
         others: list[Frame] = []
@@ -426,6 +430,9 @@ class VirtualMachine:
                 if frame.id == request and kind in (None, frame.type):
                     return frame
                 others.append(frame)
+        except TimeoutError:
+            words = f"the agent does not answer {asked} within {timeout:g} s"
+            raise self.lost(words) from None
         finally:
             self._frames[:0] = others
 
@@ -471,28 +478,15 @@ class VirtualMachine:
 
     def lost(self, message: str) -> MachineLost:
         """Tell a crash of the guest from a loss of QEMU or its agent, with the evidence."""
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(timeout=2.0)
-        if self._process.poll() is None:
-            self._question()
-            self._silent = True
+        remains = self._examine()
         errors = ""
         with contextlib.suppress(FileNotFoundError):
             errors = self._error_log.read_text(errors="replace").strip().replace("\n", "; ")
-        status = self._process.poll()
-        self._gather_events()
-        return what_happened(message, Remains(self.console(), self.events, status, errors))
+        return what_happened(message, replace(remains, console=self.console(), errors=errors))
 
-    def _question(self) -> None:
-        """Send an interrupt that cannot be masked: the kernel reports what it does and ends."""
-        with contextlib.suppress(*_MONITOR_ERRORS, subprocess.TimeoutExpired):
-            status: Any = self._qmp.cmd("query-status")
-            if status["status"] == "running":
-                self._qmp.cmd("inject-nmi")
-                self._process.wait(timeout=_ANSWER_TO_NMI)
-
-    def _gather_events(self) -> None:
-        """Add what QEMU has said by now to `events`; a shutdown is its last word."""
-        with contextlib.suppress(*_MONITOR_ERRORS):
-            while not any(event["event"] == "SHUTDOWN" for event in self.events):
-                self.events.append(dict(self._qmp.pull_event(wait=0.2) or {}))
+    def _examine(self) -> Remains:
+        """Find out in bounded time what became of QEMU and its guest; see `inquest`."""
+        self._silent = True
+        remains = examine_remains(self._process, self._qmp)
+        self.events += remains.events
+        return replace(remains, events=self.events)

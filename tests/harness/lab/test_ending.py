@@ -31,6 +31,10 @@ def _shutdown(reason: str) -> dict[str, Any]:
         (Remains("", [], -99), "QEMU death: signal 99", False),
         (Remains("", [], 1, "bad option"), "QEMU death: status 1", False),
         (Remains("", [], None), "stopped answering: no report", False),
+        (Remains("", [], None, halted="by a signal"), "QEMU stopped: by a signal", False),
+        (Remains("", [], None, mute=True), "QEMU hangs: no answer from its monitor", False),
+        (Remains("", [], -9, mute=True), "QEMU death: SIGKILL", False),
+        (Remains(_PANIC, [], None, halted="by a signal"), "panic: do_it", True),
     ],
 )
 def test_every_end_has_a_name(remains: Remains, fingerprint: str, crash: bool) -> None:

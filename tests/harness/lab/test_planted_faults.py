@@ -10,6 +10,8 @@ import dataclasses
 import os
 import signal
 import subprocess
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -100,6 +102,11 @@ def test_panic_is_told_by_the_kernel_through_qemu_too(plant: Plant) -> None:
     assert "GUEST_PANICKED" in events
 
 
+def _ping_for_ever(machine: VirtualMachine) -> None:
+    while True:  # it may take its time until the fault is there
+        machine.ping()
+
+
 @pytest.mark.parametrize("fault", ["deaf", "busy"])
 def test_guest_that_stops_answering_is_asked_what_it_does(
     plant: Plant, fault: str, monkeypatch: pytest.MonkeyPatch
@@ -107,8 +114,9 @@ def test_guest_that_stops_answering_is_asked_what_it_does(
     monkeypatch.setattr("hyperbox.harness.lab.vm._PING_TIMEOUT", 3.0)
     with plant.snapshot.clone() as machine:
         plant.put(machine, fault)
+        machine.begin(["sh", "-c", _PLANT], {})
         with pytest.raises(MachineLost) as caught:
-            machine.execute(["sh", "-c", _PLANT], timeout=2)
+            _ping_for_ever(machine)
         assert machine.artifacts().taint is None
     assert caught.value.fingerprint == f"stopped answering: planted_{fault}"
 
@@ -214,16 +222,78 @@ def test_death_of_qemu_is_named_by_its_signal(plant: Plant, number: signal.Signa
     assert not isinstance(caught.value, GuestCrash)
 
 
-def _boot(hardware: GuestHardware, timeout: float) -> HyperboxError:
+_ENDLESS = ["sh", "-c", "while :; do :; done"]
+_BOUND_S = 30.0  # less than one wait for an answer
+
+
+@contextlib.contextmanager
+def _stopped_soon(machine: VirtualMachine) -> Iterator[None]:
+    """Stop QEMU in a moment; it must be told as that within the bound, and be reaped."""
+    timer = threading.Timer(0.5, os.kill, (machine.pid, signal.SIGSTOP))
+    began = time.monotonic()
+    timer.start()
+    try:
+        with pytest.raises(MachineLost) as caught:
+            yield
+    finally:
+        timer.join()
+    assert time.monotonic() - began < _BOUND_S
+    assert caught.value.fingerprint == "QEMU stopped: by a signal"
+    machine.close()
+    assert not Path(f"/proc/{machine.pid}").exists()
+
+
+def test_qemu_that_is_stopped_is_noticed_while_a_command_runs(
+    plant: Plant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hyperbox.harness.lab.vm._BEAT", 0.4)
+    with plant.snapshot.clone() as machine, _stopped_soon(machine):
+        machine.execute(_ENDLESS, timeout=600)
+
+
+def test_qemu_that_is_stopped_is_noticed_when_the_commands_time_is_over(plant: Plant) -> None:
+    with plant.snapshot.clone() as machine, _stopped_soon(machine):
+        machine.execute(_ENDLESS, timeout=1)
+
+
+def test_qemu_that_is_stopped_is_noticed_in_a_transfer(
+    plant: Plant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hyperbox.harness.lab.vm._PING_TIMEOUT", 2.0)
+    with plant.snapshot.clone() as machine, _stopped_soon(machine):
+        time.sleep(1)
+        machine.put("/tmp/file", b"data")
+
+
+def test_qemu_that_is_stopped_is_noticed_while_it_boots(
+    plant: Plant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hyperbox.harness.lab.vm._BEAT", 0.4)
+
+    with (
+        _memory() as ram,
+        VirtualMachine(find_qemu(), plant.snapshot.hardware, ram_file=ram, shared=True) as machine,
+        _stopped_soon(machine),
+    ):
+        machine.wait_ready(600)
+
+
+@contextlib.contextmanager
+def _memory() -> Iterator[Path]:
     ram = SHARED_MEMORY / owned_name("ram")
     try:
-        with (
-            pytest.raises(HyperboxError) as caught,
-            VirtualMachine(find_qemu(), hardware, ram_file=ram, shared=True) as machine,
-        ):
-            machine.wait_ready(timeout)
+        yield ram
     finally:
         ram.unlink(missing_ok=True)
+
+
+def _boot(hardware: GuestHardware, timeout: float) -> HyperboxError:
+    with (
+        _memory() as ram,
+        pytest.raises(HyperboxError) as caught,
+        VirtualMachine(find_qemu(), hardware, ram_file=ram, shared=True) as machine,
+    ):
+        machine.wait_ready(timeout)
     return caught.value
 
 

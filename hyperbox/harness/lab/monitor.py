@@ -1,0 +1,109 @@
+"""QEMU's monitor: commands that are answered in time or not at all, and what it says by itself.
+
+Follows QEMU's docs/interop/qmp-spec, over the library qemu.qmp. A monitor that was late once is
+not asked again: the waits of everybody who wants to know what happened would add up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, TypeVar
+
+from qemu.qmp import QMPClient, QMPError
+
+__all__ = ["Monitor", "MonitorError"]
+
+_LAST_WORDS_S = 0.2
+_GOODBYE_S = 10.0
+
+_T = TypeVar("_T")
+
+
+class MonitorError(Exception):
+    """QEMU refuses a command, is gone, or does not answer."""
+
+
+class Monitor:
+    """The harness's end of a monitor.
+
+    Parameters
+    ----------
+    connection
+        A connected socket; it belongs to the monitor from now on.
+    limit
+        Seconds for an answer.
+    """
+
+    def __init__(self, connection: socket.socket, limit: float) -> None:
+        self._connection = connection
+        self._limit = limit
+        self._client = QMPClient()
+        self._loop = asyncio.new_event_loop()
+        self.mute = False
+        """Whether an answer did not come in time."""
+
+    def connect(self, limit: float) -> None:
+        """Wait for QEMU's greeting; MonitorError if it does not come within `limit` seconds."""
+        self._run(lambda: self._client.connect(self._connection), limit)
+
+    def command(
+        self,
+        name: str,
+        arguments: Mapping[str, object] | None = None,
+        *,
+        limit: float | None = None,
+    ) -> Any:
+        """Run a command and give what it returns.
+
+        Raises
+        ------
+        MonitorError
+            If QEMU refuses it, is gone or does not answer within `limit` seconds; at once if
+            it has been mute before.
+        """
+        limit = self._limit if limit is None else limit
+        return self._run(lambda: self._client.execute(name, arguments), limit)
+
+    def last_words(self) -> list[dict[str, Any]]:
+        """Give the events that QEMU has told of and that are still on their way, oldest first.
+
+        A shutdown is its last word, which is waited for a little.
+        """
+        heard: list[dict[str, Any]] = []
+        try:
+            while not any(event["event"] == "SHUTDOWN" for event in heard):
+                event = asyncio.wait_for(self._client.events.get(), _LAST_WORDS_S)
+                heard.append(dict(self._loop.run_until_complete(event)))
+        except TimeoutError:
+            pass
+        return heard
+
+    def forget_events(self) -> None:
+        """Forget what QEMU has told of so far."""
+        self._client.events.clear()
+
+    def close(self) -> None:
+        """End the conversation; harmless when repeated."""
+        if self._loop.is_closed():
+            return
+        try:
+            goodbye = asyncio.wait_for(self._client.disconnect(), _GOODBYE_S)
+            self._loop.run_until_complete(goodbye)
+        except (QMPError, OSError, EOFError):
+            pass  # QEMU was the first to leave
+        finally:
+            self._loop.close()
+            self._connection.close()
+
+    def _run(self, ask: Callable[[], Coroutine[Any, Any, _T]], limit: float) -> _T:
+        if self.mute:
+            raise MonitorError("the monitor has not answered before")
+        try:
+            return self._loop.run_until_complete(asyncio.wait_for(ask(), limit))
+        except TimeoutError as error:
+            self.mute = True
+            raise MonitorError(f"no answer within {limit:g} s") from error
+        except (QMPError, OSError, EOFError) as error:
+            raise MonitorError(str(error)) from error
