@@ -50,8 +50,14 @@ def _run(arguments: argparse.Namespace) -> int:
 def _shown(found: Comparison) -> str:
     console = Console()
     with console.capture() as capture:
+        console.print(found.sentence, highlight=False, style="bold")
+        console.print()
         console.print(comparison_table(found, console.width))
-        console.print(found.sentence, highlight=False)
+        console.print(
+            "An interval is each row's own, at 95 %. p is the chance of such a difference by luck, "
+            "with all rows paid for: below 0.05 a side is called better.",
+            highlight=False,
+        )
         for remark in found.remarks:
             console.print(f"note: {remark}", highlight=False, style="dim")
     return capture.get()

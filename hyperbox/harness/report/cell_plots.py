@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from hyperbox.harness.report.drawing import Drawing, Scale
 from hyperbox.harness.report.matrix import BlockValue, Entry
 from hyperbox.harness.report.plots import drawable, near_limits, scale_of, tick
-from hyperbox.harness.verdicts.wording import number, relative
+from hyperbox.harness.verdicts.wording import number, relative_interval
 
 __all__ = ["cell_figure"]
 
-_WIDTH, _HEIGHT = 860.0, 176.0
+_WIDTH, _HEIGHT = 900.0, 176.0
+_FAR = 5.0  # relative spread beyond which a median is no scale: it lies near zero
 
 
 @dataclass(frozen=True)
@@ -26,9 +27,9 @@ class _Box:
     bottom: float
 
 
-_ORDER = _Box(58, 34, 378, 134)
-_ECDF = _Box(428, 34, 628, 134)
-_SPREAD = _Box(656, 34, 846, 134)
+_ORDER = _Box(58, 34, 358, 134)
+_ECDF = _Box(408, 34, 640, 134)
+_SPREAD = _Box(690, 34, 886, 134)
 
 
 def cell_figure(entries: Sequence[Entry]) -> str:
@@ -100,11 +101,11 @@ def _draw_ecdf(drawing: Drawing, entry: Entry, arms: Sequence[tuple[str, list[fl
         ranked = enumerate(sorted(values), start=1)
         points = [(x(value), y(rank / len(values))) for rank, value in ranked]
         drawing.steps([(box.left, box.bottom), *points, (box.right, box.top)], css)
-        start = box.left + place * (box.right - box.left) / 2
+        start = box.left + place * 72
         drawing.line(start, 14, start + 16, 14, css)
         drawing.text(start + 20, 18, _short(name), "small")
     unit = entry.metric.unit if entry.metric and entry.metric.unit not in ("", "1") else ""
-    name = f"{entry.gate.metric}{f', {unit}' if unit else ''}: share of blocks at or below"
+    name = f"share of blocks ≤ {_short(entry.gate.metric, 18)}{f', {unit}' if unit else ''}"
     drawing.text((box.left + box.right) / 2, box.bottom + 32, name, "small mid")
 
 
@@ -115,6 +116,8 @@ def _draw_spread(drawing: Drawing, arms: Sequence[tuple[str, list[float]]]) -> N
     for name, values in arms:
         middle = statistics.median(values)
         fractions = [value / middle - 1 for value in values] if middle > 0 else []
+        if any(abs(fraction) > _FAR for fraction in fractions):
+            fractions = []
         spreads.append((name, fractions, values))
     x = Scale.around(
         [100 * value for _, fractions, _ in spreads for value in fractions], box.left, box.right
@@ -125,7 +128,7 @@ def _draw_spread(drawing: Drawing, arms: Sequence[tuple[str, list[float]]]) -> N
     for place, (name, fractions, values) in enumerate(spreads):
         y = box.top + height * (place + 0.62)
         drawing.text(
-            box.left, y - 14, f"{_short(name)}  {_spread_text(fractions, values)}", "small"
+            box.left, y - 14, f"{_short(name, 16)}  {_spread_text(fractions, values)}", "small"
         )
         drawing.ticks(
             [x(100 * value) for value in fractions], y - 7, y + 7, _arm_css(place, len(arms))
@@ -133,7 +136,7 @@ def _draw_spread(drawing: Drawing, arms: Sequence[tuple[str, list[float]]]) -> N
     drawing.text(
         (box.left + box.right) / 2,
         box.bottom + 32,
-        "perturbed starts around their median",
+        "starts around the arm's median",
         "small mid",
     )
 
@@ -143,7 +146,8 @@ def _spread_text(fractions: Sequence[float], values: Sequence[float]) -> str:
         return "all alike" if len(values) > 1 else "one block"
     if not fractions:
         return f"{number(min(values))} … {number(max(values))}"
-    return f"{relative(min(fractions)).removesuffix(' %')} … {relative(max(fractions))}"
+    told = relative_interval(0.0, min(fractions), max(fractions))  # both with the same decimals
+    return f"{told[told.index('(') + 1 : -1]} %"
 
 
 def _draw_frame(
@@ -189,5 +193,5 @@ def _arm_css(place: int, arms: int) -> str:
     return "base dash" if arms > 1 and place == 0 else "tuned"
 
 
-def _short(name: str, most: int = 12) -> str:
+def _short(name: str, most: int = 9) -> str:
     return name if len(name) <= most else name[: most - 1] + "…"

@@ -3,7 +3,9 @@
 Compared are metrics of an arm that have a better direction, on blocks: log ratios where
 all values are positive, else differences. Blocks that share seed, kernel and number had
 the same perturbed start and are pairs; others are held against each other unpaired. A side
-is called better if its p-value stays below 5 % when all rows are paid for (Holm).
+is called better if its p-value stays below 5 % when all rows are paid for (Holm). Rows whose
+number of blocks cannot give such a p-value, whatever was measured, are told and not paid for:
+they were ruled out by their number, not by their values (Tarone 1990).
 """
 
 from __future__ import annotations
@@ -24,7 +26,6 @@ from hyperbox.harness.verdicts.wording import legible, number, relative_interval
 __all__ = ["Comparison", "Finding", "Row", "compare", "comparison_document"]
 
 ALPHA = 0.05
-_FEW = 6  # blocks a side below which nothing can be sure
 
 
 class Finding(StrEnum):
@@ -34,6 +35,7 @@ class Finding(StrEnum):
     SECOND_BETTER = "second better"
     SAME = "the same"
     NOT_SURE = "not sure"
+    TOO_FEW = "too few blocks"
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,8 @@ class Row:
         """Which side is better, if either surely is."""
         if self.shift.low == self.shift.high == 0:
             return Finding.SAME
+        if self.shift.smallest_p > ALPHA:
+            return Finding.TOO_FEW
         if self.p > ALPHA:
             return Finding.NOT_SURE
         lower_second = self.shift.estimate < 0
@@ -83,14 +87,28 @@ class Row:
         return tuple(map(math.expm1, found)) if self.ratio else found  # type: ignore[return-value]
 
     @property
+    def advantage(self) -> tuple[float, float, float]:
+        """Estimate and interval as log ratios that are positive where the second is better."""
+        shift = self.shift
+        found = (shift.estimate, shift.low, shift.high)
+        return found if self.metric.better == "higher" else (-found[0], -found[2], -found[1])
+
+    @property
     def change_text(self) -> str:
         """The change as people read it."""
         estimate, low, high = self.change
         if self.finding is Finding.SAME:
             return "identical"
+        if self.finding is Finding.TOO_FEW:  # an interval would feign what is not known
+            low = high = estimate
         if self.ratio:
-            return relative_interval(estimate, low, high)
-        return f"{estimate:+.3g} ({number(low)} … {number(high)}) {self.metric.unit}".rstrip(" 1")
+            told = relative_interval(estimate, low, high)
+            return told[: told.index(" (")] if self.finding is Finding.TOO_FEW else told
+        if self.finding is Finding.TOO_FEW:
+            return f"{estimate:+.3g} {self.metric.unit}".removesuffix(" 1")
+        return f"{estimate:+.3g} ({number(low)} … {number(high)}) {self.metric.unit}".removesuffix(
+            " 1"
+        )
 
 
 @dataclass(frozen=True)
@@ -109,16 +127,48 @@ class Comparison:
     @property
     def sentence(self) -> str:
         """The answer in one sentence."""
-        better = (
-            (self.first, self.count(Finding.FIRST_BETTER)),
-            (self.second, self.count(Finding.SECOND_BETTER)),
+        wins = [
+            (self.count(Finding.FIRST_BETTER), self.first),
+            (self.count(Finding.SECOND_BETTER), self.second),
+        ]
+        wins.sort(key=lambda one: -one[0])
+        parts = [f"{name} is better at {count or 'none'}" for count, name in wins]
+        others = (
+            (Finding.NOT_SURE, "not sure"),
+            (Finding.SAME, "identical"),
+            (Finding.TOO_FEW, "without enough blocks to tell"),
         )
-        total = len(self.rows)
-        open_rows = self.count(Finding.NOT_SURE)
-        parts = [f"{name} is better at {wins}" for name, wins in better]
-        same = self.count(Finding.SAME)
-        tail = f", {same} are identical" if same else ""
-        return f"Of {total} metrics {' and '.join(parts)}; {open_rows} are not sure{tail}."
+        tail = ", ".join(
+            f"{self.count(finding)} {'is' if self.count(finding) == 1 else 'are'} {what}"
+            for finding, what in others
+            if self.count(finding)
+        )
+        metrics = "1 metric" if len(self.rows) == 1 else f"{len(self.rows)} metrics"
+        return f"Of {metrics} {', '.join(parts)}{'; ' if tail else ''}{tail}."
+
+    @property
+    def groups(self) -> tuple[tuple[Finding, tuple[Row, ...]], ...]:
+        """The rows by what they say: the side with more wins first, large effects first."""
+        sides = [Finding.FIRST_BETTER, Finding.SECOND_BETTER]
+        sides.sort(key=lambda finding: -self.count(finding))
+        order = (*sides, Finding.NOT_SURE, Finding.TOO_FEW, Finding.SAME)
+        found = []
+        for finding in order:
+            rows = [row for row in self.rows if row.finding is finding]
+            rows.sort(key=lambda row: (not row.ratio, -abs(row.shift.estimate)))
+            if rows:
+                found.append((finding, tuple(rows)))
+        return tuple(found)
+
+    def heading(self, finding: Finding) -> str:
+        """Give the heading of the rows with a finding."""
+        return {
+            Finding.FIRST_BETTER: f"{self.first} is better",
+            Finding.SECOND_BETTER: f"{self.second} is better",
+            Finding.NOT_SURE: "Not sure: the difference may be luck",
+            Finding.TOO_FEW: "Too few blocks to tell",
+            Finding.SAME: "Identical",
+        }[finding]
 
 
 def compare(
@@ -146,13 +196,16 @@ def compare(
     if not rows:
         why = "; ".join(dict.fromkeys(remarks)) or "no metric was measured on both sides"
         raise ConfigError(f"cannot compare {one.label} with {two.label}: {why}")
-    if any(min(row.shift.n) < _FEW for row in rows):
-        remarks.append(f"with fewer than {_FEW} blocks a side nothing can be sure")
     if any(row.lane is Lane.EXACT for row in rows):
         remarks.append("exact lane: compares work in instructions, not hardware speed")
-    p_values = holm([row.shift.p for row in rows])
-    adjusted = tuple(replace(row, p=p) for row, p in zip(rows, p_values, strict=True))
-    return Comparison(one.label, two.label, adjusted, tuple(dict.fromkeys(remarks)))
+    return Comparison(one.label, two.label, _paid_for(rows), tuple(dict.fromkeys(remarks)))
+
+
+def _paid_for(rows: Sequence[Row]) -> tuple[Row, ...]:
+    """Adjust the p-values of the rows that can be sure for their number."""
+    able = [row for row in rows if row.shift.smallest_p <= ALPHA]
+    adjusted = dict(zip(map(id, able), holm([row.shift.p for row in able]), strict=True))
+    return tuple(replace(row, p=adjusted.get(id(row), 1.0)) for row in rows)
 
 
 def comparison_document(found: Comparison) -> dict[str, Any]:

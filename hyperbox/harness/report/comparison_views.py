@@ -1,4 +1,9 @@
-"""A comparison for readers: terminal table with a plot in it, figure, page."""
+"""A comparison for readers: terminal table with a plot in it, figure, page.
+
+All of them draw a change as the factor by which a side is better, on a logarithmic scale:
+right of the middle the second side is better, left of it the first, whether lower or
+higher values of the metric are good.
+"""
 
 from __future__ import annotations
 
@@ -26,14 +31,21 @@ _SYMBOLS = {
     Finding.SECOND_BETTER: "▶",
     Finding.SAME: "=",
     Finding.NOT_SURE: "?",
+    Finding.TOO_FEW: "·",
 }
 _COLOURS = {Finding.FIRST_BETTER: _FIRST, Finding.SECOND_BETTER: _SECOND}
+_SILENT = (Finding.TOO_FEW, Finding.SAME)
 _MOST_DRAWN = 60
 _WIDE = 100
+_FURTHEST = math.log(20)  # beyond twentyfold a line's length says nothing more
+_FACTORS = (1.001, 1.002, 1.005, 1.01, 1.02, 1.05, 1.1, 1.2, 1.5, 2, 3, 5, 10, 20)
 
 
 def comparison_table(found: Comparison, width: int = _WIDE) -> RenderableType:
-    """Give one row per metric and arm; from 100 columns on with a strip that draws the change."""
+    """Give one row per metric and arm, what is sure first; rows that tell nothing are left out.
+
+    From 100 columns on each row has a strip that draws which side is better.
+    """
     table = Table(
         title=f"{legible(found.second)} against {legible(found.first)}",
         title_justify="left",
@@ -41,36 +53,31 @@ def comparison_table(found: Comparison, width: int = _WIDE) -> RenderableType:
         pad_edge=False,
         padding=(0, 1, 0, 0),
     )
-    table.add_column("Metric (arm)", overflow="fold")
+    wide = width >= _WIDE
+    table.add_column("Metric (arm), ↓ lower or ↑ higher is better", overflow="fold")
     table.add_column("Change (interval)", justify="right", no_wrap=True)
-    if width >= _WIDE:
-        table.add_column("", no_wrap=True)
-    table.add_column("Better", overflow="fold")
+    if wide:
+        table.add_column(_strip_title(found), no_wrap=True)
     table.add_column("p", justify="right", no_wrap=True)
     reach = _reach(found.rows)
-    previous = None
-    for row in found.rows:
-        group = (row.kernel, row.experiment, row.lane)
-        if group != previous:
-            table.add_row(Text(legible(f"{row.experiment}, {row.kernel}"), style="bold"))
-        previous = group
-        drawn = [Text(strip(row, reach))] if width >= _WIDE else []
-        table.add_row(
-            Text(legible(f" {row.metric.id} ({row.arm})")),
-            Text(row.change_text),
-            *drawn,
-            Text(better(row, found), style="bold" if row.finding in _COLOURS else "dim"),
-            Text(_p_text(row.p)),
-        )
+    for finding, rows in found.groups:
+        if finding in _SILENT:
+            continue  # the sentence counts them, the page and the JSON form list them
+        head = f"{_SYMBOLS[finding]} {found.heading(finding)} ({len(rows)})"
+        table.add_row(Text(legible(head), style="bold" if finding in _COLOURS else "dim"))
+        for row in rows:
+            drawn = [Text(strip(row, reach))] if wide else []
+            told = (Text(row.change_text), *drawn, Text(_p_text(row.p)))
+            table.add_row(Text(f" {_name(row, found)}"), *told)
     return table
 
 
 def strip(row: Row, reach: float, half: int = 7) -> str:
-    """Draw a relative change and its interval in characters around a zero line."""
+    """Draw in characters how much better which side is: the second to the right."""
     if not row.ratio or reach <= 0:
         return ""
     places = [
-        round(max(-1.0, min(1.0, _drawn(value) / reach)) * half) + half for value in row.change
+        round(max(-1.0, min(1.0, _drawn(value) / reach)) * half) + half for value in row.advantage
     ]
     characters = ["·"] * (2 * half + 1)
     characters[half] = "┊"
@@ -86,27 +93,27 @@ def better(row: Row, found: Comparison) -> str:
         Finding.FIRST_BETTER: found.first,
         Finding.SECOND_BETTER: found.second,
         Finding.SAME: "equal",
-        Finding.NOT_SURE: "not sure",
     }
-    return f"{_SYMBOLS[row.finding]} {legible(words[row.finding])}"
+    return f"{_SYMBOLS[row.finding]} {legible(words.get(row.finding, str(row.finding)))}"
 
 
 def comparison_figure(found: Comparison) -> str:
-    """Draw the relative changes with their intervals, grouped by experiment; "" if there are none.
+    """Draw the relative changes with their intervals, what is sure first; "" if there are none.
 
-    Colours (orange: the first is better, blue: the second) are doubled by arrow markers.
+    Colours (orange: the first is better, blue: the second) are doubled by the side of the
+    middle line and by the shape of the markers.
     """
-    rows = [row for row in found.rows if row.ratio][:_MOST_DRAWN]
+    rows = _figure_rows(found)[:_MOST_DRAWN]
     if not rows:
         return ""
     with plot_style():
-        figure = Figure(figsize=(9.4, 1.0 + 0.30 * len(rows)), layout="constrained")
+        figure = Figure(figsize=(9.4, 1.2 + 0.30 * len(rows)), layout="constrained")
         axes = figure.add_subplot()
         axes.axvline(0, color="#8a8a8a", lw=0.9, zorder=1)
         markers = {Finding.FIRST_BETTER: "<", Finding.SECOND_BETTER: ">", Finding.SAME: "s"}
         for place, row in enumerate(rows):
             colour = _COLOURS.get(row.finding, _OPEN)
-            estimate, low, high = (100 * _drawn(value) for value in row.change)
+            estimate, low, high = map(_drawn, row.advantage)
             axes.plot([low, high], [place, place], color=colour, lw=2.2, zorder=2)
             marker = markers.get(row.finding, "o")
             axes.plot(estimate, place, marker, color=colour, ms=7, mec="white", mew=0.8, zorder=3)
@@ -119,14 +126,28 @@ def comparison_figure(found: Comparison) -> str:
                 va="center",
                 fontsize=8,
             )
-        axes.set_yticks(range(len(rows)), [_row_label(row, found) for row in rows])
+        reach = 1.05 * _reach(rows) or 0.01
+        axes.set_xlim(-reach, reach)
+        ticks = _ticks(reach)
+        axes.set_xticks(list(ticks), list(ticks.values()))
+        axes.set_yticks(range(len(rows)), [_name(row, found) for row in rows])
         axes.set_ylim(len(rows) - 0.4, -0.6)
         axes.tick_params("y", length=0)
         axes.spines["left"].set_visible(False)
         axes.grid(axis="x", color="#e8e8e8", lw=0.7)
         axes.set_axisbelow(True)
-        axes.xaxis.set_major_formatter(lambda value, _: typeset(f"{value:+g} %") if value else "0")
-        axes.set_xlabel(legible(f"change of {found.second} against {found.first}"))
+        first, second = legible(found.first), legible(found.second)
+        axes.set_title(f"◀ {first} is better by", loc="left", color=_FIRST)
+        axes.set_title(f"{second} is better by ▶", loc="right", color=_SECOND)
+        axes.text(
+            1.01,
+            -0.9,
+            f"{second} against {first}",
+            fontsize=8,
+            color="#4a4a4a",
+            transform=axes.get_yaxis_transform(),
+            va="bottom",
+        )
     return inline_svg(figure, "comparison", legible(found.sentence))
 
 
@@ -144,26 +165,60 @@ def comparison_page(found: Comparison) -> str:
     return environment.get_template("comparison.html.j2").render(
         found=found,
         figure=comparison_figure(found),
-        left_out=max(0, sum(row.ratio for row in found.rows) - _MOST_DRAWN),
+        left_out=max(0, len(_figure_rows(found)) - _MOST_DRAWN),
         better=lambda row: better(row, found),
+        sure=[(f, rows) for f, rows in found.groups if f in _COLOURS],
+        colours={Finding.FIRST_BETTER: "first", Finding.SECOND_BETTER: "second"},
+        symbols=_SYMBOLS,
     )
 
 
-def _row_label(row: Row, found: Comparison) -> str:
-    """Name a row; its kernel only where rows differ in it."""
-    name = f"{row.metric.id} ({row.arm})"
-    one_kernel = len({other.kernel for other in found.rows}) == 1
-    return legible(name if one_kernel else f"{row.kernel} · {name}")
+def _figure_rows(found: Comparison) -> list[Row]:
+    """Give the rows that a figure can tell something of, in its order."""
+    groups = [rows for finding, rows in found.groups if finding not in _SILENT]
+    return [row for rows in groups for row in rows if row.ratio]
+
+
+def _name(row: Row, found: Comparison) -> str:
+    """Name a row: metric, arm and direction; kernel or experiment only where rows differ in it."""
+    arrow = "↓" if row.metric.better == "lower" else "↑"
+    name = f"{row.metric.id} ({row.arm}) {arrow}"
+    shown = [one for one in found.rows if one.finding not in _SILENT]
+    alike = [one for one in shown if (one.metric.id, one.arm) == (row.metric.id, row.arm)]
+    if len({one.kernel for one in found.rows}) > 1:
+        name = f"{row.kernel} · {name}"
+    if len({one.experiment for one in alike}) > 1:
+        name = f"{row.experiment} · {name}"
+    return legible(name)
+
+
+def _strip_title(found: Comparison) -> str:
+    told = f"◀ {legible(found.first)}  {legible(found.second)} ▶"
+    return told if len(told) <= 15 else "◀ first second ▶"
+
+
+def _ticks(reach: float) -> dict[float, str]:
+    """Give places and labels of an axis of factors to both sides, not too many."""
+    chosen: list[float] = []
+    for factor in _FACTORS:
+        place = math.log(factor)
+        if place <= reach and place - (chosen[-1] if chosen else 0.0) >= reach / 5:
+            chosen.append(place)
+    sides = [*(-place for place in reversed(chosen)), 0.0, *chosen]
+    return {
+        place: f"{math.exp(abs(place)):.4g}\N{MULTIPLICATION SIGN}" if place else "equal"
+        for place in sides
+    }
 
 
 def _reach(rows: Sequence[Row]) -> float:
-    ends = [abs(_drawn(value)) for row in rows if row.ratio for value in row.change]
+    shown = [row for row in rows if row.ratio]
+    ends = [abs(_drawn(value)) for row in shown for value in row.advantage]
     return max(ends, default=0.0)
 
 
-def _drawn(change: float) -> float:
-    """Keep a figure readable: beyond tenfold an arrow's length says nothing more."""
-    return max(-1.0, min(9.0, change)) if math.isfinite(change) else 9.0
+def _drawn(advantage: float) -> float:
+    return max(-_FURTHEST, min(_FURTHEST, advantage)) if math.isfinite(advantage) else _FURTHEST
 
 
 def _p_text(p: float) -> str:

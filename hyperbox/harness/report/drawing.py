@@ -128,12 +128,13 @@ class Drawing:
         """Add markup made here: patterns, links."""
         self._parts.append(markup)
 
-    def svg(self, label: str) -> str:
-        """Give the element; `label` is for those who hear the page."""
+    def svg(self, label: str, css: str = "") -> str:
+        """Give the element; `label` is for those who hear the page, `css` names further classes."""
         size = f'width="{_p(self.width)}" height="{_p(self.height)}"'
         # Narrow screens scroll a figure rather than shrink its text beyond reading.
         return (
-            f'<svg class="hb" viewBox="0 0 {_p(self.width)} {_p(self.height)}" {size} '
+            f'<svg class="{f"hb {css}".strip()}" '
+            f'viewBox="0 0 {_p(self.width)} {_p(self.height)}" {size} '
             f'style="min-width:{_p(0.75 * self.width)}px" role="img" '
             f'aria-label="{escape(legible(label))}">{"".join(self._parts)}</svg>'
         )

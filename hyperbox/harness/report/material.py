@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ from hyperbox.harness.model import Gate, Outcome
 from hyperbox.harness.report.cell_plots import cell_figure
 from hyperbox.harness.report.cells import MetricRow, metric_rows, reproduce_commands
 from hyperbox.harness.report.data import CellData, RunData
+from hyperbox.harness.report.marks import Mark
 from hyperbox.harness.report.matrix import Entry, columns, entries
 from hyperbox.harness.report.plots import forest_plot, heat_map
 
@@ -83,6 +85,12 @@ class CellView:
     def commands(self) -> tuple[str, ...]:
         """Commands that measure the cell again."""
         return reproduce_commands(self.run, self.data)
+
+    @property
+    def tally(self) -> list[tuple[Mark, int]]:
+        """The outcomes of the cell's gates, the most urgent first, with their numbers."""
+        ranked = sorted(self.entries, key=_urgency)
+        return list(Counter(entry.mark for entry in ranked).items())
 
     @property
     def urgency(self) -> int:

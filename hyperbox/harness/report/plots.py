@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 from hyperbox.harness.model import Gate, Rule, Verdict
 from hyperbox.harness.report.drawing import Drawing, Scale, text_width
@@ -36,7 +37,7 @@ def forest_plot(rows: Sequence[Entry]) -> str:
     """
     if not any(drawable(entry) for entry in rows):
         return ""
-    left = 16 + min(180.0, max(text_width(entry.column.label) for entry in rows))
+    left = 28 + min(180.0, max(text_width(entry.column.label) for entry in rows))
     drawing = Drawing(_WIDTH, 62 + _ROW * len(rows))
     scale = _forest_scale(rows, left, _WIDTH - _TOLD)
     top, bottom = 20.0, 20 + _ROW * len(rows)
@@ -45,9 +46,10 @@ def forest_plot(rows: Sequence[Entry]) -> str:
         _draw_estimate(drawing, entry, scale, top + _ROW * (place + 0.5))
     _draw_axis(drawing, rows[0], scale, bottom)
     gate = rows[0].gate
-    return drawing.svg(
-        f"{gate.id} on {len(rows)} kernels: estimates and intervals against the target"
-    )
+    told = [f"{e.column.label} {e.mark.word} {e.estimate_text}".rstrip() for e in rows[:12]]
+    more = f" and {len(rows) - 12} more" if len(rows) > 12 else ""
+    label = f"{gate.id}, limit {rows[0].limit_text}: {', '.join(told)}{more}"
+    return drawing.svg(label, "forest")
 
 
 def heat_map(matrix: Sequence[Entry]) -> str:
@@ -149,8 +151,11 @@ def _forest_scale(rows: Sequence[Entry], start: float, end: float) -> Scale:
         if verdict is not None:
             ends = (verdict.estimate, verdict.low, verdict.high)
             values += [factor * value for value in ends if value is not None]
-            values += [factor * value for value in _blocks(entry)]
-    return Scale.around(values, start, end)
+            values += [factor * value for value in _blocks(entry) if math.isfinite(value)]
+    around = Scale.around(values, start, end)
+    if rows[0].gate.is_paired or min(values) < 0:
+        return around
+    return replace(around, low=-0.04 * around.high)  # levels: from zero on
 
 
 def _blocks(entry: Entry) -> list[float]:
@@ -169,7 +174,7 @@ def _draw_estimate(drawing: Drawing, entry: Entry, scale: Scale, y: float) -> No
         _draw_mark(drawing, entry, scale(factor * verdict.estimate), y)
         interval = f" ({entry.interval_text})" if entry.interval_text else ""
         told = f"{told}  {entry.estimate_text}{interval}"
-    drawing.text(scale.end + 12, y + 4, told, "", mark.ink)
+    drawing.text(scale.end + 12, y + 4, told, "told", mark.ink)
 
 
 def _draw_mark(drawing: Drawing, entry: Entry, x: float, y: float) -> None:
@@ -212,7 +217,7 @@ def _draw_axis(drawing: Drawing, entry: Entry, scale: Scale, y: float) -> None:
     for value in scale.ticks(6):
         drawing.line(scale(value), y, scale(value), y + 4, "axis")
         drawing.text(scale(value), y + 16, tick(entry.gate, value), "small mid")
-    drawing.text((scale.start + scale.end) / 2, y + 34, axis_title(entry), "mid")
+    drawing.text((scale.start + scale.end) / 2, y + 34, axis_title(entry), "mid what")
 
 
 def _draw_tile(

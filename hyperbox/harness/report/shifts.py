@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from math import comb
 
 import numpy as np
 
@@ -37,6 +38,11 @@ class Shift:
     p: float
     n: tuple[int, int]
     paired: bool
+
+    @property
+    def smallest_p(self) -> float:
+        """The smallest p-value that so many blocks can give, whatever they say."""
+        return 2 / (2 ** self.n[0] if self.paired else comb(sum(self.n), self.n[0]))
 
 
 def paired_shift(differences: Sequence[float], alpha: float = ALPHA) -> Shift:

@@ -147,6 +147,67 @@ def test_sides_of_one_name_are_both_in_the_sentence(run: RunData) -> None:
     assert told.count("run is better at") == 2
 
 
+def test_the_sentence_counts_in_words_that_fit(run: RunData) -> None:
+    found = compare(run, kernels=["5.10", "6.12"])
+    one = replace(found, rows=found.rows[:1])
+    assert one.sentence.startswith("Of 1 metric 5.10 is better at none, 6.12 is better at none; ")
+    assert one.sentence.endswith("; 1 is identical.")
+    sides = found.sentence.split(";")[0]
+    assert sides.startswith(f"Of {len(found.rows)} metrics 5.10 is better at "), "more wins first"
+
+
+def cut(run: RunData, blocks: int) -> RunData:
+    cells = tuple(
+        replace(c, samples=tuple(s for s in c.samples if s.block < blocks)) for c in run.cells
+    )
+    return replace(run, cells=cells)
+
+
+def test_too_few_blocks_are_told_and_cost_the_others_nothing(run: RunData) -> None:
+    """Three and three give p = 0.1 at best, whatever was measured; they feign no interval."""
+    few = compare(cut(run, 3), kernels=["5.10", "6.12"])
+    assert {row.finding for row in few.rows} == {Finding.TOO_FEW, Finding.SAME}
+    assert all("(" not in row.change_text for row in few.rows)
+    assert "without enough blocks to tell" in few.sentence
+    cells = zip(cut(run, 3).cells, run.cells, strict=True)
+    mixed = replace(
+        run,
+        cells=tuple(few if few.experiment.id == "psi.readings" else whole for few, whole in cells),
+    )
+    sure = compare(mixed, kernels=["5.10", "6.12"]).rows
+    able = [row for row in sure if row.shift.smallest_p <= 0.05]
+    assert 0 < len(able) < len(sure)
+    best = min(able, key=lambda row: row.shift.p)
+    assert best.p == pytest.approx(min(1.0, best.shift.p * len(able)))
+
+
+@pytest.mark.parametrize("paired", [True, False])
+def test_smallest_p_is_what_perfect_order_gives(paired: bool) -> None:
+    for n in range(1, 9):
+        low, high = [float(i) for i in range(n)], [float(i + n) for i in range(n)]
+        found = paired_shift([i + 1.0 for i in low]) if paired else unpaired_shift(low, high)
+        assert found.p == pytest.approx(min(1.0, found.smallest_p))
+
+
+def test_groups_hold_every_row_once_and_the_sure_ones_first(run: RunData) -> None:
+    found = compare(run, kernels=["5.10", "6.12"])
+    grouped = [row for _, rows in found.groups for row in rows]
+    assert sorted(map(id, grouped)) == sorted(map(id, found.rows))
+    findings = [finding for finding, _ in found.groups]
+    assert findings[0] is Finding.FIRST_BETTER
+    assert findings[-1] is Finding.SAME
+    assert found.heading(findings[0]) == "5.10 is better"
+
+
+def test_the_better_side_is_drawn_on_its_own_side(run: RunData) -> None:
+    """Lower is better for pressure, higher for work: both lie left where the first is better."""
+    for row in compare(run, kernels=["5.10", "6.12"]).rows:
+        estimate, low, high = row.advantage
+        assert low <= estimate <= high
+        if row.finding is Finding.FIRST_BETTER:
+            assert high < 0, row.metric.id
+
+
 def test_a_kernel_of_each_run(run: RunData) -> None:
     found = compare(run, scaled(run, 2.0), ["5.10", "7.3"])
     assert (found.first, found.second) == (f"5.10 of {run.run_id}", "7.3 of later")
@@ -198,14 +259,16 @@ def test_table_fits_its_terminal(run: RunData, width: int) -> None:
     text = console.export_text()
     assert "…" in text
     for row in found.rows:
-        assert f"{row.metric.id} ({row.arm})" in text
-        assert row.change_text in text
+        told = row.finding is not Finding.SAME  # the sentence counts those
+        assert (f"{row.metric.id} ({row.arm})" in text) is told
+        assert not told or row.change_text in text
     assert ("┊" in text) is (width > 100)
+    assert max(map(len, text.splitlines())) <= width
 
 
 def test_strip_draws_where_the_change_lies(run: RunData) -> None:
     row = compare(run, kernels=["5.10", "6.12"]).rows[-1]
     half = replace(row, shift=replace(row.shift, estimate=math.log(1.5), low=math.log(1.0)))
     drawn = strip(replace(half, shift=replace(half.shift, high=math.log(2.0))), 1.0, half=4)
-    assert drawn == "····──●──"
+    assert drawn == "····──●─·"
     assert strip(replace(row, ratio=False), 1.0) == ""
