@@ -16,11 +16,13 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from hyperbox.errors import ConfigError, ExitCode
-from hyperbox.harness.calibration.evidence import ALARMS, PLANTED, Evidence, Measured, evidence_of
+from hyperbox.harness.calibration.answers import ALARMS, PLANTED, KnownCell
+from hyperbox.harness.calibration.evidence import Evidence, evidence_of
 from hyperbox.harness.calibration.findings import Calibration, Row
 from hyperbox.harness.calibration.grid import FULL, QUICK, Size, scenarios
 from hyperbox.harness.calibration.simulation import calibrate, row_at
 from hyperbox.harness.report.calibration import calibration_table, write_calibration
+from hyperbox.harness.report.calibration_runs import planted_table, summary
 from hyperbox.harness.runs.loading import load_run
 
 __all__ = ["add_parser"]
@@ -82,7 +84,7 @@ def _evidence(directory: Path) -> Evidence:
             f"{directory} has no gate with a known answer",
             hint=f"such gates begin with {ALARMS} or {PLANTED}; run the suite harness",
         )
-    measured = [Measured(cell.cell, cell.experiment, cell.samples) for cell in run.cells]
+    measured = [KnownCell(cell.cell, cell.experiment, cell.samples) for cell in run.cells]
     return evidence_of(run.run_id, run.gates, run.verdicts, measured)
 
 
@@ -126,7 +128,11 @@ def _show(found: Calibration, pages: tuple[Path, ...]) -> None:
     console = Console()
     with console.capture() as capture:
         console.print(calibration_table(found))
-    lines = [f"written: {page}" for page in pages]
+        for seen in found.evidence:
+            if seen.planted:
+                console.print(planted_table(seen))
+    lines = [summary(seen) for seen in found.evidence]
+    lines += [f"written: {page}" for page in pages]
     lines += [f"exceeds the promise: {name}" for name in found.broken_promises]
     if not found.broken_promises:
         lines.append("every promised bound is kept")

@@ -14,9 +14,10 @@ import hyperbox.harness.calibration as package
 from hyperbox.cli import calibrate as verb
 from hyperbox.cli.main import main
 from hyperbox.errors import ExitCode
-from hyperbox.harness.calibration.evidence import Evidence, PlantedEffect
+from hyperbox.harness.calibration.answers import Checks
+from hyperbox.harness.calibration.evidence import Evidence, PlantedEffect, SameArms
 from hyperbox.harness.calibration.findings import Calibration
-from hyperbox.harness.calibration.grid import QUICK
+from hyperbox.harness.calibration.grid import QUICK, scenarios
 from hyperbox.harness.calibration.rates import Rate
 from hyperbox.harness.calibration.simulation import calibrate, row_at
 from hyperbox.harness.model import Outcome
@@ -25,6 +26,7 @@ from hyperbox.harness.report.calibration import calibration_page
 PROJECT = Path(__file__).resolve().parents[2]
 SCHEMA = json.loads((Path(package.__file__).parent / "calibration.schema.json").read_text())
 TINY = replace(QUICK, at_limit=1500, elsewhere=50, checked=1, diagnosed=2, releases=100, exact=200)
+PLACES = [n for n, s in enumerate(scenarios()) if s.noise.id in ("normal", "lasting_drifting")]
 VOID = frozenset(("meta", "br", "link", "hr", "img", "input", "wbr"))
 
 
@@ -56,13 +58,18 @@ class Balance(HTMLParser):
 @pytest.fixture(scope="module")
 def found() -> Calibration:
     effects = (
-        PlantedEffect("harness.power.<i>", "6.12", "exact", 0.05, 0.05, 0.04, 0.06,
-                      Outcome.FAIL, True, True),
-        PlantedEffect("harness.power.x", "6.12", "kvm", None, None, None, None,
-                      Outcome.INCONCLUSIVE, False, None),
+        PlantedEffect("harness.power.<i>", "6.12", "exact", 0.05, 8, 0.05, 0.04, 0.06,
+                      Outcome.FAIL, True, True, (1.0, 1.0, 1.0, 1.0), 8, Checks(1, 0, 1, 0)),
+        PlantedEffect("harness.power.x", "6.12", "kvm", None, 8, None, None, None,
+                      Outcome.INCONCLUSIVE, False, None, (), None, Checks()),
+        PlantedEffect("harness.power.y", "7.3", "exact", -0.05, 8, -0.03, -0.06, 0.01,
+                      Outcome.INCONCLUSIVE, False, True, (0.3, 0.5, 0.9, 1.0), 20,
+                      Checks(1, 0, 1, 0)),
     )  # fmt: skip
-    seen = Evidence("20261125", Rate(0, 4), Rate(1, 16), Rate(0, 16), effects, ("a & b",))
-    rows = [row_at(place, TINY, 1) for place in (0, 9, 25, 44, 50)]
+    same = SameArms("harness.false_alarm.<i>", "6.12", "exact", 32, 0.0, -0.01, 0.01,
+                    Outcome.PASS, False, 4, 1, 0, Checks(1, 0, 1, 0))  # fmt: skip
+    seen = Evidence("20261125", (same,), effects, ("a & b",))
+    rows = [row_at(place, TINY, 1) for place in PLACES]
     return calibrate(rows, TINY, 1, [seen])
 
 
@@ -73,7 +80,10 @@ def test_the_page_is_whole_and_loads_nothing(found: Calibration) -> None:
     assert balance.open == []
     assert balance.loads == []
     assert len(set(balance.ids)) == len(balance.ids)
-    assert "harness.power.&lt;i&gt;" in page
+    assert '<th scope="row">&lt;i&gt;</th><td>6.12</td>' in page
+    assert "<td>6.12, kvm</td>" in page
+    assert "\N{ALMOST EQUAL TO} 20" in page
+    assert "not: x (6.12, kvm), y (7.3)" in page
     assert "a &amp; b" in page
     assert "1 up and" in page
     assert page.count("<svg") >= 5
@@ -98,7 +108,7 @@ def test_writes_json_and_page(
     assert json.loads((tmp_path / "calibration.json").read_text()) == printed
     assert (tmp_path / "calibration.html").stat().st_size > 10_000
     assert status == (ExitCode.PASS if printed["kept"] else ExitCode.GATE_FAILED)
-    assert len(printed["rows"]) == 58
+    assert len(printed["rows"]) == len(tuple(scenarios())) == 76
     promised = [row for row in printed["rows"] if row["promised"]]
     assert all(row["false_pass"]["lower"] <= 0.025 for row in promised)
 
@@ -190,6 +200,9 @@ def test_a_real_run_joins_its_evidence(
     (seen,) = json.loads(capsys.readouterr().out)["evidence"]
     assert (seen["alarms"]["count"], seen["alarms"]["trials"]) == (0, 1)
     assert seen["above"]["trials"] == 1
+    assert (seen["false_pass"]["count"], seen["false_pass"]["trials"]) == (0, 2)
+    assert (seen["false_fail"]["count"], seen["false_fail"]["trials"]) == (0, 2)
     (effect,) = seen["planted"]
     assert (effect["planted"], effect["outcome"], effect["found"]) == (0.05, "FAIL", True)
+    assert effect["starts"] == 8
     assert "Real run run" in Path("out/calibration.html").read_text()

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hyperbox.harness.calibration.evidence import ALARMS, PLANTED
+from hyperbox.harness.calibration.answers import ALARMS, PLANTED
 from hyperbox.harness.declarations import load_suite
 from hyperbox.harness.model import Suite
 from hyperbox.processes import run

@@ -4,42 +4,58 @@ Gates named ``harness.false_alarm.*`` compare an arm with its equal (A/A): the t
 is 0. Gates named ``harness.power.*`` judge a planted effect; if their experiment has a
 metric ``planted``, its value for the judged arm is the true relative change (in percent
 if its unit is ``%``), else the gate is declared so that PASS means "found".
+
+Each of the two pairs of arms is held against the targets of both gates, so that both a
+wrong PASS and a wrong FAIL can be seen: equal arms must not "take at least 0.25 % less".
+Verdicts of one cell share its blocks, so they are wrong together more often than apart.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
-
+from hyperbox.harness.calibration.answers import (
+    ALARMS,
+    PLANTED,
+    Checks,
+    KnownCell,
+    checked,
+    claims_at_first_look,
+    expected,
+    known_change,
+)
 from hyperbox.harness.calibration.rates import Rate
-from hyperbox.harness.model import Cell, Experiment, Gate, Outcome, Sample, Verdict
-from hyperbox.harness.verdicts.blocks import BrokenMeasurement, decided_blocks
-from hyperbox.harness.verdicts.sequential import first_decisions
-from hyperbox.harness.verdicts.statistics import ALPHA, LOOK_ALPHA, LOOKS
-from hyperbox.harness.verdicts.targets import Target, checked_metric, target_of
+from hyperbox.harness.calibration.starts import needed, right_by_look
+from hyperbox.harness.model import Gate, Outcome, Verdict
+from hyperbox.harness.verdicts.statistics import ALPHA, LOOK_ALPHA
 
-__all__ = ["ALARMS", "PLANTED", "Evidence", "Measured", "PlantedEffect", "evidence_of"]
-
-ALARMS = "harness.false_alarm."
-"""Gates whose arms are the same begin with this."""
-
-PLANTED = "harness.power."
-"""Gates that judge a planted effect begin with this."""
-
-_GROUP = LOOKS[0]
+__all__ = ["Evidence", "PlantedEffect", "SameArms", "evidence_of"]
 
 
 @dataclass(frozen=True)
-class Measured:
-    """What a run measured in one cell."""
+class SameArms:
+    """Arms that are the same, by one metric on one kernel, and what was said of them.
 
-    cell: Cell
-    experiment: Experiment
-    samples: Sequence[Sample]
+    `wrong` tells whether the gate's own verdict errs. `up` and `down` count the groups of
+    8 successive blocks, of `groups`, that claim a change at the first look. `blocks` were
+    measured; numbers are in the verdict's terms.
+    """
+
+    gate: str
+    kernel: str
+    lane: str
+    blocks: int
+    estimate: float | None
+    low: float | None
+    high: float | None
+    outcome: Outcome
+    wrong: bool
+    groups: int
+    up: int
+    down: int
+    checks: Checks
 
 
 @dataclass(frozen=True)
@@ -48,36 +64,63 @@ class PlantedEffect:
 
     `planted` is the true relative change (or difference), None if the run does not say.
     `found` tells whether the verdict is the right one, `covered` whether the interval
-    holds the truth (None if either is unknown).
+    holds the truth (None if either is unknown). `right_by_look` is the share of right
+    verdicts by each planned look when the measured starts are drawn again with
+    replacement. `starts` is how many starts the right verdict took; if it did not come,
+    the first look by which at least 80 % of the drawn ones have it (None: none has).
     """
 
     gate: str
     kernel: str
     lane: str
     planted: float | None
+    blocks: int
     estimate: float | None
     low: float | None
     high: float | None
     outcome: Outcome
     found: bool
     covered: bool | None
+    right_by_look: tuple[float, ...]
+    starts: int | None
+    checks: Checks
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What one run says about the harness.
-
-    `alarms` counts wrong verdicts among the decided A/A gates. `above` and `below` count
-    groups of 8 successive A/A blocks that claim a change up or down at the first look,
-    whose bound is `LOOK_ALPHA`. `unknown` names gates that could not be used, and why.
-    """
+    """What one run says about the harness. `unknown` names gates without use, and why."""
 
     run: str
-    alarms: Rate
-    above: Rate
-    below: Rate
+    same: tuple[SameArms, ...]
     planted: tuple[PlantedEffect, ...]
     unknown: tuple[str, ...] = ()
+
+    @property
+    def false_pass(self) -> Rate:
+        """Wrong PASS among the verdicts whose right answer is FAIL."""
+        checks = self._checks()
+        return Rate(sum(c.wrong_passes for c in checks), sum(c.fails_expected for c in checks))
+
+    @property
+    def false_fail(self) -> Rate:
+        """Wrong FAIL among the verdicts whose right answer is PASS."""
+        checks = self._checks()
+        return Rate(sum(c.wrong_fails for c in checks), sum(c.passes_expected for c in checks))
+
+    @property
+    def alarms(self) -> Rate:
+        """Wrong verdicts of the A/A gates themselves."""
+        return Rate(sum(one.wrong for one in self.same), len(self.same))
+
+    @property
+    def above(self) -> Rate:
+        """Groups of 8 successive A/A blocks that claim a rise; `LOOK_ALPHA` bounds it."""
+        return Rate(sum(one.up for one in self.same), sum(one.groups for one in self.same))
+
+    @property
+    def below(self) -> Rate:
+        """Groups of 8 successive A/A blocks that claim a fall."""
+        return Rate(sum(one.down for one in self.same), sum(one.groups for one in self.same))
 
     @property
     def kept(self) -> bool:
@@ -86,116 +129,88 @@ class Evidence:
         A run has few blocks, so its upper bounds are wide; it speaks against the promise
         only where even the lower bound exceeds it.
         """
+        verdicts = max(self.false_pass.lower, self.false_fail.lower)
         groups = max(self.above.lower, self.below.lower)
-        return self.alarms.lower <= 2 * ALPHA and groups <= LOOK_ALPHA
+        alarms_fit = self.alarms.lower <= 2 * ALPHA
+        return alarms_fit and verdicts <= ALPHA and groups <= LOOK_ALPHA
+
+    def _checks(self) -> list[Checks]:
+        return [one.checks for one in self.same] + [one.checks for one in self.planted]
 
     def document(self) -> dict[str, Any]:
         """Give the evidence as JSON data."""
-        rates = {name: getattr(self, name).document() for name in ("alarms", "above", "below")}
+        names = ("false_pass", "false_fail", "alarms", "above", "below")
+        rates = {name: getattr(self, name).document() for name in names}
         return {**asdict(self), **rates, "kept": self.kept}
 
 
 def evidence_of(
-    run: str, gates: Sequence[Gate], verdicts: Sequence[Verdict], measured: Sequence[Measured]
+    run: str, gates: Sequence[Gate], verdicts: Iterable[Verdict], cells: Iterable[KnownCell]
 ) -> Evidence:
     """Gather what a run's gates with known answers say."""
-    cells = {(c.cell.kernel, c.cell.lane, c.experiment.id): c for c in measured}
-    by_id = {gate.id: gate for gate in gates}
-    wrong = decided = 0
-    sides: list[int] = []
-    planted, unknown = [], []
+    measured = {(c.cell.kernel, c.cell.lane, c.experiment.id): c for c in cells}
+    known = {gate.id: gate for gate in gates if gate.id.startswith((ALARMS, PLANTED))}
+    same, planted, unknown = [], [], []
     for verdict in verdicts:
-        gate = by_id.get(verdict.gate)
-        cell = cells.get((verdict.kernel, verdict.lane, gate.experiment)) if gate else None
-        if gate is None or cell is None or not gate.id.startswith((ALARMS, PLANTED)):
+        gate = known.get(verdict.gate)
+        cell = measured.get((verdict.kernel, verdict.lane, gate.experiment)) if gate else None
+        if gate is None or cell is None:
             continue
         if verdict.outcome in (Outcome.SKIP, Outcome.ERROR):
             unknown.append(f"{gate.id} on {verdict.kernel}: {verdict.outcome}, {verdict.reason}")
-        elif gate.id.startswith(PLANTED):
-            planted.append(_planted(gate, cell, verdict))
-        elif not gate.is_paired:
+            continue
+        if not gate.is_paired and gate.id.startswith(ALARMS):
             unknown.append(f"{gate.id} on {verdict.kernel}: a level has no known answer")
+            continue
+        checks = checked(gate, cell, known.values())
+        if gate.id.startswith(ALARMS):
+            same.append(_same(gate, cell, verdict, checks))
         else:
-            decided += 1
-            wrong += _is_wrong(gate, cell, verdict)
-            sides += _groups(gate, cell.samples)
-    groups = len(sides)
-    return Evidence(
-        run,
-        Rate(wrong, decided),
-        Rate(sides.count(1), groups),
-        Rate(sides.count(-1), groups),
-        tuple(planted),
-        tuple(unknown),
+            planted.append(_planted(gate, cell, verdict, checks))
+    return Evidence(run, tuple(same), tuple(planted), tuple(unknown))
+
+
+def _same(gate: Gate, cell: KnownCell, verdict: Verdict, checks: Checks) -> SameArms:
+    """Tell of equal arms; at a limit of 0 their verdict may claim nothing at all."""
+    claims = claims_at_first_look(gate, cell.samples)
+    right = (expected(gate, cell, 0.0), Outcome.INCONCLUSIVE)
+    return SameArms(
+        gate=gate.id,
+        kernel=verdict.kernel,
+        lane=str(verdict.lane),
+        blocks=int(verdict.details.get("measured", verdict.n)),
+        estimate=verdict.estimate,
+        low=verdict.low,
+        high=verdict.high,
+        outcome=verdict.outcome,
+        wrong=verdict.outcome not in right,
+        groups=len(claims),
+        up=claims.count(1),
+        down=claims.count(-1),
+        checks=checks,
     )
 
 
-def _is_wrong(gate: Gate, cell: Measured, verdict: Verdict) -> bool:
-    """Say whether an A/A verdict errs; at a limit of 0 it may claim nothing at all."""
-    expected = _expected(gate, cell, 0.0)
-    if verdict.outcome is Outcome.INCONCLUSIVE:
-        return False
-    return expected is None or verdict.outcome is not expected
-
-
-def _expected(gate: Gate, cell: Measured, change: float) -> Outcome | None:
-    """Give the right outcome for a true change; None exactly at a limit."""
-    target = target_of(gate, checked_metric(gate, cell.experiment), cell.cell.lane)
-    truth = math.log1p(change) if gate.is_ratio else change
-    limits = [limit for limit in (target.low, target.high) if limit is not None]
-    if any(truth == limit for limit in limits):
-        return None
-    met = (target.high is None or truth < target.high) and (
-        target.low is None or truth > target.low
-    )
-    return Outcome.PASS if met else Outcome.FAIL
-
-
-def _groups(gate: Gate, samples: Sequence[Sample]) -> Iterator[int]:
-    """Give 1, -1 or 0 for each whole group of A/A blocks: a change up, down, or none."""
-    try:
-        values = [block.value for block in decided_blocks(gate, samples)]
-    except BrokenMeasurement:
-        return
-    whole = len(values) // _GROUP
-    groups = np.array(values[: whole * _GROUP]).reshape(whole, _GROUP)
-    if not whole:
-        return
-    below_zero = Target(low=None, high=0.0, limit_counts=False)
-    above_zero = Target(low=0.0, high=None, limit_counts=False)
-    down = first_decisions(groups, below_zero).side == 1
-    up = first_decisions(groups, above_zero).side == 1
-    yield from (int(u) - int(d) for u, d in zip(up, down, strict=True))
-
-
-def _planted(gate: Gate, cell: Measured, verdict: Verdict) -> PlantedEffect:
-    change = _planted_change(gate, cell)
-    expected = Outcome.PASS if change is None else _expected(gate, cell, change)
+def _planted(gate: Gate, cell: KnownCell, verdict: Verdict, checks: Checks) -> PlantedEffect:
+    change = known_change(gate, cell)
+    right = Outcome.PASS if change is None else expected(gate, cell, change)
     covered = None
     if change is not None and verdict.low is not None and verdict.high is not None:
         covered = verdict.low <= change <= verdict.high
+    shares = () if right is None else right_by_look(gate, cell, right)
     return PlantedEffect(
-        gate.id,
-        verdict.kernel,
-        str(verdict.lane),
-        change,
-        verdict.estimate,
-        verdict.low,
-        verdict.high,
-        verdict.outcome,
-        verdict.outcome is expected,
-        covered,
+        gate=gate.id,
+        kernel=verdict.kernel,
+        lane=str(verdict.lane),
+        planted=change,
+        blocks=int(verdict.details.get("measured", verdict.n)),
+        estimate=verdict.estimate,
+        low=verdict.low,
+        high=verdict.high,
+        outcome=verdict.outcome,
+        found=verdict.outcome is right,
+        covered=covered,
+        right_by_look=shares,
+        starts=verdict.n if verdict.outcome is right else needed(shares),
+        checks=checks,
     )
-
-
-def _planted_change(gate: Gate, cell: Measured) -> float | None:
-    """Give the median planted change that the judged arm reports."""
-    units: Mapping[str, str] = {metric.id: metric.unit for metric in cell.experiment.metrics}
-    values = [
-        sample.value
-        for sample in cell.samples
-        if sample.metric == "planted" and sample.arm == gate.arm
-    ]
-    if not values:
-        return None
-    return float(np.median(values)) / (100 if units.get("planted") == "%" else 1)

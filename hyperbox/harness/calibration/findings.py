@@ -8,6 +8,7 @@ from typing import Any
 
 from hyperbox.harness.calibration.evidence import Evidence
 from hyperbox.harness.calibration.rates import CONFIDENCE, Rate
+from hyperbox.harness.model import Lane
 from hyperbox.harness.verdicts.statistics import ALPHA, LOOKS
 
 __all__ = [
@@ -19,8 +20,8 @@ __all__ = [
     "Row",
 ]
 
-SCHEMA_VERSION = 1
-"""Version of ``calibration.json``."""
+SCHEMA_VERSION = 2
+"""Version of ``calibration.json``; 2 says the lane of a row, and more of real runs."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ class Row:
 
     rule: str
     margin: float
+    lane: Lane
     noise: str
     title: str
     promised: bool
@@ -67,6 +69,11 @@ class Row:
         """Wrong FAIL at the limit."""
         cell = self._at_limit()
         return Rate(cell.fails[-1], cell.trials)
+
+    def wrong_by(self, look: int) -> Rate:
+        """Give the worse side's wrong verdicts up to a planned look (index into the looks)."""
+        cell = self._at_limit()
+        return Rate(max(cell.passes[look], cell.fails[look]), cell.trials)
 
     @property
     def kept(self) -> bool:
@@ -163,7 +170,7 @@ class Calibration:
     def broken_promises(self) -> tuple[str, ...]:
         """Name what exceeds the promise, in one line each."""
         broken = [
-            f"{row.rule} under {row.noise} noise"
+            f"{row.rule} under {row.noise} noise{_in_lane(row.lane)}"
             for row in self.rows
             if row.promised and not row.kept
         ]
@@ -193,6 +200,10 @@ class Calibration:
             "family": self.family.document(),
             "evidence": _documents(self.evidence),
         }
+
+
+def _in_lane(lane: Lane) -> str:
+    return " in the exact lane" if lane is Lane.EXACT else ""
 
 
 def _documents(parts: Sequence[Any]) -> list[dict[str, Any]]:

@@ -1,13 +1,20 @@
 """Noise to calibrate with: what measurements look like when they misbehave. Pure.
 
-Noise of single measurements, in run order. Pairs are made of it as an experiment makes
-them: two successive measurements, arms in random order, so that a constant effect leaves
-their differences symmetric whatever the noise does over time. Levels are measured one a
-block and have no such protection.
+Three things make blocks differ, and each asks for a truth of its own:
+
+*The machine.* Noise of single measurements, in run order. Pairs are made of it as an
+experiment makes them: two successive measurements, arms in random order, so that a
+constant effect leaves their differences symmetric whatever the machine does over time.
+*The effect.* It may drift over a run or remember its last block. A verdict is then on the
+effect in the blocks measured (the mean of their true effects is 0 at every look); a
+verdict for all time cannot be had from one run, and "lasting" noise shows by how much.
+*The start* (exact lane). Each block's start is drawn by itself, so blocks are independent,
+but the effect may differ from start to start in any shape. The truth is its median.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,14 +24,16 @@ import numpy.typing as npt
 from scipy.optimize import brentq
 from scipy.stats import norm
 
-__all__ = ["LEVEL_NOISE", "PAIR_NOISE", "Noise"]
+from hyperbox.harness.verdicts.statistics import LOOKS
+
+__all__ = ["LEVEL_NOISE", "PAIR_NOISE", "START_NOISE", "Noise"]
 
 Matrix = npt.NDArray[np.float64]
 Draw = Callable[[np.random.Generator, int, int], Matrix]
 
 _PILOT = 1 << 16  # rows that measure a noise before it is used
 _PILOT_SEED = 20240229
-_LONGEST = 32
+_MEDIAN_PILOT = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -86,14 +95,38 @@ def _autocorrelated(strength: float) -> Draw:
     return draw
 
 
-def _drifting(reach: float) -> Draw:
+def _in_blocks_measured(effect: Draw) -> Draw:
+    """Add noise to an effect whose mean over the blocks measured is 0 at every look.
+
+    The effect starts anew after each look: so the truth lies at the limit at all of them,
+    where errors are most likely.
+    """
+
     def draw(rng: np.random.Generator, rows: int, columns: int) -> Matrix:
-        way = np.linspace(-reach / 2, reach / 2, columns)
-        direction = rng.choice((-1.0, 1.0), (rows, 1))
-        values: Matrix = rng.standard_normal((rows, columns)) + way * direction
+        values = rng.standard_normal((rows, columns))
+        for start, end in itertools.pairwise((0, *LOOKS)):
+            if start >= columns:
+                break
+            part = effect(rng, rows, end - start)
+            part -= part.mean(axis=1, keepdims=True)
+            values[:, start:end] += part[:, : columns - start]
         return values
 
     return draw
+
+
+def _trend(reach: float) -> Draw:
+    def draw(rng: np.random.Generator, rows: int, columns: int) -> Matrix:
+        way = np.linspace(-reach / 2, reach / 2, columns)
+        trend: Matrix = way * rng.choice((-1.0, 1.0), (rows, 1))
+        return trend
+
+    return draw
+
+
+def _drifting(reach: float) -> Draw:
+    trend = _trend(reach)
+    return lambda rng, rows, columns: _normal(rng, rows, columns) + trend(rng, rows, columns)
 
 
 _spiky = _mixture((0.95, 0.0, 1.0), (0.05, 10.0, 3.0))
@@ -120,20 +153,13 @@ def _unlike_arms(tuned: Draw, deviation: float) -> Draw:
         differences: Matrix = tuned(rng, rows, columns) - baseline
         return differences
 
-    centre = _pilot_centre(draw)
+    centre = float(np.median(draw(np.random.default_rng(_PILOT_SEED), _MEDIAN_PILOT, 1)))
     return lambda rng, rows, columns: draw(rng, rows, columns) - centre
-
-
-def _pilot_centre(draw: Draw) -> float:
-    """Give the pseudo-median, which signed ranks estimate: the median of mean pairs."""
-    rng = np.random.default_rng(_PILOT_SEED)
-    averages = draw(rng, 16 * _PILOT, 2).mean(axis=1)
-    return float(np.median(averages))
 
 
 def _standardised(draw: Draw) -> Draw:
     rng = np.random.default_rng(_PILOT_SEED)
-    deviation = float(draw(rng, _PILOT // _LONGEST, _LONGEST).std())
+    deviation = float(draw(rng, _PILOT // LOOKS[-1], LOOKS[-1]).std())
     return lambda rng, rows, columns: draw(rng, rows, columns) / deviation
 
 
@@ -144,6 +170,32 @@ def _table(*entries: tuple[str, str, bool, Draw]) -> Mapping[str, Noise]:
     }
 
 
+_EFFECTS = (
+    (
+        "effect_autocorrelated",
+        "the effect is AR(1) of 0.8; judged for the blocks measured",
+        True,
+        _in_blocks_measured(_autocorrelated(0.8)),
+    ),
+    (
+        "effect_drifting",
+        "the effect drifts by 2 deviations from look to look; judged for the blocks measured",
+        True,
+        _in_blocks_measured(_trend(2.0)),
+    ),
+    ("lasting_autocorrelated", "AR(1) of 0.3; judged for all time", False, _autocorrelated(0.3)),
+    ("lasting_drifting", "drift by 2 deviations; judged for all time", False, _drifting(2.0)),
+)
+
+START_NOISE: Mapping[str, Noise] = _table(
+    ("normal", "normal", True, _normal),
+    ("t3", "heavy tails (t with 3 degrees of freedom)", True, _t3),
+    ("skewed", "skewed (exponential)", True, _skewed),
+    ("spiky", "spikes of 10 deviations in 5 % of blocks", True, _spiky),
+    ("bimodal", "two modes, 70 and 30 %", True, _bimodal),
+)
+"""Noise of independent blocks, levels or differences: their median is 0, in any shape."""
+
 PAIR_NOISE: Mapping[str, Noise] = _table(
     ("normal", "normal", True, _pairs(_normal)),
     ("t3", "heavy tails (t with 3 degrees of freedom)", True, _pairs(_t3)),
@@ -152,20 +204,11 @@ PAIR_NOISE: Mapping[str, Noise] = _table(
     ("bimodal", "two modes, 70 and 30 %", True, _pairs(_bimodal)),
     ("autocorrelated", "AR(1) of 0.8 between measurements", True, _pairs(_autocorrelated(0.8))),
     ("drifting", "machine drifts by 10 deviations", True, _pairs(_drifting(10.0))),
-    ("effect_autocorrelated", "the effect itself is AR(1) of 0.3", False, _autocorrelated(0.3)),
-    ("effect_drifting", "the effect itself drifts by 2 deviations", False, _drifting(2.0)),
+    *_EFFECTS,
     ("unlike_skewed", "only the tuned arm is skewed", False, _unlike_arms(_skewed, 0.3)),
     ("unlike_bimodal", "only the tuned arm has two modes", False, _unlike_arms(_bimodal, 0.3)),
 )
-"""Noise of differences between the arms of a block."""
+"""Noise of differences between the arms of a block, measured in the host's time."""
 
-LEVEL_NOISE: Mapping[str, Noise] = _table(
-    ("normal", "normal", True, _normal),
-    ("t3", "heavy tails (t with 3 degrees of freedom)", True, _t3),
-    ("skewed", "skewed (exponential)", True, _skewed),
-    ("spiky", "spikes of 10 deviations in 5 % of blocks", True, _spiky),
-    ("bimodal", "two modes, 70 and 30 %", True, _bimodal),
-    ("autocorrelated", "AR(1) of 0.3 between blocks", False, _autocorrelated(0.3)),
-    ("drifting", "machine drifts by 2 deviations", False, _drifting(2.0)),
-)
-"""Noise of levels, one measurement a block."""
+LEVEL_NOISE: Mapping[str, Noise] = {**START_NOISE, **_table(*_EFFECTS)}
+"""Noise of levels, one measurement a block, measured in the host's time."""

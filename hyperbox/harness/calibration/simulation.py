@@ -68,13 +68,14 @@ def row(scenario: Scenario, size: Size, seed: int) -> tuple[Row, int]:
     HarnessError
         If a sample is decided differently one at a time and among many.
     """
-    rng = _dice(seed, scenario.rule, scenario.margin, scenario.noise.id)
+    rng = _dice(seed, scenario.rule, scenario.margin, scenario.lane, scenario.noise.id)
     target = target_of(scenario.gate, METRIC, scenario.lane)
     checked = _check(scenario, target, rng, size.checked)
     cells = tuple(_cell(scenario, target, effect, size, rng) for effect in scenario.effects(size))
     found = Row(
         rule=str(scenario.rule),
         margin=scenario.margin,
+        lane=scenario.lane,
         noise=scenario.noise.id,
         title=scenario.noise.title,
         promised=scenario.noise.promised,

@@ -20,11 +20,18 @@ from hyperbox import files
 from hyperbox.harness.calibration.evidence import Evidence
 from hyperbox.harness.calibration.findings import Calibration, ExactCell, Row
 from hyperbox.harness.calibration.rates import CONFIDENCE, Rate
-from hyperbox.harness.model import Outcome
+from hyperbox.harness.model import Lane, Outcome
+from hyperbox.harness.report.calibration_runs import (
+    evidence_plot,
+    load_name,
+    machine_name,
+    resolved,
+    starts_words,
+)
 from hyperbox.harness.report.marks import BASELINE, MARKS, TUNED
 from hyperbox.harness.report.svg import inline_svg, plot_style
 from hyperbox.harness.verdicts.statistics import ALPHA, LOOK_ALPHA, LOOKS
-from hyperbox.harness.verdicts.wording import legible, relative, typeset
+from hyperbox.harness.verdicts.wording import legible, relative, relative_interval, typeset
 
 __all__ = ["calibration_page", "calibration_table", "percent", "write_calibration"]
 
@@ -75,13 +82,22 @@ def calibration_page(found: Calibration) -> str:
         look_alpha=LOOK_ALPHA,
         confidence=CONFIDENCE,
         told_planted=_told_planted,
+        evidence_plot=evidence_plot,
+        load_name=load_name,
+        machine_name=machine_name,
+        relative_interval=relative_interval,
+        resolved=resolved,
+        starts_words=starts_words,
     )
 
 
 def calibration_table(found: Calibration) -> Table:
     """Give the error rates as a table for the terminal."""
     table = Table(
-        title="Wrong verdicts at the limit in %: rate < 99 % bound", box=SIMPLE, pad_edge=False
+        title="Wrong verdicts at the limit in %: rate < 99 % bound",
+        box=SIMPLE,
+        pad_edge=False,
+        collapse_padding=True,
     )
     for name in ("rule", "noise", "PASS", "FAIL", "kept"):
         justify: JustifyMethod = "left" if name in ("rule", "noise") else "right"
@@ -105,11 +121,13 @@ def percent(share: float) -> str:
 
 
 def _told_rate(rate: Rate) -> str:
-    return f"{100 * rate.rate:.3g} < {100 * rate.upper:.3g}"
+    rates = (100 * rate.rate, 100 * rate.upper)
+    return " < ".join(f"{share:.2f}" if share < 10 else f"{share:.1f}" for share in rates)
 
 
 def _rule_name(row: Row) -> str:
-    return f"{row.rule} {100 * row.margin:g} %" if row.rule == "within" else row.rule
+    name = f"{row.rule} {100 * row.margin:g} %" if row.rule == "within" else row.rule
+    return f"{name}, exact" if row.lane is Lane.EXACT else name
 
 
 def _rules(rows: Sequence[Row]) -> list[str]:

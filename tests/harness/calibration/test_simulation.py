@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,13 @@ from hyperbox.errors import HarnessError
 from hyperbox.harness.calibration import simulation
 from hyperbox.harness.calibration.findings import Calibration, Cell, ExactCell, Family, Row
 from hyperbox.harness.calibration.grid import FULL, QUICK, Scenario, Size, scenarios
-from hyperbox.harness.calibration.noise import LEVEL_NOISE, PAIR_NOISE, Noise
+from hyperbox.harness.calibration.noise import LEVEL_NOISE, PAIR_NOISE, START_NOISE, Noise
 from hyperbox.harness.calibration.rates import CONFIDENCE, Rate
 from hyperbox.harness.calibration.simulation import calibrate, exact_cells, family, row, row_at
-from hyperbox.harness.model import Outcome, Rule, Verdict
+from hyperbox.harness.model import Lane, Outcome, Rule, Verdict
 from hyperbox.harness.verdicts import sequential
 from hyperbox.harness.verdicts.gates import decide
-from hyperbox.harness.verdicts.statistics import critical_value
+from hyperbox.harness.verdicts.statistics import LOOKS, critical_value
 
 TINY = Size(
     at_limit=1500,
@@ -62,10 +63,37 @@ def test_levels_have_a_median_of_0(noise: Noise) -> None:
 
 
 @pytest.mark.parametrize("noise", PAIR_NOISE.values(), ids=lambda n: n.id)
-def test_pairs_have_a_pseudo_median_of_0(noise: Noise) -> None:
-    first = noise.draw(np.random.default_rng(3), 60_000, 1)
-    second = noise.draw(np.random.default_rng(4), 60_000, 1)
-    assert (first + second < 0).mean() == pytest.approx(0.5, abs=0.01)
+def test_pairs_have_a_median_of_0(noise: Noise) -> None:
+    values = noise.draw(np.random.default_rng(3), 4000, 32)
+    assert (values < 0).mean() == pytest.approx(0.5, abs=0.01)
+
+
+@pytest.mark.parametrize("name", [n for n in PAIR_NOISE if not n.startswith(("unlike", "effect"))])
+def test_pairs_lie_symmetrically_whatever_the_machine_does(name: str) -> None:
+    """What the signed-rank test needs, and random order gives: both tails are alike."""
+    values = PAIR_NOISE[name].draw(np.random.default_rng(3), 20_000, 32)
+    for reach in (0.5, 1.0, 2.0):
+        assert (values > reach).mean() == pytest.approx((values < -reach).mean(), abs=0.004)
+
+
+def test_signs_of_pairs_do_not_remember_what_the_machine_remembers() -> None:
+    for name in ("autocorrelated", "drifting"):
+        signs = np.sign(PAIR_NOISE[name].draw(np.random.default_rng(3), 4000, 32))
+        assert (signs[:, 1:] * signs[:, :-1]).mean() == pytest.approx(0.0, abs=0.01)
+    lasting = np.sign(PAIR_NOISE["lasting_autocorrelated"].draw(np.random.default_rng(3), 4000, 32))
+    assert (lasting[:, 1:] * lasting[:, :-1]).mean() == pytest.approx(0.19, abs=0.02)
+
+
+@pytest.mark.parametrize("name", ["effect_autocorrelated", "effect_drifting"])
+@pytest.mark.parametrize("look", LOOKS)
+def test_effects_that_change_have_their_truth_at_every_look(name: str, look: int) -> None:
+    """What is left of the mean of each look is the mean of independent noise alone."""
+    noise = PAIR_NOISE[name]
+    values = noise.draw(np.random.default_rng(3), 20_000, 32)
+    own = noise.draw(np.random.default_rng(3), 20_000, 1).std()
+    assert values[:, :look].mean(axis=1).std() < own / math.sqrt(look)
+    short = noise.draw(np.random.default_rng(3), 5, 11)
+    assert short.shape == (5, 11)
 
 
 def test_every_rule_that_can_err_is_on_the_grid() -> None:
@@ -104,8 +132,19 @@ def test_the_signed_rank_test_does_not_fit_skewed_levels_but_the_sign_test_does(
     found, _ = row(Scenario(Rule.AT_MOST, 100.0, LEVEL_NOISE["bimodal"]), TINY, 1)
     assert max(found.false_pass.lower, found.false_fail.lower) <= 0.025
     unlike, _ = row(Scenario(Rule.NON_INFERIOR, 0.02, PAIR_NOISE["unlike_bimodal"]), TINY, 1)
-    assert unlike.false_pass.lower > 0.025
+    assert max(unlike.false_pass.lower, unlike.false_fail.lower) > 0.025
+    assert unlike.wrong_by(0).upper < 0.025, "at 8 blocks signed ranks are the sign test"
     assert not unlike.promised
+
+
+def test_the_exact_lane_does_not_mind_skewed_pairs_and_can_say_so() -> None:
+    """The same blocks decided by the host time's rules err four times as often as promised."""
+    noise = START_NOISE["bimodal"]
+    exact, _ = row(Scenario(Rule.NON_INFERIOR, 0.02, noise, Lane.EXACT), TINY, 1)
+    host, _ = row(Scenario(Rule.NON_INFERIOR, 0.02, noise, Lane.KVM), TINY, 1)
+    assert exact.promised
+    assert max(exact.false_pass.upper, exact.false_fail.upper) < 0.025
+    assert max(host.false_pass.lower, host.false_fail.lower) > 0.04
 
 
 def test_the_exact_lane_finds_half_a_percent_with_eight_starts() -> None:
@@ -136,7 +175,7 @@ def test_the_document_is_what_its_schema_says(small: Calibration) -> None:
 
 def broken_row(false_passes: int, *, promised: bool) -> Row:
     cell = Cell(0.0, 1000, (0, 0, 0, false_passes), (0, 0, 0, 0))
-    return Row("at_most", 100.0, "normal", "normal", promised, (cell,), Rate(0, 10))
+    return Row("at_most", 100.0, Lane.KVM, "normal", "normal", promised, (cell,), Rate(0, 10))
 
 
 def test_a_broken_promise_is_named() -> None:
@@ -149,6 +188,10 @@ def test_a_broken_promise_is_named() -> None:
         "exact lane, 0.00% planted under a spread of 0.10%",
     )
     assert Calibration("0", 1, (broken_row(5, promised=True),), (), kept, 0).broken_promises == ()
+    exact_row = replace(broken_row(60, promised=True), lane=Lane.EXACT)
+    assert Calibration("0", 1, (exact_row,), (), kept, 0).broken_promises == (
+        "at_most under normal noise in the exact lane",
+    )
     lost = Family(40, Rate(40, 1000), Rate(500, 1000))
     assert Calibration("0", 1, (), (), lost, 0).broken_promises == ("a release of 40 verdicts",)
 
