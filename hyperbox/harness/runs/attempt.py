@@ -103,18 +103,20 @@ def measure(
     gates: Sequence[Gate],
     *,
     seed: int,
+    family: int = 1,
     on_block: Callable[[int], None] = lambda _done: None,
 ) -> Attempt:
     """Try a cell once. Blocks are added until every gate is settled or none is left.
 
-    `on_block` is called with the number of blocks done.
+    A FAIL is settled once it can stand for a release of `family` verdicts. `on_block` is
+    called with the number of blocks done.
 
     Raises
     ------
     ConfigError
         If the allow-list of kernel messages is wrong.
     """
-    work = _Work(cell, experiment, gates, read_allowances())
+    work = _Work(cell, experiment, gates, read_allowances(), family)
     try:
         work.run(laboratory, seed, on_block)
     except KernelFeatureMissing as error:
@@ -140,11 +142,13 @@ class _Work:
         experiment: Experiment,
         gates: Sequence[Gate],
         allowances: Sequence[Allowance],
+        family: int,
     ) -> None:
         self._cell = cell
         self._experiment = experiment
         self._gates = gates
         self._allowances = allowances
+        self._family = family
         self._started = time.time()
         self._host_at_start = host_load()
         self._samples: list[Sample] = []
@@ -318,4 +322,6 @@ class _Work:
             for gate in self._gates
         ]
         count = len(self._blocks)
-        return bool(verdicts) and all(rules.settled(verdict, count) for verdict in verdicts)
+        return bool(verdicts) and all(
+            rules.settled(verdict, count, family=self._family) for verdict in verdicts
+        )

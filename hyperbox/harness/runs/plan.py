@@ -46,6 +46,11 @@ class Plan:
     seed: int
     beside: tuple[Lane, ...] = ()
 
+    @property
+    def family(self) -> int:
+        """How many verdicts decide together, if no kernel skips one."""
+        return max(1, len(self.gates) * len(self.kernels))
+
     def cells(self) -> tuple[Cell, ...]:
         """Give the cells, kernels innermost: neighbours can run side by side."""
         return tuple(
