@@ -124,9 +124,10 @@ def _over_time(signs: Matrix, ranks: Matrix) -> dict[str, float]:
     centred = ranks - (n + 1) / 2
     square = float(centred @ centred)
     lag = float(centred[1:] @ centred[:-1]) / square if square else 0.0
-    # Moments under independence: Dufour and Roy 1985, "Some robust exact results on
-    # sample autocorrelations and tests of randomness".
-    lag_deviation = math.sqrt((n - 2) ** 2 / (n**2 * (n - 1)))
+    # Moments of ranks under independence: Dufour and Roy 1985, "Some robust exact results
+    # on sample autocorrelations and tests of randomness".
+    of_ranks = 5 * n**4 - 14 * n**3 - 9 * n**2 + 26 * n + 16
+    lag_deviation = math.sqrt(of_ranks / (5 * (n - 1) ** 2 * n**2 * (n + 1)))
     return {
         "drift": agreement / (n * (n - 1) / 2),
         "p_drift": _two_sided(max(0.0, abs(agreement) - 1) / deviation),

@@ -11,7 +11,7 @@ from typing import Any
 import jsonschema
 import numpy as np
 import pytest
-from scipy.stats import binomtest
+from scipy.stats import binom, binomtest
 
 import hyperbox.harness.calibration as package
 from hyperbox.errors import HarnessError
@@ -43,6 +43,17 @@ def test_bounds_match_scipy() -> None:
         interval = binomtest(count, trials).proportion_ci(2 * CONFIDENCE - 1, "exact")
         assert Rate(count, trials).lower == pytest.approx(interval.low)
         assert Rate(count, trials).upper == pytest.approx(interval.high)
+
+
+def test_bounds_are_what_defines_them() -> None:
+    """Clopper and Pearson 1934: at each bound the count seen has a chance of 1 %."""
+    for count, trials in ((7, 20), (1, 36), (310, 20_000)):
+        rate, chance = Rate(count, trials), pytest.approx(1 - CONFIDENCE, rel=1e-6)
+        assert binom.cdf(count, trials, rate.upper) == chance
+        assert binom.sf(count - 1, trials, rate.lower) == chance
+    for trials in (8, 36, 1000):
+        assert Rate(0, trials).upper == pytest.approx(1 - (1 - CONFIDENCE) ** (1 / trials))
+        assert Rate(trials, trials).lower == pytest.approx((1 - CONFIDENCE) ** (1 / trials))
 
 
 def test_no_trial_knows_nothing() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import kendalltau, mannwhitneyu
+from scipy.stats import kendalltau, mannwhitneyu, norm
 
 from hyperbox.harness.model import Gate, Lane, Metric, Rule
 from hyperbox.harness.verdicts.blocks import DecidedBlock
@@ -115,6 +116,18 @@ def test_tests_match_scipy(values: list[float]) -> None:
     assert details["drift"] == pytest.approx(kendalltau(values, range(len(values))).statistic)
     expected = mannwhitneyu(values[::2], values[1::2], method="asymptotic", use_continuity=True)
     assert details["p_order"] == pytest.approx(expected.pvalue, rel=1e-6)
+
+
+def test_likeness_of_neighbours_has_the_moments_of_every_order() -> None:
+    """All orders of 8 blocks: the mean is -1/8, and p is uniform enough where it matters."""
+    orders = np.array(list(itertools.permutations(range(8))), dtype=float) - 3.5
+    lags = (orders[:, 1:] * orders[:, :-1]).sum(axis=1) / 42
+    assert lags.mean() == pytest.approx(-1 / 8)
+    found = diagnosed([0.0, 2.0, 1.0, 4.0, 3.0, 6.0, 7.0, 5.0]).details
+    deviation = (found["lag1"] + 1 / 8) / norm.isf(found["p_lag1"])
+    assert deviation == pytest.approx(lags.std())
+    for p in (0.01, 0.05, 0.1):
+        assert (lags > norm.isf(p) * lags.std() - 1 / 8).mean() == pytest.approx(p, rel=0.4)
 
 
 def test_sound_blocks_rarely_get_a_remark() -> None:

@@ -1,4 +1,4 @@
-"""Against independent implementations: R's wilcox.test, psignrank and scipy.
+"""Against independent implementations: R's wilcox.test, psignrank, scipy, and closed forms.
 
 The figures are R 4.2.2's, with 15 digits; scipy's are computed here.
 """
