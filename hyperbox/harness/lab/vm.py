@@ -10,7 +10,6 @@ import contextlib
 import itertools
 import json
 import os
-import select
 import socket
 import struct
 import subprocess
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from hyperbox.errors import HarnessError, MachineLost, WorkloadError
+from hyperbox.harness.lab.channel import Channel, ChannelBroken, ChannelDamaged
 from hyperbox.harness.lab.ending import Remains, never_booted, what_happened
 from hyperbox.harness.lab.inquest import examine_remains, halted
 from hyperbox.harness.lab.machine import Artifacts, CommandResult
@@ -30,13 +30,7 @@ from hyperbox.harness.lab.migration import load_devices, save_devices
 from hyperbox.harness.lab.monitor import Monitor, MonitorError
 from hyperbox.harness.lab.order import execute_order
 from hyperbox.harness.lab.process_stat import stat_of
-from hyperbox.harness.lab.protocol import (
-    CHUNK,
-    Frame,
-    FrameDecoder,
-    FrameType,
-    ProtocolError,
-)
+from hyperbox.harness.lab.protocol import CHUNK, Frame, FrameType
 from hyperbox.harness.lab.qemu import Connections, GuestHardware, Qemu, command_line
 from hyperbox.harness.model import Lane, Start
 from hyperbox.processes import pin, spawn, stop
@@ -89,9 +83,6 @@ class VirtualMachine:
         self._qemu = qemu
         self._config = kernel_config
         self.boot_console = boot_console
-        self._decoder = FrameDecoder()
-        self._frames: list[Frame] = []
-        self._requests = itertools.count(1)
         self._dmesg = ""
         self._taint: int | None = None
         self._modules: tuple[str, ...] = ()
@@ -207,7 +198,7 @@ class VirtualMachine:
         payload = json.dumps(order).encode()
         before = self.cpu_seconds
         if self._stopped:
-            request = next(self._requests)
+            request = self._agent.number()
             self.resume(Frame(FrameType.EXECUTE, request, payload).encode())
         elif "delay_ns" in order:
             raise HarnessError("a start can be planned on a fresh clone only")
@@ -231,10 +222,8 @@ class VirtualMachine:
 
     def arrived(self) -> Sequence[Frame]:
         """Give the frames that are there; blocks unless `fileno` is readable."""
-        if not self._frames:
-            self._read_channel()
-        frames, self._frames = self._frames, []
-        return frames
+        with self._losing():
+            return self._agent.arrived()
 
     def fileno(self) -> int:
         """Give the descriptor that select(2) can wait on for `arrived`."""
@@ -336,7 +325,7 @@ class VirtualMachine:
             return
         if self.monitor("query-status")["status"] != "guest-panicked":
             return
-        if not select.select([self._agent], [], [], 0)[0]:  # nor has it just said its end
+        if not self._agent.readable(0):  # nor has it just said its end
             self.monitor("set-action", panic="none")
             self.monitor("cont")
 
@@ -344,9 +333,8 @@ class VirtualMachine:
         agent, agent_remote = socket.socketpair()
         qmp, qmp_remote = socket.socketpair()
         self._exits.callback(self._remove_logs)
-        self._exits.callback(agent.close)
-        self._agent = agent
-        self._agent.settimeout(_PING_TIMEOUT)
+        self._agent = Channel(agent, _PING_TIMEOUT)
+        self._exits.callback(self._agent.close)
         self._stopped = False
         self._may_stop = False
         leave_order(self._mailbox)
@@ -389,52 +377,32 @@ class VirtualMachine:
         self._mailbox.unlink(missing_ok=True)
 
     def _send(self, kind: FrameType, payload: bytes = b"", request: int | None = None) -> int:
-        number = next(self._requests) if request is None else request
-        try:
-            self._agent.sendall(Frame(kind, number, payload).encode())
-        except OSError as error:
-            raise self.lost(f"the agent's channel broke: {error}") from error
-        return number
+        with self._losing():
+            return self._agent.send(kind, payload, request)
 
     def _next_frame(self, deadline: float) -> Frame:
-        while not self._frames:
-            remaining = deadline - time.monotonic()
-            if remaining <= 0:
-                raise TimeoutError
-            readable, _, _ = select.select([self._agent], [], [], min(remaining, 5.0))
-            if readable:
-                self._read_channel()
-        return self._frames.pop(0)
-
-    def _read_channel(self) -> None:
-        try:
-            data = self._agent.recv(1 << 20)
-        except ConnectionResetError:
-            data = b""
-        if not data:
-            raise self.lost("the machine went away")
-        try:
-            self._frames.extend(self._decoder.feed(data))
-        except ProtocolError as error:
-            words = f"the agent's channel is damaged: {error}"
-            raise MachineLost(words, fingerprint="agent death: damaged channel") from error
+        with self._losing():
+            return self._agent.next(deadline)
 
     def _await(self, request: int, kind: FrameType | None, timeout: float, asked: str) -> Frame:
-        """Give the next frame of a request, `asked` in words; frames of others wait their turn."""
+        """Give the next frame of a request, which is `asked` in words."""
         self.resume()
-        deadline = time.monotonic() + timeout
-        others: list[Frame] = []
         try:
-            while True:
-                frame = self._next_frame(deadline)
-                if frame.id == request and kind in (None, frame.type):
-                    return frame
-                others.append(frame)
+            with self._losing():
+                return self._agent.answer(request, kind, time.monotonic() + timeout)
         except TimeoutError:
             words = f"the agent does not answer {asked} within {timeout:g} s"
             raise self.lost(words) from None
-        finally:
-            self._frames[:0] = others
+
+    @contextlib.contextmanager
+    def _losing(self) -> Iterator[None]:
+        """Turn the end of the conversation into that of the machine."""
+        try:
+            yield
+        except ChannelBroken as error:
+            raise self.lost(str(error)) from error
+        except ChannelDamaged as error:
+            raise MachineLost(str(error), fingerprint="agent death: damaged channel") from error
 
     def _collect(self, request: int, argv: Sequence[str], timeout: float) -> CommandResult:
         out: dict[FrameType, list[bytes]] = {FrameType.STDOUT: [], FrameType.STDERR: []}

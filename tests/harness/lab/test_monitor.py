@@ -25,7 +25,7 @@ pytestmark = pytest.mark.vm
 @contextlib.contextmanager
 def empty_machine(limit: float = 60.0) -> Iterator[tuple[subprocess.Popen[bytes], Monitor]]:
     ours, theirs = socket.socketpair()
-    words = [find_qemu().program, "-M", "none", "-nodefaults", "-display", "none"]
+    words = [str(find_qemu().program), "-M", "none", "-nodefaults", "-display", "none"]
     words += ["-chardev", f"socket,id=qmp,fd={theirs.fileno()}", "-mon", "chardev=qmp,mode=control"]
     with theirs:
         process = spawn(words, pass_fds=[theirs.fileno()])
