@@ -205,7 +205,7 @@ def _remarks(gate: Gate, target: Target, details: dict[str, float], n: int) -> l
     if details["warm_up"]:
         remarks.append(f"warm-up: the first {details['warm_up']:.0f} of them lie far off")
     if n >= _ASYMMETRY_BLOCKS and abs(details.get("asymmetry", 0.0)) > _ASYMMETRIC:
-        minded = "" if Kind.SIGN in target.kinds else ", which signed ranks mind"
+        minded = ", which signed ranks mind" if target.kind is Kind.SIGNED_RANK else ""
         remarks.append(f"asymmetric: blocks lie skewed around the estimate{minded}")
     if details.get("power", 1.0) < WANTED_POWER:
         remarks.append(_underpowered(gate, details))

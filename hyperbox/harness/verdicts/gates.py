@@ -46,12 +46,11 @@ from hyperbox.harness.verdicts.diagnostics import diagnose
 from hyperbox.harness.verdicts.sequential import (
     alpha_at,
     first_decisions,
-    located,
     p_met,
     p_missed,
     through_all_looks,
 )
-from hyperbox.harness.verdicts.statistics import ALPHA, LOOKS, Location, next_look
+from hyperbox.harness.verdicts.statistics import ALPHA, LOOKS, Location, locate, next_look
 from hyperbox.harness.verdicts.targets import Target, checked_metric, limit_of, limits_of, target_of
 from hyperbox.harness.verdicts.telling import Told
 from hyperbox.harness.verdicts.wording import with_unit
@@ -159,7 +158,7 @@ def _decide_location(
     values = [block.value for block in blocks]
     decisions = first_decisions(np.array([values]), target)
     outcome, used = _OUTCOMES[int(decisions.side[0])], values[: int(decisions.n[0])]
-    location = located(used, target)
+    location = locate(used, alpha_at(len(used), target), target.kind)
     shown = _in_verdict_terms(location, ratio=gate.is_ratio)
     ends = min(used), max(used)
     smallest, largest = (math.expm1(end) if gate.is_ratio else end for end in ends)

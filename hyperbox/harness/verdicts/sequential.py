@@ -6,7 +6,7 @@ decides.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,11 +15,8 @@ import numpy.typing as npt
 from hyperbox.harness.verdicts.statistics import (
     ALPHA,
     LOOKS,
-    Kind,
-    Location,
     Matrix,
     critical_value,
-    locate,
     median,
     p_above,
     p_below,
@@ -31,7 +28,6 @@ __all__ = [
     "Decisions",
     "alpha_at",
     "first_decisions",
-    "located",
     "p_met",
     "p_missed",
     "spread_of",
@@ -71,53 +67,35 @@ def first_decisions(values: Matrix, target: Target) -> Decisions:
             break
         open_rows = np.flatnonzero(side == 0)
         used[open_rows] = look
-        cuts = {kind: critical_value(look, alpha, kind) for kind in target.kinds}
-        able = {kind: cut for kind, cut in cuts.items() if cut is not None}
-        if len(able) < len(cuts):
+        cut = critical_value(look, alpha, target.kind)
+        if cut is None:
             continue
         for start in range(0, open_rows.size, _CHUNK):
             chunk = open_rows[start : start + _CHUNK]
-            side[chunk] = _look(values[chunk, :look], target, able)
+            side[chunk] = _look(values[chunk, :look], target, cut)
     return Decisions(side, used)
 
 
 def p_met(values: Sequence[float], target: Target) -> float:
     """Give the p-value of "the target is met" without regard to earlier looks."""
-    counts = target.limit_counts
+    counts, kind = target.limit_counts, target.kind
     found = []
-    for kind in target.kinds:
-        if target.high is not None:
-            found.append(p_below(values, target.high, limit_counts=counts, kind=kind))
-        if target.low is not None:
-            found.append(p_above(values, target.low, limit_counts=counts, kind=kind))
+    if target.high is not None:
+        found.append(p_below(values, target.high, limit_counts=counts, kind=kind))
+    if target.low is not None:
+        found.append(p_above(values, target.low, limit_counts=counts, kind=kind))
     return max(found)
 
 
 def p_missed(values: Sequence[float], target: Target) -> float:
     """Give the p-value of "the target is missed", of the worse side if there are two."""
-    counts = not target.limit_counts
+    counts, kind = not target.limit_counts, target.kind
     found = []
-    for test, limit in ((p_above, target.high), (p_below, target.low)):
-        if limit is not None:
-            sides = [test(values, limit, limit_counts=counts, kind=kind) for kind in target.kinds]
-            found.append(max(sides))
+    if target.high is not None:
+        found.append(p_above(values, target.high, limit_counts=counts, kind=kind))
+    if target.low is not None:
+        found.append(p_below(values, target.low, limit_counts=counts, kind=kind))
     return min(found)
-
-
-def located(values: Sequence[float], target: Target) -> Location:
-    """Estimate the location, with the interval that holds those of all kinds of the target.
-
-    The interval lies beyond a limit exactly where every kind says so.
-    """
-    alpha = alpha_at(len(values), target)
-    found = [locate(values, alpha, kind) for kind in target.kinds]
-    return Location(
-        estimate=found[0].estimate,
-        low=min(one.low for one in found),
-        high=max(one.high for one in found),
-        level=min(one.level for one in found),
-        n=len(values),
-    )
 
 
 def alpha_at(n: int, target: Target) -> float:
@@ -149,20 +127,16 @@ def spread_of(values: Matrix) -> Matrix:
     return spread
 
 
-def _look(values: Matrix, target: Target, cuts: Mapping[Kind, int]) -> npt.NDArray[np.int8]:
+def _look(values: Matrix, target: Target, cut: int) -> npt.NDArray[np.int8]:
     """Decide each row at one look."""
-    found = {kind: points(values, kind) for kind in cuts}
-    first = found[target.kinds[0]]
+    found = points(values, target.kind)
     side = np.zeros(len(values), dtype=np.int8)
     met = np.ones(len(values), dtype=np.bool_)
     for limit, sign in _limits(target):
-        missed = np.ones(len(values), dtype=np.bool_)
-        for kind, cut in cuts.items():
-            good, bad = _beyond(found[kind], limit, sign, limit_counts=target.limit_counts)
-            met &= bad <= cut
-            missed &= good <= cut
-        _mark(side, missed, -1, values, first, (limit,), target)
-    _mark(side, met, 1, values, first, [limit for limit, _ in _limits(target)], target)
+        good, bad = _beyond(found, limit, sign, limit_counts=target.limit_counts)
+        met &= bad <= cut
+        _mark(side, good <= cut, -1, values, found, (limit,), target)
+    _mark(side, met, 1, values, found, [limit for limit, _ in _limits(target)], target)
     return side
 
 

@@ -46,7 +46,7 @@ TWO_LIMITS: tuple[float, ...] = (
 """Bound of each look and each side for a target with two limits."""
 
 SIGN_TWO_LIMITS: tuple[float, ...] = (_FIRST, 0.0033, 0.0014, ALPHA / 2 - _FIRST - 0.0047)
-"""The same where the sign test takes part (steps: 0.0039, 0.0032, 0.0013, 0.0035)."""
+"""The same for the sign test (steps: 0.0039, 0.0032, 0.0013, 0.0035)."""
 
 
 @dataclass(frozen=True)
@@ -54,9 +54,8 @@ class Target:
     """A good location lies at or above `low` and at or below `high` (None: no such limit).
 
     The limits are on the scale of the decided values: log ratio, or the metric's unit.
-    `limit_counts` says whether a limit itself is good. A claim must stand by each of
-    `kinds`; the first gives the estimate. `alphas` bound the error of each planned look
-    and side. `resolution` is None where only noise limits what can be
+    `limit_counts` says whether a limit itself is good. `alphas` bound the error of each
+    planned look and side. `resolution` is None where only noise limits what can be
     claimed; else (exact lane) the estimate must also lie further from the limit than the
     spread of the starts and than `resolution`, or nothing is claimed.
     """
@@ -64,7 +63,7 @@ class Target:
     low: float | None
     high: float | None
     limit_counts: bool = True
-    kinds: tuple[Kind, ...] = (Kind.SIGNED_RANK,)
+    kind: Kind = Kind.SIGNED_RANK
     alphas: tuple[float, ...] = ONE_LIMIT
     resolution: float | None = None
 
@@ -75,38 +74,34 @@ def target_of(gate: Gate, metric: Metric, lane: Lane) -> Target:
     Levels are tested by the sign test, which needs nothing but independent blocks.
     Differences within randomly ordered pairs are symmetric around a constant effect
     whatever the machine does over time, so pairs are tested by signed ranks, which need
-    fewer blocks. In the exact lane the blocks are independent by construction, and starts
-    may change the effect itself, in any shape: there the sign test must agree. At 8 blocks
-    the two are one; beyond, the spread of the starts asks for more than the sign test does
-    (power 0.71 instead of 0.75 at one spread from the limit and 32 blocks, calibrated).
+    fewer blocks. In the exact lane blocks are independent by construction, and starts
+    change the effect itself: a loop that takes one of two times, by where its memory came
+    to lie, gives differences of three values, of which signed ranks mind the rare ones. So
+    pairs are tested by signs and told by their median there. At 8 blocks both tests are
+    one; beyond, the distance that the spread of the starts asks for leaves little to gain
+    (power at one spread from the limit and 32 blocks: 0.71 by signs, 0.75 by ranks).
     """
     low, high = limits_of(gate, metric)
     if gate.is_ratio:
         low, high = (None if edge is None else math.log(1 + edge) for edge in (low, high))
     resolution = None
-    kinds = _kinds(gate, lane)
+    ranked = gate.is_paired and lane is not Lane.EXACT
     if lane is Lane.EXACT:
         resolution = EXACT_RESOLUTION if gate.is_ratio else 0.0
     return Target(
         low,
         high,
         limit_counts=gate.rule is not Rule.NON_INFERIOR,
-        kinds=kinds,
-        alphas=_alphas(gate, kinds),
+        kind=Kind.SIGNED_RANK if ranked else Kind.SIGN,
+        alphas=_alphas(gate, ranked=ranked),
         resolution=resolution,
     )
 
 
-def _kinds(gate: Gate, lane: Lane) -> tuple[Kind, ...]:
-    if not gate.is_paired:
-        return (Kind.SIGN,)
-    return (Kind.SIGNED_RANK, Kind.SIGN) if lane is Lane.EXACT else (Kind.SIGNED_RANK,)
-
-
-def _alphas(gate: Gate, kinds: tuple[Kind, ...]) -> tuple[float, ...]:
-    if Kind.SIGN in kinds:
-        return SIGN_TWO_LIMITS if gate.rule is Rule.WITHIN else SIGN_LIMIT
-    return TWO_LIMITS if gate.rule is Rule.WITHIN else ONE_LIMIT
+def _alphas(gate: Gate, *, ranked: bool) -> tuple[float, ...]:
+    if gate.rule is Rule.WITHIN:
+        return TWO_LIMITS if ranked else SIGN_TWO_LIMITS
+    return ONE_LIMIT if ranked else SIGN_LIMIT
 
 
 def limits_of(gate: Gate, metric: Metric) -> tuple[float | None, float | None]:

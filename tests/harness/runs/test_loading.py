@@ -69,7 +69,7 @@ def test_a_run_of_schema_1_stays_readable(tmp_path: Path) -> None:
         for kernel in ("6.12", "7.3")
     ]
     found = {(v.gate, v.kernel): v.estimate for v in run.verdicts}
-    assert found["psi.pressure_reduction", "7.3"] == pytest.approx(-0.5850, abs=5e-4)
+    assert found["psi.pressure_reduction", "7.3"] == pytest.approx(-0.5912, abs=5e-4)
     assert run.kernels[1]["release"] == "7.3.4+deb13-cloud-amd64"
     assert run.kernel_configs["7.3"]["CONFIG_PSI"] == "y"
     assert write_report(run, tmp_path)[0].stat().st_size > 10_000

@@ -171,8 +171,7 @@ def test_power_tables_are_what_the_looks_do(gate: Gate, lane: Lane) -> None:
 
 
 def test_power_at_the_edges() -> None:
-    kinds = (Kind.SIGNED_RANK, Kind.SIGN)
-    target = Target(low=0.0, high=None, kinds=kinds, resolution=0.001)
+    target = Target(low=0.0, high=None, kind=Kind.SIGN, resolution=0.001)
     assert power(0.0005, 0.0, 8, target) == 0.0
     assert power(0.005, 0.0, 8, target) == 1.0
     assert power(1.0, 1.0, 7, target) == 0.0

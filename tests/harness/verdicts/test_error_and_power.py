@@ -47,7 +47,7 @@ def test_the_sign_test_errs_as_rarely_as_its_walk_says() -> None:
     assert error == pytest.approx(0.0173, abs=0.0002)
     assert error < ALPHA
     values = np.random.default_rng(8).standard_normal((40_000, 32))
-    target = Target(low=0.0, high=None, kinds=(Kind.SIGN,), alphas=SIGN_LIMIT)
+    target = Target(low=0.0, high=None, kind=Kind.SIGN, alphas=SIGN_LIMIT)
     passes = int((first_decisions(values, target).side == 1).sum())
     assert binomtest(passes, 40_000, error).pvalue > 0.001
 
@@ -55,7 +55,7 @@ def test_the_sign_test_errs_as_rarely_as_its_walk_says() -> None:
 @pytest.mark.parametrize("look", range(4))
 @pytest.mark.parametrize("distance", DISTANCES)
 def test_power_of_levels_is_that_of_the_walk(look: int, distance: float) -> None:
-    target = Target(low=0.0, high=None, kinds=(Kind.SIGN,), alphas=SIGN_LIMIT)
+    target = Target(low=0.0, high=None, kind=Kind.SIGN, alphas=SIGN_LIMIT)
     expected = decided_by_signs(sign_cuts(), float(norm.cdf(distance)))[look]
     assert power(distance, 1.0, LOOKS[look], target) == pytest.approx(expected, abs=0.005)
 
@@ -63,8 +63,8 @@ def test_power_of_levels_is_that_of_the_walk(look: int, distance: float) -> None
 @pytest.mark.parametrize("distance", DISTANCES)
 def test_power_at_the_first_look_is_that_of_8_values_on_one_side(distance: float) -> None:
     expected = float(norm.cdf(distance)) ** 8
-    for kinds in ((Kind.SIGNED_RANK,), (Kind.SIGN,)):
-        target = Target(low=0.0, high=None, kinds=kinds)
+    for kind in Kind:
+        target = Target(low=0.0, high=None, kind=kind)
         assert power(distance, 1.0, 8, target) == pytest.approx(expected, abs=0.005)
 
 

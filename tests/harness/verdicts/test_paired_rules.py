@@ -209,6 +209,17 @@ def test_starts_that_all_agree_decide_beyond_the_resolution() -> None:
         assert (found.details["spread"], found.details["lag1"]) == (0.0, 0.0)
 
 
+def test_starts_of_two_times_are_told_by_the_middle_one() -> None:
+    """One start in five is 2 % faster, in either arm: ranks see those, the median does not."""
+    modes = [0.98, 1.0, 1.0, 1.0, 1.02] * 4
+    samples = ratios([0.995 * mode for mode in modes])
+    rule = gate(Rule.REDUCES_AT_LEAST, 0.0025)
+    found = verdict(rule, samples, Lane.EXACT)
+    assert (found.outcome, found.n) == (Outcome.PASS, 20)
+    assert found.estimate == pytest.approx(-0.005)
+    assert verdict(rule, samples, Lane.KVM).outcome is Outcome.INCONCLUSIVE
+
+
 def test_half_of_the_starts_tied_is_no_nonsense() -> None:
     found = verdict(WITHIN, ratios([1.0, 1.0, 1.0, 1.0, 1.001, 1.0, 0.999, 1.0]), Lane.EXACT)
     assert found.outcome is Outcome.PASS

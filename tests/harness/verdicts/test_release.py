@@ -97,8 +97,8 @@ def test_blocks_needed(family: int, look: int | None) -> None:
 def test_blocks_needed_are_enough_under_every_rule(alphas: tuple[float, ...], family: int) -> None:
     """A cell whose every block lies far beyond the limit fails a release by then."""
     blocks = [9.0] * (blocks_needed(family) or 0)
-    for kinds in ((Kind.SIGNED_RANK,), (Kind.SIGN,), (Kind.SIGNED_RANK, Kind.SIGN)):
-        target = Target(low=None, high=1.0, kinds=kinds, alphas=alphas)
+    for kind in Kind:
+        target = Target(low=None, high=1.0, kind=kind, alphas=alphas)
         worst = cell(FAIL, through_all_looks(blocks, target)[1])
         assert release([worst, *[cell(PASS)] * (family - 1)]).outcome is FAIL
 

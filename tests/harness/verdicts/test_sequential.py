@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +12,6 @@ from hypothesis import strategies as st
 from hyperbox.harness.verdicts.sequential import (
     alpha_at,
     first_decisions,
-    located,
     p_met,
     p_missed,
     spread_of,
@@ -37,8 +35,6 @@ def rows(length: int) -> st.SearchStrategy[list[list[float]]]:
     return st.lists(row, min_size=1, max_size=5)
 
 
-KINDS = ((Kind.SIGNED_RANK,), (Kind.SIGN,), (Kind.SIGNED_RANK, Kind.SIGN))
-
 matrices = st.sampled_from((3, 8, 11, 12, 20, 32)).flatmap(rows)
 
 
@@ -50,7 +46,7 @@ def targets(draw: st.DrawFn) -> Target:
         low,
         high,
         limit_counts=draw(st.booleans()),
-        kinds=draw(st.sampled_from(KINDS)),
+        kind=draw(st.sampled_from(Kind)),
         alphas=draw(st.sampled_from((ONE_LIMIT, SIGN_LIMIT, TWO_LIMITS, SIGN_TWO_LIMITS))),
         resolution=draw(st.none() | st.sampled_from((0.0, 0.3))),
     )
@@ -73,7 +69,7 @@ def refused(seen: Sequence[float], target: Target, side: int) -> bool:
     if target.resolution is None:
         return False
     needed = max(float(spread_of(np.array(seen))), target.resolution)
-    estimate = locate(seen, kind=target.kinds[0]).estimate
+    estimate = locate(seen, kind=target.kind).estimate
     limits = {1: target.high, -1: target.low}
     if side < 0:  # the limit that is crossed
         crossed = 1 if target.high is not None and estimate >= target.high else -1
@@ -98,7 +94,7 @@ def test_mirrored_values_mirror_the_decision(matrix: list[list[float]], target: 
         low=None if target.high is None else -target.high,
         high=None if target.low is None else -target.low,
         limit_counts=target.limit_counts,
-        kinds=target.kinds,
+        kind=target.kind,
         alphas=target.alphas,
         resolution=target.resolution,
     )
@@ -125,7 +121,7 @@ def test_the_spread_of_starts_only_ever_withholds_a_look(
     matrix: list[list[float]], target: Target
 ) -> None:
     """At one look the exact lane claims what other lanes claim, or nothing."""
-    bold = Target(target.low, target.high, target.limit_counts, target.kinds, target.alphas)
+    bold = Target(target.low, target.high, target.limit_counts, target.kind, target.alphas)
     first = np.array(matrix)[:, :8]
     careful, daring = first_decisions(first, target).side, first_decisions(first, bold).side
     assert all(c in (0, d) for c, d in zip(careful, daring, strict=True))
@@ -135,30 +131,18 @@ def test_the_spread_of_starts_only_ever_withholds_a_look(
 def test_p_values_over_all_looks_say_whether_a_look_decides(
     matrix: list[list[float]], target: Target
 ) -> None:
-    bold = Target(target.low, target.high, target.limit_counts, target.kinds, target.alphas)
+    bold = Target(target.low, target.high, target.limit_counts, target.kind, target.alphas)
     for row in matrix:
         met, missed = through_all_looks(row, bold)
         side = int(first_decisions(np.array([row]), bold).side[0])
         assert (min(met, missed) <= ALPHA * (1 + 1e-12)) == (side != 0)
 
 
-@settings(deadline=None, max_examples=50)
-@given(matrices, targets())
-def test_several_kinds_claim_what_each_of_them_claims(
-    matrix: list[list[float]], target: Target
-) -> None:
-    """At one look; a later look may find what an earlier one left open."""
-    first = np.array(matrix)[:, :8]
-    both = replace(target, kinds=KINDS[2], resolution=None)
-    alone = [first_decisions(first, replace(both, kinds=(kind,))).side for kind in both.kinds]
-    together = first_decisions(first, both).side
-    assert together.tolist() == [a if a == b else 0 for a, b in zip(*alone, strict=True)]
-
-
 @given(st.lists(quarters, min_size=8, max_size=32), targets())
 def test_the_interval_says_what_the_p_values_say(values: list[float], target: Target) -> None:
-    alpha, location = alpha_at(len(values), target), located(values, target)
-    if any(critical_value(len(values), alpha, kind) is None for kind in target.kinds):
+    alpha = alpha_at(len(values), target)
+    location = locate(values, alpha, target.kind)
+    if critical_value(len(values), alpha, target.kind) is None:
         return
     above = target.low is None or (
         location.low >= target.low if target.limit_counts else location.low > target.low
@@ -170,17 +154,17 @@ def test_the_interval_says_what_the_p_values_say(values: list[float], target: Ta
     assert location.low <= location.estimate <= location.high
 
 
-def test_blocks_of_any_shape_are_told_from_their_median_where_both_kinds_agree() -> None:
-    """A third of the blocks lies far up: signed ranks alone call the median missed."""
+def test_blocks_of_any_shape_are_told_by_signs_and_not_by_ranks() -> None:
+    """A third of the blocks lies far up: signed ranks call the median missed."""
     rng = np.random.default_rng(4)
     values = rng.normal(0, 0.1, (4000, 32)) + 3.0 * (rng.random((4000, 32)) < 0.3)
     values -= np.median(rng.normal(0, 0.1, 100_000) + 3.0 * (rng.random(100_000) < 0.3))
-    wrong = {
-        kinds: first_decisions(values, Target(0.0, None, kinds=kinds, alphas=SIGN_LIMIT)).side
-        for kinds in KINDS
+    met = {
+        kind: first_decisions(values, Target(0.0, None, kind=kind, alphas=SIGN_LIMIT)).side == 1
+        for kind in Kind
     }
-    assert (wrong[KINDS[0]] == 1).mean() > 3 * ALPHA
-    assert (wrong[KINDS[2]] == 1).mean() < ALPHA
+    assert met[Kind.SIGNED_RANK].mean() > 3 * ALPHA
+    assert met[Kind.SIGN].mean() < ALPHA
 
 
 @pytest.mark.parametrize("alphas", [ONE_LIMIT, SIGN_LIMIT])
