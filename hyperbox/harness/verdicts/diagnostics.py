@@ -13,7 +13,10 @@ Numbers for `Verdict.details`, all on the scale that is decided (log ratio or un
 ``outliers``
     blocks further than `far(n)` spreads from the median; they are kept
 ``warm_up``
-    how many blocks at the start are such outliers
+    how many blocks at the start are such outliers (in the exact lane that is chance: each
+    start is fresh)
+``groups``
+    how many values the blocks take if they take few (a remark says which), else 0
 ``asymmetry``
     distance of the signed-rank estimate from the median, in spreads (paired gates)
 ``power``, ``distance``
@@ -41,9 +44,17 @@ from hyperbox.harness.verdicts.power import WANTED_POWER, detectable, power
 from hyperbox.harness.verdicts.sequential import spread_of
 from hyperbox.harness.verdicts.statistics import LOOKS, Kind, Matrix, median, points
 from hyperbox.harness.verdicts.targets import Target
-from hyperbox.harness.verdicts.wording import number
+from hyperbox.harness.verdicts.wording import number, relative
 
-__all__ = ["REMARKABLE", "UNDERPOWERED", "Diagnosis", "diagnose", "far", "warm_up_length"]
+__all__ = [
+    "REMARKABLE",
+    "UNDERPOWERED",
+    "Diagnosis",
+    "diagnose",
+    "far",
+    "groups_of",
+    "warm_up_length",
+]
 
 REMARKABLE = 0.01
 """A diagnostic test with a smaller p makes a remark."""
@@ -54,6 +65,8 @@ UNDERPOWERED = "underpowered"
 _MOST = 256
 _ASYMMETRIC = 0.5
 _ASYMMETRY_BLOCKS = 20
+_APART = 1 / 5  # of the range
+_TIGHT = 1 / 20
 _LEVEL_DISTANCE = 0.1  # of the limit
 
 
@@ -84,9 +97,12 @@ def diagnose(
         details |= _order(values, ranks, [block.baseline_first for block in blocks])
         details |= _asymmetry(values, spread)
     details |= _outliers(values, spread)
+    groups = groups_of(values)
+    details["groups"] = float(len(groups))
     details |= _power(gate, target, spread, planned_blocks)
     finite = {name: value for name, value in details.items() if math.isfinite(value)}
-    return Diagnosis(finite, tuple(_remarks(gate, target, finite, len(blocks))))
+    remarks = _remarks(gate, target, finite, len(blocks))
+    return Diagnosis(finite, (*remarks, *_group_remarks(gate, groups)))
 
 
 def far(n: int) -> float:
@@ -96,6 +112,25 @@ def far(n: int) -> float:
     most one in a hundred normal samples has an outlier.
     """
     return 5 + 24 / n
+
+
+def groups_of(values: Matrix) -> list[tuple[int, float]]:
+    """Give size and middle of each group if the values fall into few tight ones, else none.
+
+    Groups are set apart by a fifth of the range and are no wider than a twentieth of it:
+    of sound samples of any usual shape less than one in two hundred looks so.
+    """
+    ordered = np.sort(values)
+    reach = float(ordered[-1] / 2 - ordered[0] / 2)  # halves: huge values overflow
+    if reach <= 0:
+        return []
+    gaps = ordered[1:] / 2 - ordered[:-1] / 2
+    parts = np.split(ordered, np.flatnonzero(gaps > _APART * reach) + 1)
+    several = sum(part.size > 1 for part in parts)
+    widest = max(float(part[-1] / 2 - part[0] / 2) for part in parts)
+    if not 2 <= len(parts) <= values.size / 2 or several < 2:
+        return []
+    return [] if widest > _TIGHT * reach else [(p.size, float(median(p))) for p in parts]
 
 
 def warm_up_length(values: Sequence[float]) -> int:
@@ -194,7 +229,10 @@ def _remarks(gate: Gate, target: Target, details: dict[str, float], n: int) -> l
         )
     if details["p_drift"] < REMARKABLE:
         way = "rise" if details["drift"] > 0 else "fall"
-        remarks.append(f"drift: blocks {way} over the run (p = {details['p_drift']:.2g})")
+        remarks.append(
+            f"drift: blocks {way} over the run (p = {details['p_drift']:.2g}); "
+            "the verdict is on the blocks measured"
+        )
     if details["p_lag1"] < REMARKABLE:
         remarks.append(
             f"blocks resemble their predecessors (lag-1 correlation {details['lag1']:.2f}): "
@@ -202,7 +240,7 @@ def _remarks(gate: Gate, target: Target, details: dict[str, float], n: int) -> l
         )
     if details["outliers"]:
         remarks.append(f"{details['outliers']:.0f} of {n} blocks lie far off; they are kept")
-    if details["warm_up"]:
+    if details["warm_up"] and target.resolution is None:
         remarks.append(f"warm-up: the first {details['warm_up']:.0f} of them lie far off")
     if n >= _ASYMMETRY_BLOCKS and abs(details.get("asymmetry", 0.0)) > _ASYMMETRIC:
         minded = ", which signed ranks mind" if target.kind is Kind.SIGNED_RANK else ""
@@ -210,6 +248,16 @@ def _remarks(gate: Gate, target: Target, details: dict[str, float], n: int) -> l
     if details.get("power", 1.0) < WANTED_POWER:
         remarks.append(_underpowered(gate, details))
     return remarks
+
+
+def _group_remarks(gate: Gate, groups: Sequence[tuple[int, float]]) -> list[str]:
+    if not groups:
+        return []
+    middles = np.array([middle for _, middle in groups])
+    with np.errstate(over="ignore"):
+        shown = [relative(x) for x in np.expm1(middles)] if gate.is_ratio else map(number, middles)
+    told = [f"{count} at {middle}" for (count, _), middle in zip(groups, shown, strict=True)]
+    return [f"blocks fall into {len(groups)} groups: {', '.join(told)}"]
 
 
 def _underpowered(gate: Gate, details: dict[str, float]) -> str:

@@ -15,7 +15,13 @@ from scipy.stats import kendalltau, mannwhitneyu, norm
 
 from hyperbox.harness.model import Gate, Lane, Metric, Rule
 from hyperbox.harness.verdicts.blocks import DecidedBlock
-from hyperbox.harness.verdicts.diagnostics import UNDERPOWERED, Diagnosis, diagnose, warm_up_length
+from hyperbox.harness.verdicts.diagnostics import (
+    UNDERPOWERED,
+    Diagnosis,
+    diagnose,
+    groups_of,
+    warm_up_length,
+)
 from hyperbox.harness.verdicts.power import detectable, power
 from hyperbox.harness.verdicts.sequential import first_decisions
 from hyperbox.harness.verdicts.statistics import LOOKS, Kind
@@ -65,6 +71,7 @@ def test_order_effect() -> None:
 def test_drift_and_likeness_of_neighbours() -> None:
     rising = [v + 0.001 * place for place, v in enumerate(noise(20))]
     assert "drift: blocks rise over the run" in words(diagnosed(rising))
+    assert "the verdict is on the blocks measured" in words(diagnosed(rising))
     waves = [v + 0.02 * math.sin(place / 3) for place, v in enumerate(noise(32))]
     assert "resemble their predecessors" in words(diagnosed(waves))
 
@@ -74,6 +81,31 @@ def test_outliers_and_warm_up() -> None:
     found = diagnosed([0.3, 0.2, *noise(18)])
     assert found.details["warm_up"] == 2
     assert "warm-up: the first 2" in words(found)
+    fresh = diagnosed([0.3, 0.2, *noise(18)], lane=Lane.EXACT)
+    assert "2 of 20 blocks lie far off" in words(fresh)
+    assert "warm-up" not in words(fresh), "each start of the exact lane is fresh"
+
+
+def test_blocks_that_fall_into_groups() -> None:
+    """Equal loops of which each takes one of two times: as measured."""
+    measured = [-2.24, -2.28, 0.003, 0.001, -0.002, -2.25, 2.25, 0.002]
+    found = diagnosed([math.log1p(value / 100) for value in measured])
+    assert found.details["groups"] == 3
+    assert "into 3 groups: 3 at -2.2 %, 4 at 0.00 %, 1 at +2.2 %" in words(found)
+    two = diagnosed([60.0, 90.0, 60.1, 90.1, 60.0, 60.0, 90.0, 60.0], LEVEL)
+    assert "into 2 groups: 5 at 60, 3 at 90" in words(two)
+
+
+@settings(deadline=None)
+@given(st.lists(st.floats(-1e300, 1e300), min_size=8, max_size=32))
+def test_groups_hold_all_blocks_or_none_is_told(values: list[float]) -> None:
+    groups = groups_of(np.array(values))
+    assert not groups or sum(count for count, _ in groups) == len(values)
+    assert [middle for _, middle in groups] == sorted(middle for _, middle in groups)
+
+
+def test_one_block_far_off_is_an_outlier_and_no_group() -> None:
+    assert diagnosed([*[0.001 * n for n in range(7)], 0.5]).details["groups"] == 0
 
 
 def test_asymmetry() -> None:
@@ -139,6 +171,7 @@ def test_sound_blocks_rarely_get_a_remark() -> None:
     for name in ("p_order", "p_drift", "p_lag1"):
         assert sum(found.details[name] < 0.01 for found in told) <= 12
     assert sum("asymmetric" in words(found) for found in told) <= 8
+    assert sum(found.details["groups"] > 0 for found in told) <= 2
 
 
 @pytest.mark.parametrize(
