@@ -71,7 +71,7 @@ def run_plan(
     try:
         for cell in todo:
             experiment = plan.experiment(cell.experiment)
-            order = _Order(cell, experiment, plan.gates_of(experiment.id), plan.seed)
+            order = _Order(cell, experiment, plan.gates_of(experiment.id), plan.seed, plan.family)
             arguments = (tell, cancelled) if local else (None, None)
             futures.append(executor.submit(_work, order, laboratory, store.directory, *arguments))
         for future in concurrent.futures.as_completed(futures):
@@ -91,6 +91,7 @@ class _Order:
     experiment: Experiment
     gates: Sequence[Gate]
     seed: int
+    family: int
 
 
 def _work(
@@ -114,6 +115,7 @@ def _work(
             order.experiment,
             order.gates,
             seed=order.seed,
+            family=order.family,
             on_block=lambda done: tell(BlockMeasured(cell, done, blocks)),
         )
         if cancelled is not None and cancelled.is_set():
