@@ -76,8 +76,9 @@ def test_a_run_measures_for_the_family_of_its_plan(
     plan = Plan((HOST,), Lane.HOST, (EXPERIMENT,), gates, 1)
     asked: dict[str, Any] = dict.fromkeys(("modules", "blocks", "suites"))
     asked |= {"names": [], "kernels": [HOST], "allow_host_changes": False}
+    versions = {"hyperbox": "0"}
     store = RunStore.create(
-        tmp_path / "run", plan, target="host", asked=asked, versions={}, environment={}
+        tmp_path / "run", plan, target="host", asked=asked, versions=versions, environment={}
     )
     with ThreadPoolExecutor(1) as executor:
         run_plan(plan, laboratory, store, executor)
