@@ -14,6 +14,7 @@ __all__ = ["examine_remains", "halted"]
 _DYING_S = 2.0  # from the end of its channels to the end of the process
 _QUESTION_S = 15.0
 _ANSWER_TO_NMI_S = 3.0
+_LEAVING_S = 10.0  # from the end of its monitor, on a machine that is busy
 
 
 def halted(process: subprocess.Popen[bytes]) -> str:
@@ -26,7 +27,7 @@ def halted(process: subprocess.Popen[bytes]) -> str:
 def examine_remains(process: subprocess.Popen[bytes], monitor: Monitor | None) -> Remains:
     """Give QEMU's status, state and events; a guest that runs is asked what it does.
 
-    Takes 20 seconds at most, and what is on console and error stream is the caller's to add.
+    Takes half a minute at most, and what is on console and error stream is the caller's to add.
     """
     stopped = halted(process)
     if not stopped:
@@ -45,7 +46,11 @@ def examine_remains(process: subprocess.Popen[bytes], monitor: Monitor | None) -
 
 def _question(process: subprocess.Popen[bytes], monitor: Monitor) -> None:
     """Send an interrupt that cannot be masked: the kernel reports what it does and ends."""
-    with contextlib.suppress(MonitorError, subprocess.TimeoutExpired):
-        if monitor.command("query-status", limit=_QUESTION_S)["status"] == "running":
-            monitor.command("inject-nmi", limit=_QUESTION_S)
-            process.wait(timeout=_ANSWER_TO_NMI_S)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        try:
+            if monitor.command("query-status", limit=_QUESTION_S)["status"] == "running":
+                monitor.command("inject-nmi", limit=_QUESTION_S)
+                process.wait(timeout=_ANSWER_TO_NMI_S)
+        except MonitorError:
+            if not monitor.mute:  # it has hung up, so it is about to end
+                process.wait(timeout=_LEAVING_S)

@@ -96,6 +96,18 @@ def test_a_qemu_that_ended_is_examined_by_its_status() -> None:
         assert (remains.halted, remains.status, remains.mute) == ("", -signal.SIGKILL, False)
 
 
+def test_a_qemu_that_is_about_to_end_has_the_time_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hyperbox.harness.lab.inquest._DYING_S", 0.0)
+    with empty_machine() as (qemu, monitor):
+        qemu.kill()
+        qemu.wait()
+        leaving = spawn(["sleep", "1"])
+        try:
+            assert examine_remains(leaving, monitor).status == 0
+        finally:
+            stop(leaving)
+
+
 @contextlib.contextmanager
 def _frozen(pid: int) -> Iterator[None]:
     """Keep a process from running without stopping it: it looks asleep, as one that hangs."""
