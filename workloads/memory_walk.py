@@ -99,8 +99,9 @@ def offsets(plan: Plan) -> array[int]:
 
 
 def fill(plan: Plan) -> mmap.mmap:
-    """Give memory of the plan's size with every page written."""
-    memory = mmap.mmap(-1, plan.mib << 20)
+    """Give private anonymous memory of the plan's size, as a heap is, with every page written."""
+    # Without flags Python maps it shared: that is tmpfs, swapped by other rules than a heap.
+    memory = mmap.mmap(-1, plan.mib << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     memory.madvise(mmap.MADV_NOHUGEPAGE)
     contents = pages(plan.seed)
     for number in range(plan.page_count):

@@ -68,6 +68,18 @@ def test_filled_pages_are_all_different() -> None:
     assert len(seen) == (1 << 20) // PAGE
 
 
+def test_the_memory_is_a_heaps_private_and_anonymous() -> None:
+    def kib(name: str) -> int:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith(name))
+
+    anonymous, shared = kib("RssAnon"), kib("RssShmem")
+    memory = fill(Plan(mib=32, accesses=1))
+    assert kib("RssAnon") - anonymous > 24 << 10
+    assert kib("RssShmem") - shared < 1 << 10
+    memory.close()
+
+
 def test_walk_writes_where_the_plan_says_and_counts_everything() -> None:
     plan = Plan(mib=1, accesses=300, write_share=0.5)
     sequence = offsets(plan)
