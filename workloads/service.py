@@ -41,7 +41,7 @@ class Plan:
     `mib` of memory are filled; `hot_fraction` of its pages take `hot_share` of the touches,
     of which `write_share` write. A request touches `touches` pages. `rate` is requests a
     second; 0 means one after the other, `think_us` apart. `warm_up` requests are served
-    before those that count, after `settle_s` of rest.
+    before those that count, one after the other, after `settle_s` of rest.
     """
 
     mib: int = field(default=64, metadata={"help": "memory of the service"})
@@ -158,7 +158,7 @@ def _run(plan: Plan, stepwise: bool) -> Result:
     time.sleep(plan.settle_s)
     warm = plan.warm_up * plan.touches
     if warm:
-        serve(replace(plan, rate=0.0, think_us=0), memory, sequence[:warm])
+        serve(replace(plan, rate=0.0), memory, sequence[:warm])
     memory_walk.step("warm", stepwise)
     return serve(plan, memory, sequence[warm:])
 

@@ -2,7 +2,10 @@
 
 Follows stress-ng(1). Run alone, ``python3 -m workloads.stress --mix service --seconds 10``
 prints one JSON object; ``--show`` prints the job file instead. The seed is fixed, so each
-stressor draws the same numbers every time.
+stressor draws the same numbers every time. A mix with a number of operations does just these:
+where they do not fit into the seconds, or a stressor is killed for memory, that is a failure.
+
+With ``--stepwise`` it prints ``started`` and waits for a line of input before the job.
 """
 
 from __future__ import annotations
@@ -23,13 +26,27 @@ if __package__ in (None, ""):  # run by its path
 from hyperbox.errors import HyperboxError, WorkloadError
 from hyperbox.files import write_text
 from hyperbox.processes import require, run
+from workloads import memory_walk
 
-__all__ = ["MIXES", "Job", "Metrics", "Stressor", "arguments", "main", "parse_metrics", "stress"]
+__all__ = [
+    "MIXES",
+    "Job",
+    "Metrics",
+    "Stressor",
+    "arguments",
+    "check_done",
+    "main",
+    "parse_metrics",
+    "report",
+    "stress",
+]
 
 _NAME = re.compile(r"[a-z][a-z0-9-]*")
-_VALUE = re.compile(r"[A-Za-z0-9_./%-]+")
+_VALUE = re.compile(r"[A-Za-z0-9_.,/%-]+")
 _GRACE_S = 120.0  # beyond the job's own time: it starts slowly in a guest
 _MOST_SEED = (1 << 64) - 1
+# So that memory takes longest: it is the last to end, and what the time of the whole tells.
+_CPU_OPS, _FILE_OPS, _MEMORY_OPS = 100, 4000, 2000
 
 
 @dataclass(frozen=True)
@@ -124,6 +141,7 @@ def arguments(job: Path, metrics: Path, wanted: Job) -> list[str]:
         *("--timeout", f"{math.ceil(wanted.seconds)}s"),
         *("--yaml", str(metrics)),
         *("--temp-path", str(job.parent)),
+        "--oomable",  # else one killed for memory begins anew, and nobody is told
         "--metrics",
     ]
 
@@ -186,7 +204,7 @@ def stress(job: Job) -> tuple[Metrics, ...]:
     MissingDependency
         If stress-ng is not installed.
     WorkloadError
-        If it fails, does not end, or writes no metrics.
+        If it fails, does not end, writes no metrics, or did fewer operations than asked for.
     """
     program = require("stress-ng", "stress-ng")
     with tempfile.TemporaryDirectory(prefix="stress-") as scratch:
@@ -199,9 +217,23 @@ def stress(job: Job) -> tuple[Metrics, ...]:
             said = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
             raise WorkloadError(f"stress-ng ended with status {done.status}: {' '.join(said)}")
         try:
-            return parse_metrics(metrics.read_text())
+            found = parse_metrics(metrics.read_text())
         except (OSError, ValueError) as error:
             raise WorkloadError(f"metrics of stress-ng: {error}") from error
+    check_done(job, found)
+    return found
+
+
+def check_done(job: Job, found: Sequence[Metrics]) -> None:
+    """Refuse work that was cut short: WorkloadError with what is missing."""
+    done = {one.stressor: one.ops for one in found}
+    for wanted in job.stressors:
+        ops = done.get(wanted.name, 0)
+        if ops < wanted.ops:
+            raise WorkloadError(
+                f"{wanted.name} did {ops} of {wanted.ops} operations "
+                f"within {job.seconds:g} s: too slow, or killed for memory"
+            )
 
 
 MIXES: Mapping[str, tuple[Stressor, ...]] = {
@@ -215,8 +247,21 @@ MIXES: Mapping[str, tuple[Stressor, ...]] = {
         Stressor("hdd", options={"bytes": "4M", "write-size": "64K"}),
         Stressor("vm", options={"bytes": "16M", "method": "rand-set", "keep": ""}),
     ),
+    "pressure": (
+        Stressor("cpu", ops=_CPU_OPS, options={"load": "10", "method": "int64"}),
+        Stressor(
+            "hdd",
+            ops=_FILE_OPS,
+            options={"bytes": "2M", "write-size": "64K", "opts": "wr-rnd,rd-rnd"},
+        ),
+        Stressor("vm", ops=_MEMORY_OPS, options={"bytes": "24M", "method": "rand-set", "keep": ""}),
+    ),
 }
-"""Mixes by name: what a small service, and what a build, do to a machine."""
+"""Mixes by name: what a small service, what a build, and what too much for 24 MiB of memory do.
+
+The last has a fixed amount of work: memory written and verified over and over, which
+compresses to about a half; a file in random order; a little computing.
+"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -226,6 +271,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=10.0, help="1 or more")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--show", action="store_true", help="print the job file, run nothing")
+    parser.add_argument("--stepwise", action="store_true", help="wait for the parent's word")
     chosen = parser.parse_args(argv)
     try:
         job = Job(MIXES[chosen.mix], chosen.seconds, chosen.seed)
@@ -234,13 +280,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     if chosen.show:
         print(job.text(), end="")
         return 0
+    memory_walk.step("started", chosen.stepwise)
     try:
         found = stress(job)
     except HyperboxError as error:
         print(f"stress: {error.message}", file=sys.stderr)
         return error.exit_code
-    print(json.dumps({"seconds": chosen.seconds, "stressors": [asdict(one) for one in found]}))
+    print(json.dumps(report(chosen.seconds, found)), flush=True)
     return 0
+
+
+def report(seconds: float, found: Sequence[Metrics]) -> dict[str, object]:
+    """Give a job's metrics as JSON values; it took as long as its slowest stressor."""
+    return {
+        "seconds": seconds,
+        "elapsed_ns": round(max(one.wall_s for one in found) * 1e9),
+        "operations": sum(one.ops for one in found),
+        "stressors": [asdict(one) for one in found],
+    }
 
 
 if __name__ == "__main__":

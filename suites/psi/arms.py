@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,16 @@ class FastSwap:
 
     kind: str = "none"
     device: Path | None = None
+    tuner: TunerProcess | None = None
+
+    def decided(self) -> list[str]:
+        """Say what the tuner has done so far, each with its reason; nothing without one."""
+        made = list(self.tuner.decisions) if self.tuner else []
+        return [
+            f"{one['action']} {one['step']}: {one['reason']}"
+            for one in made
+            if one["action"] != "nothing"
+        ]
 
     @property
     def share_mib(self) -> int:
@@ -164,7 +174,7 @@ def _tuner(where: Place) -> Iterator[FastSwap]:
     with tuner_process(*options) as tuner:
         tuner.until(lambda one: one["step"] == "fast-swap", _PREPARED_S)
         tuner.until(lambda one: one["step"] == "page-cluster-ahead", _PREPARED_S)
-        found = fast_swap()
+        found = replace(fast_swap(), tuner=tuner)
         where.top.limit("memory.max", (MEMORY_MIB - found.share_mib) * MEBIBYTE)
         yield found
         time.sleep(_CALM_S)

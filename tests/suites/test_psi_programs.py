@@ -29,10 +29,11 @@ from hyperbox.linux.swap import swap_areas
 from hyperbox.memory.psi import Sample
 from hyperbox.processes import run, spawn, stop
 from suites.psi.accuracy import Check, Tally, judge
-from suites.psi.arms import FastSwap
-from suites.psi.pressure_reduction import check_load, check_share
+from suites.psi.arms import FastSwap, TunerProcess
+from suites.psi.pressure_reduction import check_load, check_share, of_mix
 from suites.psi.program import SKIP_STATUS, Measured, run_program
 from suites.psi.reference import Moment, Recording, total_is_right
+from workloads.stress import Metrics, report
 
 ROOT = Path(__file__).parents[2]
 KEY = ("memory", "some")
@@ -141,6 +142,29 @@ def test_compressed_swap_that_takes_more_than_its_share_is_refused() -> None:
     check_share(FastSwap("zram"), share)
     with pytest.raises(WorkloadError, match=f"its share is {share}"):
         check_share(FastSwap("zram"), share + 0.1)
+
+
+def test_what_the_tuner_did_is_told_with_its_reasons() -> None:
+    assert FastSwap("zram").decided() == []
+    process = spawn([sys.executable, "-c", ""])
+    process.wait(60)
+    stop(process)
+    said = [
+        {"action": "prepare", "step": "fast-swap", "reason": "ahead of need"},
+        {"action": "nothing", "step": "", "reason": "score 3.0"},
+        {"action": "revert", "step": "page-cluster", "reason": "score 81.0 -> 82.0"},
+    ]
+    assert FastSwap("zram", None, TunerProcess(process, said)).decided() == [
+        "prepare fast-swap: ahead of need",
+        "revert page-cluster: score 81.0 -> 82.0",
+    ]
+
+
+def test_a_mix_counts_all_its_operations_and_its_slowest_stressor() -> None:
+    vm, cpu = Metrics("vm", 300, 2.0, 0.1, 0.1), Metrics("cpu", 100, 1.0, 0.1, 0.1)
+    metrics, notes = of_mix(report(600, (vm, cpu)))
+    assert metrics == {"work_rate": 200.0}
+    assert notes == {"seconds": {"vm": 2.0, "cpu": 1.0}}
 
 
 # How programs end
@@ -255,6 +279,7 @@ def guest() -> Iterator[Snapshot]:
         ("psi.accuracy", "sampler"),
         ("psi.monitor_cpu", "monitor"),
         ("psi.pressure_reduction", "tuner"),
+        ("psi.mixed", "tuner"),
         ("psi.alternatives", "senpai"),
         ("psi.endpoint", "daemon"),
     ],

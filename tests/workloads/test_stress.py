@@ -14,11 +14,22 @@ from hypothesis import strategies as st
 
 from hyperbox.errors import WorkloadError
 from hyperbox.processes import run
-from workloads.stress import MIXES, Job, Metrics, Stressor, arguments, main, parse_metrics, stress
+from workloads.stress import (
+    MIXES,
+    Job,
+    Metrics,
+    Stressor,
+    arguments,
+    check_done,
+    main,
+    parse_metrics,
+    report,
+    stress,
+)
 
 ROOT = Path(__file__).parents[2]
 NAMES = st.from_regex(r"[a-z][a-z0-9-]{0,12}", fullmatch=True)
-VALUES = st.from_regex(r"([A-Za-z0-9_./%-]{1,12})?", fullmatch=True)
+VALUES = st.from_regex(r"([A-Za-z0-9_.,/%-]{1,12})?", fullmatch=True)
 STRESSORS = st.builds(
     Stressor, NAMES, st.integers(1, 64), st.integers(0, 10**9), st.dictionaries(NAMES, VALUES)
 )
@@ -156,10 +167,42 @@ needs_stress_ng = pytest.mark.skipif(
 @needs_stress_ng
 def test_every_mix_is_taken_by_stress_ng_and_bounded_work_is_counted() -> None:
     for mix in MIXES.values():
-        bounded = tuple(Stressor(one.name, 1, 3, one.options) for one in mix)
+        bounded = tuple(Stressor(one.name, 1, 3, one.options) for one in mix)  # whatever its own
         done = stress(Job(bounded, 60, seed=1))
         assert {one.stressor for one in done} == {one.name for one in mix}
         assert all(one.ops >= 3 for one in done)
+
+
+def test_work_cut_short_is_refused() -> None:
+    job = Job((Stressor("vm", ops=10), Stressor("cpu")), 5)
+    done = Metrics("vm", 10, 1.0, 0.5, 0.5)
+    check_done(job, (done,))
+    with pytest.raises(WorkloadError, match="vm did 9 of 10 operations within 5 s"):
+        check_done(job, (Metrics("vm", 9, 1.0, 0.5, 0.5),))
+    with pytest.raises(WorkloadError, match="vm did 0 of 10"):
+        check_done(job, ())
+
+
+def test_a_job_takes_as_long_as_its_slowest_stressor() -> None:
+    said = report(60, (Metrics("vm", 3, 1.5, 0.1, 0.2), Metrics("cpu", 4, 0.5, 0.1, 0.0)))
+    assert (said["elapsed_ns"], said["operations"]) == (1_500_000_000, 7)
+
+
+@needs_stress_ng
+def test_too_little_time_for_the_work_is_one_line() -> None:
+    with pytest.raises(WorkloadError, match=r"cpu did \d+ of 100000000 operations within 1 s"):
+        stress(Job((Stressor("cpu", ops=10**8),), 1))
+
+
+@needs_stress_ng
+def test_a_led_mix_waits_for_the_parent() -> None:
+    argv = [sys.executable, "-m", "workloads.stress", "--seconds", "1", "--stepwise"]
+    started, line = run(argv, timeout=200, cwd=ROOT, data=b"\n").text().splitlines()
+    assert started == "started"
+    assert json.loads(line)["operations"] > 0
+    gone = run(argv, timeout=60, cwd=ROOT, data=b"", check=False)
+    assert gone.status == 1
+    assert b"parent is gone" in gone.stderr
 
 
 @needs_stress_ng
