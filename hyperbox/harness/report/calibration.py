@@ -176,7 +176,7 @@ def _draw_rate(axes: Axes, height: float, rate: Rate, colour: str, marker: str) 
 def _power_plot(rule: str, rows: Sequence[Row]) -> str:
     """Draw the chance of the right verdict by distance from the limit, for each last look."""
     chosen = [row for row in rows if _rule_name(row) == rule]
-    columns = min(4, len(chosen))
+    columns = min(5, len(chosen))
     lines = -(-len(chosen) // columns)
     with plot_style():
         figure = Figure(figsize=(8.2, 1.75 * lines + 0.3), layout="constrained")
