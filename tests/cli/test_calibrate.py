@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -193,6 +194,7 @@ def test_a_real_run_joins_its_evidence(
     (tmp_path / "loop.py").write_text(_LOOP)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(verb, "QUICK", TINY)
+    monkeypatch.setattr(verb, "scenarios", lambda: itertools.islice(scenarios(), 20))
     run = ["--suites", str(tmp_path / "suites"), "--run-directory", "run", "--seed", "5"]
     main(["validate", "--target", "host", *run])
     capsys.readouterr()
