@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import mmap
 import os
 from collections.abc import Iterator, Mapping
 
@@ -21,16 +22,14 @@ from hyperbox.linux.knob import changed, sysctl
 from hyperbox.linux.pressure import PressureFile, Resource
 from hyperbox.linux.vmstat import vmstat
 from suites.harness.load import Load, Ready
-from suites.psi.program import seed
 from suites.psi.squeeze import MEBIBYTE, squeeze
-from workloads.memory_walk import PAGE, Plan, fill
+from workloads.memory_walk import PAGE
 
 __all__ = ["SWAP"]
 
-_AREA_MIB = 4
+_AREA_MIB = 2  # that is read back, and as much again that is put out
 _PAGES = 32  # of one unit
 _BLOCK = _PAGES * PAGE
-_WRITTEN = 8  # units after which what was put out is on the disk for long
 _LATENCY_NS = 500_000  # of one request: an SSD across a network
 _PAGEOUT = 21  # MADV_PAGEOUT of linux/mman.h, since 5.4; unknown to Python 3.11
 
@@ -40,29 +39,31 @@ def _swap() -> Iterator[Ready]:
     with contextlib.ExitStack() as stack:
         stack.enter_context(changed(sysctl("vm.page-cluster"), 0))
         place = stack.enter_context(
-            squeeze(limit_mib=4 * _AREA_MIB, disk_mib=4 * _AREA_MIB, latency_ns=_LATENCY_NS)
+            squeeze(limit_mib=8 * _AREA_MIB, disk_mib=8 * _AREA_MIB, latency_ns=_LATENCY_NS)
         )
         directory = place.group.directory
         memory = stack.enter_context(PressureFile(Resource.MEMORY, directory / "memory.pressure"))
         storage = stack.enter_context(PressureFile(Resource.IO, directory / "io.pressure"))
         place.group.add(os.getpid())
-        plan = Plan(mib=_AREA_MIB, accesses=1, seed=seed())
-        pages = stack.enter_context(contextlib.closing(fill(plan)))
+        clean, dirty = (stack.enter_context(contextlib.closing(_filled())) for _ in range(2))
         blocks = itertools.cycle(range(0, _AREA_MIB * MEBIBYTE, _BLOCK))
 
         def unit() -> None:
             block = next(blocks)
             for offset in range(block, block + _BLOCK, PAGE):
-                pages[offset] = 1
-            # The first order writes, and leaves what it wrote; a second one lets that go.
-            pages.madvise(_PAGEOUT, block, _BLOCK)
-            pages.madvise(_PAGEOUT, (block - _WRITTEN * _BLOCK) % len(pages), _BLOCK)
+                dirty[offset] = 1
+            dirty.madvise(_PAGEOUT, block, _BLOCK)  # is written while the others are read
+            clean.madvise(_PAGEOUT, block, _BLOCK)  # is on the disk already: goes at once
+            for offset in range(block, block + _BLOCK, PAGE):
+                clean[offset]
 
         def counters() -> Mapping[str, float]:
+            moved = vmstat(("pswpin", "pswpout"))
             return {
                 "memory_some_us": _some_us(memory),
                 "io_some_us": _some_us(storage),
-                "swap_in": vmstat(("pswpin",))["pswpin"],
+                "swap_in": moved["pswpin"],
+                "swap_out": moved["pswpout"],
             }
 
         yield Ready(unit, counters)
@@ -73,5 +74,14 @@ def _some_us(file: PressureFile) -> float:
     return line.total_us if line is not None else 0
 
 
-# Warmed up by two rounds: then every page is read back that is touched.
-SWAP = Load(200, _swap, warm_up=2 * _AREA_MIB * MEBIBYTE // _BLOCK)
+def _filled() -> mmap.mmap:
+    """Give private memory, every page written and different: no two share a place in swap."""
+    memory = mmap.mmap(-1, _AREA_MIB * MEBIBYTE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    memory.madvise(mmap.MADV_NOHUGEPAGE)
+    for offset in range(0, len(memory), PAGE):
+        memory[offset : offset + 8] = (offset + 1).to_bytes(8, "little")
+    return memory
+
+
+# Warmed up by three rounds: pages are written in the first, clean in the second, read in the third.
+SWAP = Load(200, _swap, warm_up=3 * _AREA_MIB * MEBIBYTE // _BLOCK)
