@@ -61,6 +61,11 @@ def test_new_qemu_keeps_cmpxchg16b_and_has_a_monitor_object(image: Path) -> None
     assert "-mon chardev=qmp" in words(OLD, image)
 
 
+def test_new_qemu_has_no_timer_that_ticks_when_it_is_disabled(image: Path) -> None:
+    assert "-M pc,memory-backend=ram,nvdimm=on,hpet=off " in words(NEW, image)
+    assert "hpet" not in words(OLD, image)
+
+
 def test_migration_addresses_fit_the_version() -> None:
     assert OLD.migrate_out(Path("/s")) == "exec:cat > '/s'"
     assert OLD.migrate_in(Path("/s")) == "exec:cat '/s'"
