@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 from rich.console import Console
+from rich.text import Text
 
 from hyperbox import files
 from hyperbox.cli.report import say
@@ -14,6 +15,7 @@ from hyperbox.errors import ExitCode
 from hyperbox.harness.report.comparison import Comparison, compare, comparison_document
 from hyperbox.harness.report.comparison_views import comparison_page, comparison_table
 from hyperbox.harness.runs.loading import load_run
+from hyperbox.harness.verdicts.wording import legible
 
 __all__ = ["add_parser"]
 
@@ -50,7 +52,8 @@ def _run(arguments: argparse.Namespace) -> int:
 def _shown(found: Comparison) -> str:
     console = Console()
     with console.capture() as capture:
-        console.print(found.sentence, highlight=False, style="bold")
+        # Names and damage are texts of others: no markup of theirs counts.
+        console.print(Text(legible(found.sentence), style="bold"))
         console.print()
         console.print(comparison_table(found, console.width))
         console.print(
@@ -59,5 +62,5 @@ def _shown(found: Comparison) -> str:
             highlight=False,
         )
         for remark in found.remarks:
-            console.print(f"note: {remark}", highlight=False, style="dim")
+            console.print(Text(legible(f"note: {remark}"), style="dim"))
     return capture.get()

@@ -88,6 +88,17 @@ def test_compare_kernels(run: Path, capsys: Output) -> None:
     assert stall["p"] < 0.05
 
 
+def test_compare_tells_damage_as_it_is(run: Path, capsys: Output) -> None:
+    odd = run.parent / "[bold]odd"
+    shutil.copytree(OLD, odd)
+    next(odd.glob("cells/6.12*monitor*/attempt-1/record.json")).write_text("{")
+    assert main(["compare", str(run), str(odd)]) == ExitCode.PASS
+    text = capsys.readouterr().out
+    assert "neither one nor [bold]odd is surely better at any" in text
+    assert "note: damage: " in text
+    assert "is not JSON" in " ".join(text.split())
+
+
 def test_compare_refuses_in_one_line(run: Path, capsys: Output) -> None:
     assert main(["compare", str(run)]) == ExitCode.BAD_USAGE
     told = capsys.readouterr().err.splitlines()

@@ -133,6 +133,8 @@ class Comparison:
         ]
         wins.sort(key=lambda one: -one[0])
         parts = [f"{name} is better at {count or 'none'}" for count, name in wins]
+        if not any(count for count, _ in wins):
+            parts = [f"neither {self.first} nor {self.second} is surely better at any"]
         others = (
             (Finding.NOT_SURE, "not sure"),
             (Finding.SAME, "identical"),
@@ -184,6 +186,7 @@ def compare(
     """
     one, two = _sides(first, second, kernels)
     pairs = list(_pairs(one, two))
+    damage = [f"damage: {problem}" for run in (one.run, two.run) for problem in run.problems]
     remarks = [] if pairs else [_why_incomparable(one, two)]
     rows: list[Row] = []
     for left, right in pairs:
@@ -195,7 +198,9 @@ def compare(
         rows += _rows(left, right, shared_starts=one.run.seed == two.run.seed)
     if not rows:
         why = "; ".join(dict.fromkeys(remarks)) or "no metric was measured on both sides"
-        raise ConfigError(f"cannot compare {one.label} with {two.label}: {why}")
+        hint = f"{len(damage)} damaged: `hyperbox report RUN` tells" if damage else ""
+        raise ConfigError(f"cannot compare {one.label} with {two.label}: {why}", hint=hint)
+    remarks = [*damage, *remarks]
     if any(row.lane is Lane.EXACT for row in rows):
         remarks.append("exact lane: compares work in instructions, not hardware speed")
     return Comparison(one.label, two.label, _paid_for(rows), tuple(dict.fromkeys(remarks)))

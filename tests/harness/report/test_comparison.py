@@ -150,7 +150,7 @@ def test_sides_of_one_name_are_both_in_the_sentence(run: RunData) -> None:
 def test_the_sentence_counts_in_words_that_fit(run: RunData) -> None:
     found = compare(run, kernels=["5.10", "6.12"])
     one = replace(found, rows=found.rows[:1])
-    assert one.sentence.startswith("Of 1 metric 5.10 is better at none, 6.12 is better at none; ")
+    assert one.sentence.startswith("Of 1 metric neither 5.10 nor 6.12 is surely better at any; ")
     assert one.sentence.endswith("; 1 is identical.")
     sides = found.sentence.split(";")[0]
     assert sides.startswith(f"Of {len(found.rows)} metrics 5.10 is better at "), "more wins first"
@@ -233,6 +233,13 @@ def test_other_experiments_of_one_name_are_refused(run: RunData) -> None:
     )
     with pytest.raises(ConfigError, match="is not the same experiment on both sides"):
         compare(run, replace(run, run_id="other", cells=cells))
+
+
+def test_damage_is_told_beside_what_is_left(run: RunData) -> None:
+    broken = replace(run, run_id="broken", problems=("record.json is not JSON",))
+    assert compare(run, broken).remarks[0] == "damage: record.json is not JSON"
+    twice = compare(broken, kernels=["5.10", "6.12"]).remarks
+    assert [text for text in twice if text.startswith("damage: ")] == [twice[0]]
 
 
 def test_bad_questions_are_refused(run: RunData, empty_run: RunData) -> None:
