@@ -168,7 +168,7 @@ def _show(console: Console, story: Story) -> None:
     lines = [head]
     if decision.score:
         lines.append(_under("saw", _seen(story.began)))
-    lines += [_under("did", change) for change in decision.changes]
+    lines += [_under("what", change) for change in decision.changes]
     for entry in story.then:
         now = entry.decision
         said = "; ".join((now.reason, *now.changes))

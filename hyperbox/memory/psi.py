@@ -1,6 +1,9 @@
 """The pressure sampler: reads all totals at an interval and keeps the last samples.
 
-Cheap by kept descriptors: one pread(2) and a small parse a file, about 35 us a sample.
+Cheap by kept descriptors: one pread(2) and a small parse a file, 35 us of CPU a sample. The
+monitor as a process of its own (`hyperbox.memory.monitor`), which wakes, samples, and prints
+JSON, takes 0.4 ms a sample: 0.009 % of a CPU at the default 5 s, 0.4 % at 100 ms (measured over
+60 s and 20 s on Linux 6.18, Python 3.11, two cores that were busy with other things).
 """
 
 from __future__ import annotations
