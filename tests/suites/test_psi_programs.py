@@ -279,7 +279,6 @@ def guest() -> Iterator[Snapshot]:
         ("psi.accuracy", "sampler"),
         ("psi.monitor_cpu", "monitor"),
         ("psi.pressure_reduction", "tuner"),
-        ("psi.mixed", "tuner"),
         ("psi.alternatives", "senpai"),
         ("psi.endpoint", "daemon"),
     ],
