@@ -163,7 +163,7 @@ def _measure() -> Measured:
     length_s = INTERVAL_S * _SAMPLES + 5
     with contextlib.ExitStack() as stack:
         place = stack.enter_context(
-            squeeze(limit_mib=_MEMORY_MIB, disk_mib=_WALK_MIB, latency_ns=_LATENCY_NS)
+            squeeze(limit_mib=_MEMORY_MIB, disk_mib=2 * _WALK_MIB, latency_ns=_LATENCY_NS)
         )
         scopes = stack.enter_context(_scopes(place.group))
         stack.enter_context(_bursts(place.group))

@@ -92,7 +92,7 @@ def _measure() -> Measured:
     walk = ["--mib", "24", "--accesses", "20000", "--pause-us", "4000", "--seconds", "3600"]
     with (
         running_daemon() as daemon,
-        squeeze(limit_mib=20, disk_mib=24, latency_ns=_LATENCY_NS) as place,
+        squeeze(limit_mib=20, disk_mib=48, latency_ns=_LATENCY_NS) as place,
         walker(place.group, [*walk, "--seed", str(seed())]) as load,
     ):
         load.go()

@@ -59,7 +59,7 @@ def _measure() -> Measured:
     walk = ["--mib", str(_WALK_MIB), "--accesses", "20000", "--seed", str(seed())]
     walk += ["--pause-us", str(_PAUSE_US)]
     with (
-        squeeze(limit_mib=_MEMORY_MIB, disk_mib=_WALK_MIB, latency_ns=_LATENCY_NS) as place,
+        squeeze(limit_mib=_MEMORY_MIB, disk_mib=2 * _WALK_MIB, latency_ns=_LATENCY_NS) as place,
         walker(place.group, [*walk, "--seconds", str(length_s)]) as load,
         PressureFile(Resource.MEMORY, PROC_PRESSURE / Resource.MEMORY) as memory,
         PressureFile(Resource.IO, PROC_PRESSURE / Resource.IO) as storage,

@@ -78,6 +78,9 @@ class Walker:
 def squeeze(*, limit_mib: int, disk_mib: int, latency_ns: int) -> Iterator[Squeeze]:
     """Give a cgroup of `limit_mib` beside a swap disk whose every request takes `latency_ns`.
 
+    Make the disk twice as large as what is walked over: pages that were read back keep their
+    place on it, and where none is left the kernel kills.
+
     Raises
     ------
     KernelFeatureMissing
