@@ -4,10 +4,20 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 from hyperbox import config
 from hyperbox.cli.report import finish
+from hyperbox.errors import ExitCode
+from hyperbox.harness.model import Cell
+from hyperbox.harness.runs.forecast import spell
 from hyperbox.harness.runs.progress import ProgressDisplay
+from hyperbox.harness.runs.rehearsal import Rehearsal, rehearse
 from hyperbox.harness.runs.validation import validate
 
 __all__ = ["add_parser"]
@@ -25,13 +35,114 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         "names", nargs="*", metavar="GATE_OR_SUITE", help="what to decide; by default everything"
     )
     config.add_options(parser)
-    parser.add_argument("--json", action="store_true", help="print the verdicts as JSON")
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="print what would be measured and what it takes, as far as earlier runs on this "
+        "machine tell; nothing is fetched, booted or written",
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print the verdicts, or the plan, as JSON"
+    )
     parser.set_defaults(run=_run)
 
 
 def _run(arguments: argparse.Namespace) -> int:
     settings = config.resolve(arguments)
+    if arguments.dry_run:
+        found = rehearse(settings, arguments.names)
+        if arguments.json:
+            print(json.dumps(_document(found), indent=2))
+        else:
+            _show(found)
+        return ExitCode.PASS
     with contextlib.ExitStack() as stack:
         display = stack.enter_context(ProgressDisplay())
         store = validate(settings, arguments.names, display)
     return finish(store.directory, strict=settings.strict, as_json=arguments.json)
+
+
+def _document(found: Rehearsal) -> dict[str, Any]:
+    total = found.total()
+    nothing = bool(found.order) and total.unknown == len(found.order)
+    return {
+        "lane": found.plan.lane,
+        "beside": list(found.plan.beside),
+        "seed": found.plan.seed,
+        "jobs": found.jobs,
+        "cells": [_cell_document(found, cell) for cell in found.order],
+        "recorded": [cell.key for cell in found.recorded],
+        "seconds": None if nothing else round(total.seconds, 1),
+        "cpu_seconds": None if nothing else round(found.cpu_seconds(), 1),
+        "unknown_cells": total.unknown,
+        "remarks": list(found.remarks),
+    }
+
+
+def _cell_document(found: Rehearsal, cell: Cell) -> dict[str, Any]:
+    experiment, one = found.plan.experiment(cell.experiment), found.expected[cell]
+    return {
+        "key": cell.key,
+        "kernel": cell.kernel,
+        "experiment": cell.experiment,
+        "lane": cell.lane,
+        "arms": [arm.id for arm in experiment.arms],
+        "gates": [gate.id for gate in found.plan.gates_of(cell.experiment)],
+        "blocks": experiment.blocks,
+        "expected_blocks": one.blocks if one.basis else None,
+        "seconds": None if one.seconds is None else round(one.seconds, 1),
+        "cpu_seconds": None if one.cpu_seconds is None else round(one.cpu_seconds, 1),
+        "basis": one.basis or None,
+        "limit_s": experiment.limit,
+    }
+
+
+def _show(found: Rehearsal) -> None:
+    console, table = Console(), Table(box=None, pad_edge=False)
+    for title in (
+        "experiment",
+        "kernel",
+        "lane",
+        "arms",
+        "blocks",
+        "time",
+        "CPU time",
+        "known from",
+    ):
+        numeric = title in ("arms", "blocks", "time", "CPU time")
+        table.add_column(title, justify="right" if numeric else "left", overflow="fold")
+    for cell in found.order:
+        experiment, one = found.plan.experiment(cell.experiment), found.expected[cell]
+        fewer = f"{one.blocks} of " if one.blocks < experiment.blocks else ""
+        words = (
+            cell.experiment,
+            cell.kernel,
+            cell.lane,
+            str(len(experiment.arms)),
+            f"{fewer}{experiment.blocks}",
+            _spell(one.seconds),
+            _spell(one.cpu_seconds),
+            one.basis,
+        )
+        table.add_row(*(Text(word) for word in words))
+    console.print(table)
+    for line in (_summary(found), *found.remarks):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _spell(seconds: float | None) -> str:
+    return "unknown" if seconds is None else spell(seconds)
+
+
+def _summary(found: Rehearsal) -> str:
+    total, count = found.total(), len(found.order)
+    told = "1 cell" if count == 1 else f"{count} cells"
+    if found.recorded:
+        told += f" to measure, {len(found.recorded)} on record"
+    if not count:
+        return f"{told}: nothing is left to do"
+    if total.unknown == count:
+        return f"{told}, {found.jobs} at once: nothing is known of the time they take"
+    unknown = f"; nothing is known of {total.unknown}" if total.unknown else ""
+    cpu = spell(found.cpu_seconds())
+    return f"{told}, {found.jobs} at once: {total}, {cpu} of CPU time{unknown}"

@@ -86,6 +86,7 @@ def suites(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HYPERBOX_SUITES", os.fspath(directory))
     monkeypatch.setenv("HYPERBOX_TARGET", "host")
+    monkeypatch.setenv("HYPERBOX_CACHE", os.fspath(tmp_path / "cache"))
     return directory
 
 
@@ -232,3 +233,63 @@ def test_a_reader_that_goes_away_does_not_change_the_exit_code(suites: Path) -> 
     err = process.stderr.read()
     assert process.wait() == 1
     assert b"Traceback" not in err
+
+
+def test_a_dry_run_tells_the_plan_and_leaves_nothing(
+    suites: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = sorted(suites.parent.rglob("*"))
+    assert main(["validate", "--dry-run", "tiny.faster", "--jobs", "2", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    (cell,) = told.pop("cells")
+    assert cell == {
+        "key": "host--tiny.work--host",
+        "kernel": "host",
+        "experiment": "tiny.work",
+        "lane": "host",
+        "arms": ["off", "on"],
+        "gates": ["tiny.faster"],
+        "blocks": 8,
+        "expected_blocks": None,
+        "seconds": None,
+        "cpu_seconds": None,
+        "basis": None,
+        "limit_s": 1485.0,
+    }
+    assert (told["jobs"], told["unknown_cells"], told["recorded"]) == (2, 1, [])
+    assert (told["seconds"], told["cpu_seconds"]) == (None, None)
+    assert main(["validate", "--dry-run", "tiny", "--jobs", "2"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == (
+        ["experiment", "kernel", "lane", "arms", "blocks", "time", "CPU", "time", "known", "from"]
+    )
+    assert lines[1].split()[:6] == ["tiny.setting", "host", "host", "2", "8", "unknown"]
+    assert lines[-1] == "2 cells, 2 at once: nothing is known of the time they take"
+    assert sorted(suites.parent.rglob("*")) == before
+    assert main(["validate", "--dry-run", "tiny.fastr"]) == 64
+    assert "no gate or suite is called" in capsys.readouterr().err
+
+
+def test_what_a_run_took_is_known_to_the_next(
+    suites: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["validate", "tiny.faster", "--run-directory", "mine", "--json"]) == 0
+    capsys.readouterr()
+    assert main(["validate", "--dry-run", "--blocks", "16", "--jobs", "1", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    unknown, known = told["cells"]
+    assert (unknown["experiment"], unknown["basis"]) == ("tiny.setting", None)
+    assert (known["experiment"], known["basis"]) == ("tiny.work", "its last run")
+    assert known["expected_blocks"] == known["blocks"] == 16
+    assert told["seconds"] == pytest.approx(known["seconds"], abs=0.2)
+    assert known["seconds"] > 0
+    assert told["unknown_cells"] == 1
+    assert main(["validate", "--dry-run", "--resume", "mine"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == (
+        "0 cells to measure, 1 on record: nothing is left to do"
+    )
+    assert main(["validate", "--dry-run", "--resume", "mine", "tiny.faster"]) == 64
+    (kept,) = (suites.parent / "cache" / "costs").iterdir()
+    kept.write_bytes(kept.read_bytes()[:-20])  # cut short: as good as absent
+    assert main(["validate", "--dry-run", "tiny.faster"]) == 0
+    assert "nothing is known" in capsys.readouterr().out.splitlines()[-1]

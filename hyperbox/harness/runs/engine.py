@@ -17,6 +17,7 @@ from typing import Any
 from hyperbox.harness.lab.machine import Laboratory
 from hyperbox.harness.model import Cell, Experiment, Gate
 from hyperbox.harness.runs.attempt import measure
+from hyperbox.harness.runs.costs import CostBook, cost_of
 from hyperbox.harness.runs.events import (
     AttemptRecorded,
     BlockMeasured,
@@ -24,6 +25,7 @@ from hyperbox.harness.runs.events import (
     CellStarted,
     Listener,
 )
+from hyperbox.harness.runs.forecast import expect, longest_first
 from hyperbox.harness.runs.plan import Plan
 from hyperbox.harness.runs.store import RunStore
 from hyperbox.processes import end_started
@@ -47,10 +49,11 @@ def run_plan(
     executor: concurrent.futures.Executor,
     *,
     listen: Listener | None = None,
+    costs: CostBook | None = None,
 ) -> None:
-    """Measure every unfinished cell of a plan.
+    """Measure every unfinished cell of a plan, those first that `costs` expects to take longest.
 
-    A cell that fails is a record, not an error.
+    A cell that fails is a record, not an error. What cells cost is kept in `costs`.
 
     Raises
     ------
@@ -65,13 +68,16 @@ def run_plan(
     for cell in plan.cells():
         if cell not in todo:
             tell(CellResumed(cell))
+    expected = expect(plan, costs.of(plan.cells()) if costs is not None else {})
     local = isinstance(executor, concurrent.futures.ThreadPoolExecutor)
     cancelled = threading.Event() if local else None
     futures: list[concurrent.futures.Future[None]] = []
     try:
-        for cell in todo:
+        for cell in longest_first(plan, todo, expected):
             experiment = plan.experiment(cell.experiment)
-            order = _Order(cell, experiment, plan.gates_of(experiment.id), plan.seed, plan.family)
+            order = _Order(
+                cell, experiment, plan.gates_of(experiment.id), plan.seed, plan.family, costs
+            )
             arguments = (tell, cancelled) if local else (None, None)
             futures.append(executor.submit(_work, order, laboratory, store.directory, *arguments))
         for future in concurrent.futures.as_completed(futures):
@@ -92,6 +98,7 @@ class _Order:
     gates: Sequence[Gate]
     seed: int
     family: int
+    costs: CostBook | None
 
 
 def _work(
@@ -121,6 +128,8 @@ def _work(
         if cancelled is not None and cancelled.is_set():
             return  # its machine was killed under it: not evidence of anything
         record = store.record(cell, attempt, order.experiment)
+        if order.costs is not None:
+            order.costs.keep(cell, cost_of(attempt, order.experiment))
         final = not attempt.retry or number == ATTEMPTS
         tell(AttemptRecorded(cell, record.state, attempt.reason, final))
         if final:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import threading
+import time
 from types import TracebackType
 
 from rich.console import Console
 from rich.progress import (
     BarColumn,
     Progress,
+    Task,
     TaskID,
     TaskProgressColumn,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
 from hyperbox.harness.model import Cell
 from hyperbox.harness.runs.events import (
@@ -25,6 +28,7 @@ from hyperbox.harness.runs.events import (
     Event,
     Step,
 )
+from hyperbox.harness.runs.forecast import Forecast, Left
 from hyperbox.harness.runs.plan import Plan
 
 __all__ = ["ProgressDisplay"]
@@ -35,6 +39,16 @@ class _Console(Console):
 
     def on_broken_pipe(self) -> None:
         self.quiet = True
+
+
+class _LeftColumn(TimeRemainingColumn):
+    """What is left: by the run's forecast where there is one, else by the bar's own pace."""
+
+    max_refresh = 0.0  # a forecast changes at events, not with time
+
+    def render(self, task: Task) -> Text:
+        forecast = task.fields.get("forecast")
+        return Text(forecast) if forecast else super().render(task)
 
 
 class ProgressDisplay:
@@ -48,7 +62,7 @@ class ProgressDisplay:
             TaskProgressColumn(),
             TimeElapsedColumn(),
             TextColumn("left"),
-            TimeRemainingColumn(),
+            _LeftColumn(),
             console=self.console,
             disable=not self.console.is_terminal,
             speed_estimate_period=600,
@@ -59,6 +73,7 @@ class ProgressDisplay:
         self._blocks: dict[Cell, int] = {}
         self._done: dict[Cell, int] = {}
         self._overall: TaskID | None = None
+        self._forecast: Forecast | None = None
 
     def __enter__(self) -> ProgressDisplay:
         self._bars.start()
@@ -74,9 +89,10 @@ class ProgressDisplay:
             self._bars.remove_task(task)
         self._bars.stop()
 
-    def expect(self, plan: Plan) -> None:
-        """Set the whole amount of work: blocks of all cells."""
+    def expect(self, plan: Plan, forecast: Forecast | None = None) -> None:
+        """Set the whole amount of work: blocks of all cells, and how long they may take."""
         with self._lock:
+            self._forecast = forecast
             self._blocks = {cell: plan.experiment(cell.experiment).blocks for cell in plan.cells()}
             self._overall = self._bars.add_task("all blocks", total=sum(self._blocks.values()))
 
@@ -87,6 +103,8 @@ class ProgressDisplay:
     def __call__(self, event: Event) -> None:
         """Show one event."""
         with self._lock:
+            if self._forecast is not None:
+                self._forecast.hear(event, time.monotonic())
             if isinstance(event, Step):
                 self._step(event)
             elif isinstance(event, CellStarted):
@@ -127,7 +145,8 @@ class ProgressDisplay:
     def _recorded(self, event: AttemptRecorded) -> None:
         reason = f": {event.reason}" if event.reason else ""
         again = "" if event.final else "; trying again"
-        self._say(f"{_name(event.cell)}: {event.state}{reason}{again}")
+        left = f"; {self._left()} left" if event.final and self._left() else ""
+        self._say(f"{_name(event.cell)}: {event.state}{reason}{again}{left}")
         if event.final:
             self._bars.remove_task(self._cells.pop(event.cell))
             self._progress(event.cell, self._blocks.get(event.cell, 0))
@@ -137,7 +156,16 @@ class ProgressDisplay:
         if cell in self._cells:
             self._bars.update(self._cells[cell], completed=done)
         if self._overall is not None:
-            self._bars.update(self._overall, completed=sum(self._done.values()))
+            self._bars.update(
+                self._overall, completed=sum(self._done.values()), forecast=self._left()
+            )
+
+    def _left(self) -> str:
+        """Say how long the run still takes; empty if that is not known, or nothing."""
+        if self._forecast is None:
+            return ""
+        left = self._forecast.left(time.monotonic())
+        return "" if left == Left(0.0, 0) else str(left)
 
     def _say(self, text: str) -> None:
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)

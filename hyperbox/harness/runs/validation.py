@@ -25,16 +25,18 @@ from hyperbox.harness.lab.machine import Laboratory
 from hyperbox.harness.lab.qemu import GuestHardware, find_qemu
 from hyperbox.harness.lab.vm import SHARED_MEMORY
 from hyperbox.harness.lab.vm_laboratory import LaneChoice, VmLaboratory, choose_lane
-from hyperbox.harness.model import Lane
+from hyperbox.harness.model import Lane, Suite
+from hyperbox.harness.runs.costs import CostBook
 from hyperbox.harness.runs.engine import run_plan, unfinished
 from hyperbox.harness.runs.events import Event
+from hyperbox.harness.runs.forecast import Forecast, expect, longest_first
 from hyperbox.harness.runs.leftovers import clear_leftovers
 from hyperbox.harness.runs.plan import Plan, make_plan, select
-from hyperbox.harness.runs.store import RunStore, utc
+from hyperbox.harness.runs.store import RunInfo, RunStore, utc
 from hyperbox.harness.runs.versions import versions
 from hyperbox.paths import cache_directory
 
-__all__ = ["Listening", "validate"]
+__all__ = ["Listening", "jobs_for", "plan_for", "resumed_info", "suites_for", "validate"]
 
 _CACHE_NEED = 2 << 30
 _SHARED_MEMORY_NEED = 1 << 30
@@ -43,8 +45,8 @@ _SHARED_MEMORY_NEED = 1 << 30
 class Listening(Protocol):
     """Who is told what happens; `hyperbox.harness.runs.progress.ProgressDisplay` is one."""
 
-    def expect(self, plan: Plan) -> None:
-        """Hear the whole amount of work."""
+    def expect(self, plan: Plan, forecast: Forecast | None = None) -> None:
+        """Hear the whole amount of work, and what keeps an account of the time it takes."""
         ...
 
     def step(self, text: str, fraction: float) -> None:
@@ -92,21 +94,16 @@ def validate(settings: Settings, names: Sequence[str], listening: Listening) -> 
         job = _planned(settings, names, listening)
         store = _created(settings, job, names)
     with store.exclusive(), _status(store):
-        listening.expect(job.plan)
         if unfinished(job.plan, store):
             _measure(job, store, settings, listening)
+        else:
+            listening.expect(job.plan)
     return store
 
 
 def _planned(settings: Settings, names: Sequence[str], listening: Listening) -> _Job:
     _check_host(settings.target)
-    if settings.suites is not None and settings.target != "host":
-        raise ConfigError(
-            "--suites works with --target host only: guests see the project's suites",
-            hint="put the suite into the project's suites/ directory",
-        )
-    suites = load_suites(settings.suites)
-    select(suites, names)
+    suites = suites_for(settings, names)
     selectors: tuple[str, ...] = (HOST,)
     kits: tuple[KernelKit, ...] = ()
     lane = LaneChoice(Lane.HOST, "asked for")
@@ -119,17 +116,9 @@ def _planned(settings: Settings, names: Sequence[str], listening: Listening) -> 
         lane = choose_lane(settings.lane, kits)
         if settings.beside != "none":
             beside = (choose_lane(settings.beside, kits).lane,)
-    plan = make_plan(
-        suites,
-        names=names,
-        kernels=[kit.label for kit in kits] or [HOST],
-        lane=lane.lane,
-        seed=settings.seed,
-        blocks=settings.blocks,
-        beside=beside,
-    )
+    labels = [kit.label for kit in kits] or [HOST]
     return _Job(
-        plan,
+        plan_for(settings, names, suites, labels, (lane.lane, *beside)),
         settings.target,
         selectors,
         settings.modules,
@@ -140,13 +129,49 @@ def _planned(settings: Settings, names: Sequence[str], listening: Listening) -> 
     )
 
 
-def _resumed(store: RunStore, names: Sequence[str]) -> _Job:
+def suites_for(settings: Settings, names: Sequence[str]) -> tuple[Suite, ...]:
+    """Give the suites that settings ask for; ConfigError unless they have what is named."""
+    if settings.suites is not None and settings.target != "host":
+        raise ConfigError(
+            "--suites works with --target host only: guests see the project's suites",
+            hint="put the suite into the project's suites/ directory",
+        )
+    suites = load_suites(settings.suites)
+    select(suites, names)
+    return suites
+
+
+def plan_for(
+    settings: Settings,
+    names: Sequence[str],
+    suites: Sequence[Suite],
+    kernels: Sequence[str],
+    lanes: Sequence[Lane],
+) -> Plan:
+    """Plan what settings and names ask for; the first lane decides."""
+    return make_plan(
+        suites,
+        names=names,
+        kernels=kernels,
+        lane=lanes[0],
+        seed=settings.seed,
+        blocks=settings.blocks,
+        beside=lanes[1:],
+    )
+
+
+def resumed_info(store: RunStore, names: Sequence[str]) -> RunInfo:
+    """Give what a run to be resumed was planned with; ConfigError if names are given too."""
     if names:
         raise ConfigError(
             "a resumed run decides the gates that it was planned with",
             hint="leave the names away, or start a new run",
         )
-    info = store.info()
+    return store.info()
+
+
+def _resumed(store: RunStore, names: Sequence[str]) -> _Job:
+    info = resumed_info(store, names)
     asked = info.document["asked"]
     return _Job(
         info.plan,
@@ -189,24 +214,29 @@ def _created(settings: Settings, job: _Job, names: Sequence[str]) -> RunStore:
 
 
 def _measure(job: _Job, store: RunStore, settings: Settings, listening: Listening) -> None:
-    jobs = _jobs(settings, job.target, listening)
+    jobs, remark = jobs_for(settings, job.target)
+    if remark:
+        listening.step(remark, 0.0)
+    book = CostBook()
+    expected = expect(job.plan, book.of(job.plan.cells()))
+    order = longest_first(job.plan, unfinished(job.plan, store), expected)
+    listening.expect(job.plan, Forecast([expected[cell] for cell in order], jobs))
     with (
         contextlib.closing(_laboratory(job, listening)) as laboratory,
         concurrent.futures.ThreadPoolExecutor(jobs, thread_name_prefix="cell") as executor,
     ):
-        run_plan(job.plan, laboratory, store, executor, listen=listening)
+        run_plan(job.plan, laboratory, store, executor, listen=listening, costs=book)
 
 
-def _jobs(settings: Settings, target: str, listening: Listening) -> int:
-    """Give how many cells are measured at once: guests need memory, and fewer are told."""
+def jobs_for(settings: Settings, target: str) -> tuple[int, str]:
+    """Give how many cells are measured at once, and why fewer than asked for, if so."""
     wanted = settings.jobs or len(os.sched_getaffinity(0))
     if target == "host":
-        return wanted
+        return wanted, ""
     shared = free_shared_memory(SHARED_MEMORY)
     jobs = cells_at_once(wanted, GuestHardware.memory, free_memory(), shared)
-    if jobs < wanted:
-        listening.step(f"{jobs} cells at once, not {wanted}: memory carries no more", 0.0)
-    return jobs
+    cells = "1 cell" if jobs == 1 else f"{jobs} cells"
+    return jobs, f"{cells} at once, not {wanted}: memory carries no more" if jobs < wanted else ""
 
 
 def _laboratory(job: _Job, listening: Listening) -> Laboratory:

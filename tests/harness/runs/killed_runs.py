@@ -44,6 +44,7 @@ def start(words: Sequence[str], place: Path, fatal: int = 0) -> ForkServerProces
 
 def _validate(words: list[str], place: Path, fatal: int) -> None:
     os.chdir(place)
+    os.environ["HYPERBOX_CACHE"] = os.fspath(place / "cache")
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     Path(BEGUN).touch()
     with Path("said").open("ab") as said:

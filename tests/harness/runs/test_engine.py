@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import itertools
 import json
 import os
 import signal
@@ -24,8 +25,15 @@ from hyperbox.harness.lab.host import HOST, HostLaboratory
 from hyperbox.harness.lab.machine import Artifacts, CommandResult
 from hyperbox.harness.model import Cell, Experiment, Lane, Outcome, Start
 from hyperbox.harness.runs.attempt import State
+from hyperbox.harness.runs.costs import Cost, CostBook
 from hyperbox.harness.runs.engine import run_plan, unfinished
-from hyperbox.harness.runs.events import AttemptRecorded, BlockMeasured, CellResumed, Event
+from hyperbox.harness.runs.events import (
+    AttemptRecorded,
+    BlockMeasured,
+    CellResumed,
+    CellStarted,
+    Event,
+)
 from hyperbox.harness.runs.loading import load_run
 from hyperbox.harness.runs.plan import Plan, make_plan
 from hyperbox.harness.runs.store import RunStore
@@ -133,6 +141,37 @@ def test_processes_do_as_well_as_threads(project: Path, tmp_path: Path) -> None:
         run_plan(plan, HostLaboratory(project=project), processes, executor)
     assert _values(threads, plan) == _values(processes, plan)
     assert len(_values(threads, plan)["host--one.work--host"]) == 16
+
+
+def test_the_longest_cells_begin_first_and_their_order_changes_no_result(
+    project: Path, tmp_path: Path
+) -> None:
+    suites = load_suites(project / "suites")
+    plan = make_plan(suites, kernels=["6.1", "7.3"], lane=Lane.FAST, seed=1, blocks=2)
+    plain, orders = _store(tmp_path / "plain", plan), []
+    _run(plan, _DyingLaboratory(project, ()), plain, workers=1)
+    assert len(_values(plain, plan)) == 4
+    for number, order in enumerate(itertools.permutations(plan.cells())):
+        if number not in (0, 23):  # the plan's and its reverse
+            continue
+        book = CostBook(tmp_path / f"costs {number}")
+        for seconds, cell in enumerate(reversed(order)):
+            book.keep(cell, Cost(8, False, seconds, 1.0, 1.0, 0.0))
+        store = _store(tmp_path / f"run {number}", plan)
+        events: list[Event] = []
+        with concurrent.futures.ThreadPoolExecutor(1) as executor:
+            laboratory = _DyingLaboratory(project, ())
+            run_plan(plan, laboratory, store, executor, listen=events.append, costs=book)
+        begun = tuple(event.cell for event in events if isinstance(event, CellStarted))
+        assert begun == order
+        orders.append(begun)
+        assert _values(store, plan) == _values(plain, plan)
+        assert load_run(store.directory).verdicts == load_run(plain.directory).verdicts
+        kept = book.of(plan.cells())
+        assert {cost.blocks for cost in kept.values()} == {2}
+        assert max(cost.seconds for cost in kept.values()) > 0
+        assert {cost.cpu_seconds for cost in kept.values()} == {0.0}  # not the planted ones
+    assert len(set(orders)) == 2
 
 
 def test_blocks_stop_when_every_gate_is_settled(project: Path, tmp_path: Path) -> None:
