@@ -20,10 +20,15 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+from hyperbox.errors import HyperboxError
 from hyperbox.linux.cgroup import cgroup
-from hyperbox.linux.swap import swap_areas
+from hyperbox.linux.null_blk import null_block_device
+from hyperbox.linux.pressure import PROC_PRESSURE, Kind, Trigger
+from hyperbox.linux.swap import swap_areas, swapping
 from hyperbox.linux.undo import KINDS
+from hyperbox.linux.zram import zram_device
 from hyperbox.memory import tune, tuning
+from hyperbox.memory.audit import read_trail, stories, trail_file
 from hyperbox.memory.decisions import Rules
 from hyperbox.memory.swap import Tuner as RealTuner
 from hyperbox.processes import spawn, stop
@@ -118,6 +123,12 @@ def ramp() -> dict[str, Any]:
             during = values()
             time.clock_settime(time.CLOCK_REALTIME, time.time() + 86_400)  # must not matter
             tuner.until(lambda one: one["action"] == "keep")
+            time.clock_settime(time.CLOCK_REALTIME, time.time() - 2 * 86_400)
+            os.kill(tuner.process.pid, signal.SIGSTOP)  # its clock jumps: nothing read for long
+            time.sleep(6)
+            os.kill(tuner.process.pid, signal.SIGCONT)
+            tuner.until(lambda one: one["reason"].startswith("a gap in the readings"))
+            paused = values()
             load.close()  # the load is gone
             tuner.until(restored)
             calm = values()
@@ -127,6 +138,7 @@ def ramp() -> dict[str, Any]:
         return {
             "before": before,
             "during": during,
+            "paused": paused,
             "calm": calm,
             "status": status,
             "decisions": tuner.decisions(),
@@ -168,19 +180,25 @@ def killed(moment: str) -> dict[str, Any]:
     moments: dict[str, Callable[[dict[str, Any]], bool]] = {
         "normal": lambda one: one["action"] == "prepare",
         "watch": lambda one: one["state"] == "watch",
-        "act": applied,
+        "act": lambda one: one["state"] == "act",
+        "trial": applied,
         "hold": lambda one: one["action"] == "keep",
-        "relax": restored,
+        "relax": lambda one: one["state"] == "relax",
     }
     # "auto" is zswap here: the kernel has it, and there is a disk to go in front of.
-    fast = {"normal": "auto", "watch": "zram"}.get(moment, "none")
-    with squeezed() as (place, load):
+    fast = {"normal": "auto", "watch": "zram", "act": "zram"}.get(moment, "none")
+    # ACT lasts where what was before a step has not been measured long enough.
+    more = {"watch": ["--act", "100"], "act": ["--measure", "5"]}.get(moment, [])
+    with squeezed() as (place, load), contextlib.ExitStack() as stack:
+        if moment == "relax":  # two steps to give back: swappiness needs fast swap
+            disk, _ = stack.enter_context(zram_device(size=4 << 20, algorithms=("lz4", "lzo")))
+            stack.enter_context(swapping(disk, 100))
         before = values()
         options = ["--fast-swap", fast, "--zram-mib", "4", "--cgroup", str(place.group.directory)]
-        tuner = Tuner(*options, *(["--act", "100"] if moment == "watch" else []))
+        tuner = Tuner(*options, *more)
         try:
             if moment == "relax":
-                tuner.until(lambda one: one["action"] == "keep")
+                tuner.until(lambda one: one["action"] == "keep" and one["step"] == "swappiness")
                 load.close()
             tuner.until(moments[moment])
             tuner.end(signal.SIGKILL)
@@ -189,7 +207,88 @@ def killed(moment: str) -> dict[str, Any]:
         load.close()
         left = values()
         repaired = [str(one) for one in repair(KINDS)]
-        return {"before": before, "left": left, "after": values(), "repaired": repaired}
+        last = tuner.decisions()[-1]["state"]
+        return {
+            "before": before,
+            "left": left,
+            "after": values(),
+            "repaired": repaired,
+            "state": last,
+        }
+
+
+def interrupted() -> dict[str, Any]:
+    """Disk swap goes and comes back under a tuner; it is killed; the next one puts things back."""
+    with null_block_device("plugged", size_mib=32, latency_ns=0) as disk:
+        before = values()
+        with contextlib.ExitStack() as plug:
+            plug.enter_context(swapping(disk))
+            first = Tuner("--fast-swap", "auto")
+            try:
+                first.until(lambda one: one["step"] == "page-cluster-ahead")
+                during = values()
+                plug.close()
+                first.until(lambda one: f"{disk} is gone" in one["reason"])
+                plug.enter_context(swapping(disk))
+                first.until(lambda one: f"{disk} is new" in one["reason"])
+                first.end(signal.SIGKILL)
+            finally:
+                stop(first.process)
+        left = values()
+        second = Tuner("--fast-swap", "none")
+        try:
+            second.until(lambda one: True)
+            second.end(signal.SIGTERM)
+        finally:
+            stop(second.process)
+        found = second.decisions()[0]["changes"]
+        return {
+            "before": before,
+            "during": during,
+            "left": left,
+            "after": values(),
+            "pid": first.process.pid,
+            "found": found,
+            "repaired": [str(one) for one in repair(KINDS)],
+            "trail": [story.as_json() for story in stories(read_trail(trail_file()))],
+        }
+
+
+def triggers() -> dict[str, Any]:
+    """Triggers of root and of nobody, under pressure: what the kernel lets them have, and give."""
+    with squeezed() as (place, load):
+        group = place.group.directory / "memory.pressure"
+        found = {
+            "root": fired(group, 50_000, 500_000),
+            "nobody": as_nobody(lambda: fired(PROC_PRESSURE / "memory", 50_000, 2_000_000)),
+            "nobody in short": as_nobody(lambda: fired(PROC_PRESSURE / "memory", 50_000, 500_000)),
+        }
+        load.close()
+    return found
+
+
+def fired(path: Path, stall_us: int, window_us: int) -> str:
+    """Wait for a trigger; say what came of it."""
+    try:
+        with Trigger(path, Kind.SOME, stall_us, window_us) as trigger:
+            return "fired" if trigger.wait(30) else "silent"
+    except HyperboxError as error:
+        return error.message
+
+
+def as_nobody(body: Callable[[], str]) -> str:
+    """Run a function in a child without any right; give what it gives."""
+    readable, writable = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.setgroups([])
+        os.setuid(65534)
+        os.write(writable, body().encode())
+        os._exit(0)
+    os.close(writable)
+    os.waitpid(child, 0)
+    with os.fdopen(readable) as stream:
+        return stream.read()
 
 
 def second() -> dict[str, Any]:

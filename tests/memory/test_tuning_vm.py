@@ -68,6 +68,7 @@ def test_ramp_is_acted_on_kept_and_given_back(guest: Snapshot) -> None:
     found = played(guest, "ramp")
     assert found["before"][PAGE_CLUSTER] == "3"
     assert found["during"] == found["before"] | {PAGE_CLUSTER: "0"}
+    assert found["paused"] == found["during"]  # no clock's jump is a reason to do anything
     assert found["calm"] == found["before"]
     assert found["status"] == 0
     actions = [one["action"] for one in found["decisions"] if one["action"] != "nothing"]
@@ -95,16 +96,38 @@ def test_swap_is_never_stopped_under_pressure_and_repaired_later(guest: Snapshot
     assert found["after"] == found["before"]
 
 
-@pytest.mark.parametrize("moment", ["normal", "watch", "act", "hold", "relax"])
+@pytest.mark.parametrize("moment", ["normal", "watch", "act", "trial", "hold", "relax"])
 def test_killed_in_any_state_is_repaired(guest: Snapshot, moment: str) -> None:
     found = played(guest, "killed", moment)
+    assert found["state"] == ("hold" if moment == "trial" else moment)
+    assert found["left"] != found["before"]
     assert found["after"] == found["before"]
-    if moment != "relax":  # everything had been given back already
-        assert found["left"] != found["before"]
-        assert found["repaired"]
-        assert all(line.startswith("undone: ") for line in found["repaired"])
+    assert found["repaired"]
+    assert all(line.startswith("undone: ") for line in found["repaired"])
+    if moment == "relax":  # one of two steps had been given back
+        assert len(found["repaired"]) == 1
     if moment == "normal":
         assert found["left"]["/sys/module/zswap/parameters/enabled"] == "Y"
+
+
+def test_swap_that_goes_and_comes_is_noticed_and_a_killed_tuner_is_cleaned_up_after(
+    guest: Snapshot,
+) -> None:
+    found = played(guest, "interrupted")
+    assert found["during"][PAGE_CLUSTER] == found["left"][PAGE_CLUSTER] == "0"
+    assert found["left"]["/sys/module/zswap/parameters/enabled"] == "Y"
+    assert found["after"] == found["before"]
+    assert found["repaired"] == []  # the next tuner had done it
+    mark = f"left by killed process {found['pid']}: undone: "
+    assert f"{mark}vm.page-cluster is 0, was 3" in found["found"]
+    told = {(one["pid"], one["step"]): one for one in found["trail"]}
+    assert told[found["pid"], "page-cluster-ahead"]["changes"] == ["vm.page-cluster 3 -> 0"]
+
+
+def test_triggers_are_for_everybody_in_windows_that_the_kernel_allows(guest: Snapshot) -> None:
+    found = played(guest, "triggers")
+    assert found["root"] == found["nobody"] == "fired"
+    assert found["nobody in short"].endswith("in 500000 us: Invalid argument")
 
 
 def test_second_tuner_is_refused_with_one_line(guest: Snapshot) -> None:
