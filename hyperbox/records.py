@@ -156,8 +156,8 @@ def sweep(directory: Path) -> None:
     with refusal(directory):
         for path in directory.iterdir():
             owner = _owner(path.name)
-            if owner is None or owner.lives():
-                continue
+            if owner is None or owner.lives() or (path.is_dir() and not path.is_symlink()):
+                continue  # no journal is a directory
             whole = path.suffix == ".jsonl" and owner.booted_now()
             if not (whole and parse(_trusted_text(path), owner)):
                 path.unlink(missing_ok=True)
@@ -199,11 +199,14 @@ def _trusted_text(path: Path) -> str:
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError:
         return ""
-    with os.fdopen(handle, "rb") as stream:
-        facts = os.fstat(handle)
+    try:
+        facts = os.fstat(handle)  # before a stream is made of it: that fails for a directory
         if not stat.S_ISREG(facts.st_mode) or facts.st_uid not in (0, os.geteuid()):
             return ""
-        return stream.read().decode(errors="replace")
+        with os.fdopen(handle, "rb", closefd=False) as stream:
+            return stream.read().decode(errors="replace")
+    finally:
+        os.close(handle)
 
 
 @contextlib.contextmanager

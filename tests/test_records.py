@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hyperbox.records import Owner, parse, this_process
+from hyperbox.records import Owner, file_name, parse, read_directory, sweep, this_process
 
 OWNER = Owner(1, 2, 3, "boot")
 
@@ -52,6 +52,17 @@ def test_a_killed_process_is_dead_before_it_is_reaped() -> None:
     assert not owner.lives()
     process.wait()
     assert not owner.lives()
+
+
+def test_a_directory_named_like_a_journal_is_passed_over(tmp_path: Path) -> None:
+    dead = replace(this_process(), start=this_process().start - 1)
+    place = tmp_path / file_name(dead)
+    place.mkdir()
+    before = len(os.listdir("/proc/self/fd"))
+    assert read_directory(tmp_path) == ()
+    sweep(tmp_path)
+    assert place.is_dir()
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_a_forked_child_is_itself() -> None:
