@@ -19,7 +19,15 @@ from typing import IO, Any
 
 from hyperbox.errors import HarnessError
 
-__all__ = ["atomic_writer", "locked", "sha256_file", "write_bytes", "write_json", "write_text"]
+__all__ = [
+    "atomic_writer",
+    "explained",
+    "locked",
+    "sha256_file",
+    "write_bytes",
+    "write_json",
+    "write_text",
+]
 
 
 @contextlib.contextmanager
@@ -44,7 +52,7 @@ def atomic_writer(path: Path, mode: int = 0o644) -> Iterator[IO[bytes]]:
         temporary = None
         _sync_directory(path.parent)
     except OSError as error:
-        raise _explained(error, path) from error
+        raise explained(error, path) from error
     finally:
         if temporary is not None:
             Path(temporary).unlink(missing_ok=True)
@@ -81,10 +89,18 @@ def locked(path: Path) -> Iterator[None]:
     """Hold an exclusive flock(2) on `path` (created if absent) for the block.
 
     The kernel drops the lock when the process dies, however it dies.
+
+    Raises
+    ------
+    HarnessError
+        If the file cannot be made or locked.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
+    with contextlib.ExitStack() as stack:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            fcntl.flock(stack.enter_context(path.open("a")), fcntl.LOCK_EX)
+        except OSError as error:
+            raise explained(error, path) from error
         yield
 
 
@@ -96,10 +112,13 @@ def _sync_directory(path: Path) -> None:
         os.close(handle)
 
 
-def _explained(error: OSError, path: Path) -> HarnessError:
+def explained(error: OSError, path: Path) -> HarnessError:
+    """Give the system's refusal to write at `path` as one line, with what mends it."""
     hint = ""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         hint = f"free some space below {path.parent} or choose another directory"
     elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         hint = f"make {path.parent} writable or choose another directory"
+    elif error.errno in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR):
+        hint = "a file stands where a directory should, or the other way: move it or choose another"
     return HarnessError(f"cannot write {path}: {error.strerror or error}", hint=hint)

@@ -112,6 +112,19 @@ def test_kill_at_random_points_never_leaves_a_half_written_file(tmp_path: Path) 
         assert len(set(content)) == 1
 
 
+def test_a_lock_that_cannot_be_had_is_one_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "file" / "lock", tmp_path / "file" / "below" / "lock", tmp_path):
+        with pytest.raises(HarnessError, match="cannot write") as caught, files.locked(path):
+            pass
+        assert caught.value.hint
+
+
+def test_what_fails_under_the_lock_stays_what_it_is(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), files.locked(tmp_path / "lock"):
+        (tmp_path / "absent").read_text()
+
+
 def _count_up(directory: Path) -> None:
     for _ in range(50):
         with files.locked(directory / "lock"):

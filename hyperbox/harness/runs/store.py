@@ -150,9 +150,20 @@ class RunStore:
 
     @contextlib.contextmanager
     def exclusive(self) -> Iterator[None]:
-        """Hold the run against a second hyperbox; what dead ones left is removed first."""
-        self.directory.mkdir(parents=True, exist_ok=True)
-        handle = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        """Hold the run against a second hyperbox; what dead ones left is removed first.
+
+        Raises
+        ------
+        ConfigError
+            If another hyperbox works in it.
+        HarnessError
+            If the directory cannot be made, locked or written.
+        """
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            handle = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as error:
+            raise files.explained(error, self.directory) from error
         try:
             _lock(handle, self.directory)
             self._clear_halves()
@@ -166,7 +177,10 @@ class RunStore:
             shutil.rmtree(leftover, ignore_errors=True)
         for pattern in (".run.json.*", "report/.*", "report/**/.*"):
             for leftover in self.directory.glob(pattern):
-                leftover.unlink(missing_ok=True)
+                try:
+                    leftover.unlink(missing_ok=True)
+                except OSError as error:
+                    raise files.explained(error, leftover) from error
 
     def info(self) -> RunInfo:
         """Read and check ``run.json``."""
@@ -341,6 +355,11 @@ def _lock(handle: int, directory: Path) -> None:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise ConfigError(f"another hyperbox works in {directory}") from None
+    except OSError as error:
+        raise HarnessError(
+            f"cannot lock {directory}: {error.strerror or error}",
+            hint="choose a directory on a file system with flock(2)",
+        ) from error
 
 
 def _publish(scratch: Path, target: Path) -> bool:

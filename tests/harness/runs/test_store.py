@@ -220,6 +220,16 @@ def test_a_second_hyperbox_is_kept_out_and_leftovers_go(tmp_path: Path) -> None:
         pass
 
 
+def test_a_run_that_cannot_be_held_is_one_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "run" / ".run.json.left").mkdir(parents=True)
+    for name in ("file", "file/run", "run"):
+        store = RunStore(tmp_path / name)
+        with pytest.raises(HarnessError, match="cannot write") as caught, store.exclusive():
+            pass
+        assert caught.value.hint
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """Give a tmpfs of 128 KiB."""
