@@ -17,6 +17,7 @@ from typing import Any
 from hyperbox.cli.guests import (
     Prepared,
     add_options,
+    asked_kernels,
     exit_status,
     lost,
     pair,
@@ -140,9 +141,9 @@ def _run(arguments: argparse.Namespace) -> int:
     files = [(path, *_readable(Path(name))) for name, path in puts]
     if arguments.timeout is not None and not arguments.timeout > 0:
         raise ConfigError(f"--timeout must be more than 0, not {arguments.timeout:g}")
-    prepared = prepare(arguments)
-    if len(prepared.kits) > 1 and gets:
+    if gets and len(asked_kernels(arguments)) > 1:
         raise ConfigError("--get works with one kernel: several would overwrite the file")
+    prepared = prepare(arguments)
     results = []
     with _input(several=len(prepared.kits) > 1) as rewound:
         for kit in prepared.kits:

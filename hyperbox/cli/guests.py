@@ -22,6 +22,7 @@ __all__ = [
     "Prepared",
     "add_memory",
     "add_options",
+    "asked_kernels",
     "exit_status",
     "lost",
     "pair",
@@ -73,10 +74,15 @@ def add_memory(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def asked_kernels(arguments: argparse.Namespace) -> Sequence[str]:
+    """Give the names of the kernels that the options ask for; ConfigError if one is unknown."""
+    asked = arguments.kernel or read_matrix().labels()[-1]
+    return expand_kernels([asked] if isinstance(asked, str) else asked)
+
+
 def prepare(arguments: argparse.Namespace) -> Prepared:
     """Fetch and build what the options ask for; shows progress if it takes a while."""
-    asked = arguments.kernel or read_matrix().labels()[-1]
-    names = expand_kernels([asked] if isinstance(asked, str) else asked)
+    names = asked_kernels(arguments)
     find_qemu()
     with progress() as step:
         kits = [kernel_kit(name, progress=step) for name in names]

@@ -56,6 +56,16 @@ def test_bad_usage_is_one_line(
     assert len(lines) <= 2
 
 
+@pytest.mark.parametrize("kernels", [["6.12", "6.1"], ["default"]])
+def test_get_from_several_kernels_is_refused_before_any_is_made(
+    kernels: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HYPERBOX_CACHE", "/dev/null/none")  # nothing can be made there
+    asked = [word for kernel in kernels for word in ("--kernel", kernel)]
+    assert main(["exec", *asked, "--get", "/tmp/x:x", "--", "true"]) == 64
+    assert "--get works with one kernel" in capsys.readouterr().err
+
+
 @pytest.mark.vm
 def test_files_streams_and_status_of_one_command(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], no_leftovers: None
