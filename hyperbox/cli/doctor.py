@@ -41,6 +41,7 @@ _PROGRAMS = (
 )
 _OPTIONAL_PROGRAMS = (("stress-ng", "stress-ng", "loads the host in host-target runs"),)
 _GIB = 1 << 30
+_CACHE_MEND = "set HYPERBOX_CACHE to a writable directory on a disk with room"
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ def checks() -> Iterator[Check]:
         yield _program(program, package, purpose, required=False)
     yield _kvm()
     yield _space("shared memory", SHARED_MEMORY, _GIB, "hyperbox doctor --repair, or remount it")
-    yield _space("cache", cache_directory(), 2 * _GIB, "set HYPERBOX_CACHE to another disk")
+    yield _space("cache", cache_directory(), 2 * _GIB, _CACHE_MEND)
     yield _pressure()
     yield Check("root", os.geteuid() == 0, False, f"user id {os.geteuid()}", "run as root")
     yield _leftovers()
@@ -170,12 +171,22 @@ def _kvm() -> Check:
         probe = probe_kvm(find_qemu(), kits[-1].vmlinuz, kits[-1].initramfs)
     except HyperboxError as error:
         return Check("kvm", False, False, error.message, error.hint)
+    except OSError as error:
+        detail = f"not probed: the cache cannot be read: {error.strerror or error}"
+        return Check("kvm", False, False, detail, _CACHE_MEND)
     return Check("kvm", probe.works, False, probe.reason, mend)
 
 
 def _space(name: str, directory: Path, wanted: int, mend: str) -> Check:
-    place = next(p for p in (directory, *directory.parents) if p.exists())
-    free = shutil.disk_usage(place).free
+    try:
+        place = next(p for p in (directory, *directory.parents) if p.exists())
+        if not place.is_dir():
+            return Check(name, False, True, f"{directory}: {place} is no directory", mend)
+        if not os.access(place, os.W_OK | os.X_OK):
+            return Check(name, False, True, f"{directory}: cannot write in {place}", mend)
+        free = shutil.disk_usage(place).free
+    except OSError as error:
+        return Check(name, False, True, f"{directory}: {error.strerror or error}", mend)
     detail = f"{directory}: {free >> 20} MiB free, {wanted >> 20} MiB wanted"
     return Check(name, free >= wanted, True, detail, mend)
 

@@ -82,6 +82,43 @@ def test_a_bare_machine_gets_the_package_names(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("_elsewhere")
+@pytest.mark.parametrize(
+    ("cache", "reason"),
+    [
+        ("/dev/null/x", "/dev/null is no directory"),
+        ("/dev/null", "/dev/null is no directory"),
+        ("/" + "x" * 300, "File name too long"),
+    ],
+)
+def test_a_cache_that_cannot_be_used_is_missing(
+    cache: str, reason: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HYPERBOX_CACHE", cache)
+    assert main(["doctor", "--json"]) == 3
+    checks = {check["name"]: check for check in json.loads(capsys.readouterr().out)["checks"]}
+    assert reason in checks["cache"]["detail"]
+    assert (checks["cache"]["fine"], checks["cache"]["required"]) == (False, True)
+    assert "HYPERBOX_CACHE" in checks["cache"]["mend"]
+
+
+@pytest.mark.root
+@pytest.mark.usefixtures("_elsewhere")
+def test_a_cache_on_a_read_only_disk_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    monkeypatch.setenv("HYPERBOX_CACHE", os.fspath(disk / "cache"))
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "none", disk], check=True)
+    try:
+        assert main(["doctor", "--json"]) == 3
+    finally:
+        subprocess.run(["umount", disk], check=True)
+    checks = {check["name"]: check for check in json.loads(capsys.readouterr().out)["checks"]}
+    assert f"cannot write in {disk}" in checks["cache"]["detail"]
+
+
+@pytest.mark.usefixtures("_elsewhere")
 def test_repair_says_what_it_removed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     scratch = tmp_path / "runs" / "one" / "cells" / "key" / f".attempt-{_dead_pid()}-7"
     scratch.mkdir(parents=True)
