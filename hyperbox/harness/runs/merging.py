@@ -16,7 +16,7 @@ from hyperbox import files
 from hyperbox.errors import ConfigError, HarnessError
 from hyperbox.harness.model import Cell
 from hyperbox.harness.runs.schema import check
-from hyperbox.harness.runs.store import RunInfo, RunStore, read_record
+from hyperbox.harness.runs.store import RunInfo, RunStore, plan_document, read_record
 
 __all__ = ["merge"]
 
@@ -69,11 +69,15 @@ def _check_given_once(shards: Sequence[Path]) -> None:
 
 
 def _check_plans(shards: Sequence[Path], infos: Sequence[RunInfo]) -> None:
-    """Refuse shards whose plans differ in anything but the kernels."""
+    """Refuse shards whose plans differ in anything but the kernels.
+
+    The plans are compared as they are read: what a plan of an older hyperbox does not say is
+    its default.
+    """
 
     def rest(info: RunInfo) -> dict[str, Any]:
-        plan = {key: value for key, value in info.document["plan"].items() if key != "kernels"}
-        return {**plan, "target": info.document["target"]}
+        plan = {**plan_document(info.plan), "target": info.document["target"]}
+        return {key: value for key, value in plan.items() if key != "kernels"}
 
     first = rest(infos[0])
     for path, info in zip(shards[1:], infos[1:], strict=True):

@@ -90,6 +90,31 @@ def test_other_plans_are_refused(tmp_path: Path, key: str, value: object) -> Non
         merge(parts, tmp_path / "whole")
 
 
+@pytest.mark.parametrize("newer", [0, 1])
+def test_what_an_older_plan_does_not_say_is_its_default(tmp_path: Path, newer: int) -> None:
+    parts = [shard(tmp_path / "a", "6.12"), shard(tmp_path / "b", "7.3")]
+
+    def change(document: Any) -> None:
+        plan = document["plan"]
+        assert not any("limit_s" in experiment for experiment in plan["experiments"])
+        for experiment in plan["experiments"]:
+            experiment["limit_s"] = None
+        for gate in plan["gates"]:
+            gate["scale"] = "ratio"
+        plan["beside"] = []
+
+    edit(parts[newer] / "run.json", change)
+    merge(parts, tmp_path / "whole")
+    assert load_run(tmp_path / "whole").verdicts == load_run(OLD).verdicts
+
+
+def test_a_limit_that_is_not_the_default_is_another_plan(tmp_path: Path) -> None:
+    parts = [shard(tmp_path / "a", "6.12"), shard(tmp_path / "b", "7.3")]
+    edit(parts[1] / "run.json", lambda d: d["plan"]["experiments"][0].update(limit_s=60.0))
+    with pytest.raises(ConfigError, match="other experiments"):
+        merge(parts, tmp_path / "whole")
+
+
 def test_a_shard_twice_or_a_used_place_is_refused(tmp_path: Path) -> None:
     part = shard(tmp_path / "a", "6.12")
     with pytest.raises(ConfigError, match="is given twice"):
