@@ -58,11 +58,11 @@ def test_a_directory_named_like_a_journal_is_passed_over(tmp_path: Path) -> None
     dead = replace(this_process(), start=this_process().start - 1)
     place = tmp_path / file_name(dead)
     place.mkdir()
-    before = len(os.listdir("/proc/self/fd"))
+    before = len([*Path("/proc/self/fd").iterdir()])
     assert read_directory(tmp_path) == ()
     sweep(tmp_path)
     assert place.is_dir()
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len([*Path("/proc/self/fd").iterdir()]) == before
 
 
 def test_a_forked_child_is_itself() -> None:
