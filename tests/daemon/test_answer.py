@@ -83,6 +83,58 @@ def test_schema_refuses_what_is_wrong(change: dict[str, object]) -> None:
         VALIDATOR.validate(said | change)
 
 
+decisions = st.builds(
+    Decision,
+    st.integers(0, 2**62),
+    st.sampled_from(TunerState),
+    st.sampled_from(Action),
+    st.text(),
+    st.text(),
+    *[percents] * 4,
+    st.lists(st.text(), max_size=2).map(tuple),
+)
+steps = st.builds(
+    StepView, st.text(), st.text(), st.sampled_from(StepStatus), st.text(), st.integers(0, 99)
+)
+statuses = st.builds(
+    TunerStatus,
+    st.sampled_from(TunerState),
+    st.booleans(),
+    st.lists(steps, max_size=2).map(tuple),
+    st.none() | decisions,
+    st.lists(decisions, max_size=2).map(tuple),
+)
+TUNERS: dict[str, Callable[[TunerStatus], dict[str, object]]] = {
+    "off": lambda _: {},
+    "dry-run": lambda status: status.as_json(),
+    "tune": lambda status: status.as_json(),
+    "unavailable": lambda _: {"reason": "no pressure", "hint": ""},
+    "ended": lambda status: {**status.as_json(), "reason": "it could not go on"},
+}
+
+
+def told(tuner: dict[str, object]) -> dict[str, object]:
+    now = Sample(1, 0, 1.0, {Resource.CPU: Pressure(Line(0, 0, 0, 1), None)})
+    said = pressure_answer.answer(now, Snapshot(), Sampling(5.0), tuner, 0)
+    return {**said, "some_memory_us": 1, "full_memory_us": 1}
+
+
+@given(st.sampled_from(sorted(TUNERS)), statuses)
+def test_schema_says_all_of_a_tuner_in_every_mode_and_nothing_else(
+    mode: str, status: TunerStatus
+) -> None:
+    tuner = {"mode": mode, **TUNERS[mode](status)}
+    VALIDATOR.validate(json.loads(json.dumps(told(tuner), allow_nan=False)))
+    assert not VALIDATOR.is_valid(told({**tuner, "extra": 1}))
+    for missing in tuner:
+        rest = {key: value for key, value in tuner.items() if key != missing}
+        assert not VALIDATOR.is_valid(told(rest)), missing
+    for name in ("steps", "decisions"):
+        for row in tuner.get(name) or ():  # type: ignore[attr-defined]
+            for changed in ({**row, "extra": 1}, {**row, next(iter(row)): None}):
+                assert not VALIDATOR.is_valid(told({**tuner, name: [changed]}))
+
+
 class Collected:
     """What collects nothing but given families."""
 

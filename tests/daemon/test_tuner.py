@@ -18,10 +18,13 @@ from starlette.requests import Request
 
 from hyperbox.daemon.room import State
 from hyperbox.daemon.rooms.pressure import PressureRoom
-from hyperbox.daemon.rooms.pressure_answer import SCHEMA
+from hyperbox.daemon.rooms.pressure_answer import SCHEMA, Sampling, answer
+from hyperbox.daemon.rooms.tuner import TunerListener
 from hyperbox.errors import HyperboxError, WorkloadError
-from hyperbox.linux.pressure import Missing, PressureMissing
-from hyperbox.memory.psi import Snapshot
+from hyperbox.linux.pressure import Missing, PressureMissing, system_files
+from hyperbox.memory.psi import Sample, Snapshot
+from hyperbox.memory.swap import TunerStatus
+from hyperbox.memory.tuning import TunerOptions
 from tests.daemon.conftest import PATIENCE_S, by_command, daemon, has_pressure
 from tests.daemon.test_lifetime import refused
 
@@ -48,6 +51,25 @@ def test_dry_run_is_shown_counted_and_logged(tmp_path: Path) -> None:
         logged = running.said("tuner")
         assert len(logged) >= len(answer["tuner"]["decisions"])
         assert {record["mode"] for record in logged} <= {"dry-run"}
+
+
+@has_pressure
+def test_a_tuner_that_has_not_stepped_yet_is_as_the_schema_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HYPERBOX_STATE", str(tmp_path / "changes"))
+    pressure = {}
+    for file in system_files():
+        pressure[file.resource] = file.read()
+        file.close()
+    listener = TunerListener(TunerOptions())  # it changes nothing before its first step
+    try:
+        tuner = listener.report()
+    finally:
+        listener.close()
+    assert tuner["mode"] == "tune"
+    said = answer(Sample(1, 0, 1.0, pressure), Snapshot(), Sampling(5.0), tuner, 0)
+    jsonschema.validate(json.loads(json.dumps(said)), SCHEMA)
 
 
 @has_pressure
@@ -120,7 +142,7 @@ class Listener:
         self._fail("sampled")
 
     def report(self) -> Mapping[str, object]:
-        return {"mode": "tune"}
+        return {"mode": "tune", **TunerStatus().as_json()}
 
     def metrics(self) -> Iterable[Metric]:
         return ()
@@ -164,7 +186,8 @@ def test_sampling_survives_its_tuner(
     until(lambda: listener.closed)
     said = asyncio.run(answered(tuned))
     jsonschema.validate(said, SCHEMA)
-    assert said["tuner"] == {"mode": "ended", "reason": f"the tuner has ended: {reason}"}
+    assert said["tuner"]["mode"] == "ended"
+    assert said["tuner"]["reason"] == f"the tuner has ended: {reason}"
     names = {family.name for family in tuned.metrics()}
     assert "node_pressure_memory_waiting_seconds" in names
     tuned.stop()

@@ -82,54 +82,85 @@ _SAMPLING: Schema = {
     "required": ["interval_s", "keeps", "taken", "running_s", "cpu_s"],
     "additionalProperties": False,
 }
-_DECISION: Schema = {
-    "type": "object",
-    "properties": {
+
+
+def _closed(properties: Mapping[str, Schema], description: str = "") -> Schema:
+    """Give an object that has all these properties and no others."""
+    told = {"description": description} if description else {}
+    return {
+        "type": "object",
+        **told,
+        "properties": dict(properties),
+        "required": list(properties),
+        "additionalProperties": False,
+    }
+
+
+_TEXT: Schema = {"type": "string"}
+_PERCENT: Schema = {**_NUMBER, "description": "Percent of the interval before the reading."}
+_STATE: Schema = {"enum": [str(state) for state in TunerState]}
+_DECISION = _closed(
+    {
         "time_ns": {"type": "integer"},
-        "state": {"enum": [str(state) for state in TunerState]},
+        "state": _STATE,
         "action": {"enum": [str(action) for action in Action]},
-        "step": {"type": "string"},
-        "reason": {"type": "string"},
-        "score": {**_NUMBER, "description": "Percent."},
-        "changes": {"type": "array", "items": {"type": "string"}},
-    },
-    "required": ["time_ns", "state", "action", "step", "reason", "score"],
-}
-_TUNER: Schema = {
-    "type": "object",
-    "description": "The tuner; all but its mode only where there is one.",
-    "properties": {
-        "mode": {
-            "enum": ["off", "dry-run", "tune", "unavailable", "ended"],
-            "description": "unavailable: this machine cannot be tuned as was wanted; ended: it "
-            "could not go on, and put back what it could. The reason says why.",
+        "step": {**_TEXT, "description": "What the action is about; empty for nothing."},
+        "reason": _TEXT,
+        "score": {**_NUMBER, "description": "What was judged by, in percent."},
+        "memory_some": _PERCENT,
+        "io_some": _PERCENT,
+        "swap_ins": {**_NUMBER, "description": "Pages a second from swap that is no zram."},
+        "changes": {
+            "type": "array",
+            "description": "What was really changed, put back or found, in words.",
+            "items": _TEXT,
         },
-        "state": {"enum": [str(state) for state in TunerState]},
-        "score": {"type": ["number", "null"], "description": "What it judges by, in percent."},
-        "reason": {
+    }
+)
+_STEP = _closed(
+    {
+        "name": _TEXT,
+        "title": _TEXT,
+        "status": {"enum": [str(status) for status in StepStatus]},
+        "unavailable": {
             "type": ["string", "null"],
-            "description": "Of the last decision, or of the mode.",
+            "description": "Why it cannot be made; null if it can.",
         },
-        "hint": {"type": "string", "description": "What would make an unavailable one work."},
-        "steps": {
-            "type": "array",
-            "items": {
-                "type": "object",
-                "properties": {
-                    "name": {"type": "string"},
-                    "status": {"enum": [str(status) for status in StepStatus]},
-                    "unavailable": {"type": ["string", "null"]},
-                },
-                "required": ["name", "status", "unavailable"],
-            },
+        "failures": {
+            "type": "integer",
+            "minimum": 0,
+            "description": "Trials in a row that did not pay.",
         },
-        "decisions": {
-            "type": "array",
-            "description": "The last that were more than nothing, oldest first.",
-            "items": _DECISION,
-        },
+    }
+)
+_REPORT: Mapping[str, Schema] = {
+    "state": _STATE,
+    "dry_run": {"type": "boolean", "description": "Whether it decides and changes nothing."},
+    "score": {"type": ["number", "null"], "description": "What it judges by, in percent."},
+    "reason": {"type": ["string", "null"], "description": "Of the last decision."},
+    "steps": {"type": "array", "items": _STEP},
+    "decisions": {
+        "type": "array",
+        "description": "The last that were more than nothing, oldest first.",
+        "items": _DECISION,
     },
-    "required": ["mode"],
+}
+_ENDED: Mapping[str, Schema] = {**_REPORT, "reason": {**_TEXT, "description": "Why it ended."}}
+_TUNER: Schema = {
+    "description": "The tuner; all but its mode only where there is one.",
+    "oneOf": [
+        _closed({"mode": {"const": "off"}}, "No tuner is wanted."),
+        _closed({"mode": {"enum": ["dry-run", "tune"]}, **_REPORT}, "It works."),
+        _closed(
+            {"mode": {"const": "unavailable"}, "reason": _TEXT, "hint": _TEXT},
+            "This machine cannot be tuned as was wanted; the hint, which may be empty, says what "
+            "would mend it.",
+        ),
+        _closed(
+            {"mode": {"const": "ended"}, **_ENDED},
+            "It could not go on, and put back what it could; the rest is as it was then.",
+        ),
+    ],
 }
 SCHEMA: Schema = {
     "oneOf": [
