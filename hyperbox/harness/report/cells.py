@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from hyperbox.harness.model import Gate, Lane, Metric
 from hyperbox.harness.report.data import CellData, RunData
-from hyperbox.harness.verdicts.statistics import locate
+from hyperbox.harness.verdicts.statistics import Kind, locate
+from hyperbox.harness.verdicts.targets import pairs_kind
 from hyperbox.harness.verdicts.wording import number, relative
 
 __all__ = [
@@ -31,8 +32,9 @@ _EXCLUDED = "excluded"
 class MetricRow:
     """One metric of a cell: "median (smallest … largest)" for each arm, in arm order.
 
-    `change` is the Hodges-Lehmann relative change of each later arm against the first
-    over all blocks (a verdict may rest on the first of them); "" where a ratio has no meaning.
+    `change` is the relative change of each later arm against the first over all blocks (a
+    verdict may rest on the first of them), estimated as in the verdicts of the cell's lane: the
+    median in the exact lane, else Hodges and Lehmann's; "" where a ratio has no meaning.
     """
 
     metric: Metric
@@ -83,7 +85,8 @@ def metric_rows(run: RunData, cell: CellData) -> tuple[MetricRow, ...]:
         if sample.arm in values[sample.metric]:
             values[sample.metric][sample.arm][sample.block] = sample.value
     gates = [gate for gate in run.gates if gate.experiment == experiment.id]
-    return tuple(_metric_row(metric, values[metric.id], gates) for metric in metrics)
+    kind = pairs_kind(cell.cell.lane)
+    return tuple(_metric_row(metric, values[metric.id], gates, kind) for metric in metrics)
 
 
 def attempts(run: RunData) -> tuple[Attempt, ...]:
@@ -146,13 +149,16 @@ def _used(cell: CellData, place: int) -> str:
 
 
 def _metric_row(
-    metric: Metric, by_arm: Mapping[str, Mapping[int, float]], gates: Sequence[Gate]
+    metric: Metric,
+    by_arm: Mapping[str, Mapping[int, float]],
+    gates: Sequence[Gate],
+    kind: Kind,
 ) -> MetricRow:
     first, *later = by_arm.values()
     return MetricRow(
         metric,
         tuple(_spread(list(values.values())) for values in by_arm.values()),
-        tuple(_change(first, values) for values in later),
+        tuple(_change(first, values, kind) for values in later),
         tuple(gate.id for gate in gates if gate.metric == metric.id),
     )
 
@@ -166,7 +172,7 @@ def _spread(values: list[float]) -> str:
     return f"{middle} ({number(min(values))} … {number(max(values))})"
 
 
-def _change(first: Mapping[int, float], later: Mapping[int, float]) -> str:
+def _change(first: Mapping[int, float], later: Mapping[int, float], kind: Kind) -> str:
     changes = [
         math.log(later[block] / value)
         for block, value in first.items()
@@ -174,7 +180,7 @@ def _change(first: Mapping[int, float], later: Mapping[int, float]) -> str:
     ]
     if not changes or len(changes) < len(first):
         return ""
-    return relative(math.expm1(locate(changes).estimate))
+    return relative(math.expm1(locate(changes, kind=kind).estimate))
 
 
 def _seconds(value: object) -> str:

@@ -19,6 +19,7 @@ __all__ = [
     "checked_metric",
     "limit_of",
     "limits_of",
+    "pairs_kind",
     "target_of",
 ]
 
@@ -68,6 +69,11 @@ class Target:
     resolution: float | None = None
 
 
+def pairs_kind(lane: Lane) -> Kind:
+    """Give the test that judges pairs in a lane; their estimate goes with it: see `target_of`."""
+    return Kind.SIGN if lane is Lane.EXACT else Kind.SIGNED_RANK
+
+
 def target_of(gate: Gate, metric: Metric, lane: Lane) -> Target:
     """Give the target of any gate but a count's.
 
@@ -85,7 +91,7 @@ def target_of(gate: Gate, metric: Metric, lane: Lane) -> Target:
     if gate.is_ratio:
         low, high = (None if edge is None else math.log(1 + edge) for edge in (low, high))
     resolution = None
-    ranked = gate.is_paired and lane is not Lane.EXACT
+    ranked = gate.is_paired and pairs_kind(lane) is Kind.SIGNED_RANK
     if lane is Lane.EXACT:
         resolution = EXACT_RESOLUTION if gate.is_ratio else 0.0
     return Target(

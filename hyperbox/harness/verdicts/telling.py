@@ -13,6 +13,7 @@ from hyperbox.harness.verdicts.wording import (
     number,
     relative,
     relative_interval,
+    relative_range,
     with_unit,
 )
 
@@ -59,14 +60,18 @@ class Told:
         if n > 1 and smallest == largest:
             remarks.append(f"all {n} perturbed starts gave the same value")
         elif n > 1:
-            low, high = self._value(smallest), self._value(largest)
-            remarks.append(f"perturbed starts spread from {low} to {high}")
+            remarks.append(f"perturbed starts spread from {self._range(smallest, largest)}")
         if measured > n:
             remarks.append(f"decided on the first {n} of {measured} blocks (planned look)")
         return tuple(remarks)
 
     def _value(self, value: float) -> str:
         return relative(value) if self.gate.is_ratio else with_unit(value, self.metric.unit)
+
+    def _range(self, low: float, high: float) -> str:
+        if self.gate.is_ratio:
+            return relative_range(low, high)
+        return f"{self._value(low)} to {self._value(high)}"
 
     def _interval(self) -> str:
         shown = self.shown

@@ -11,6 +11,7 @@ __all__ = [
     "number",
     "relative",
     "relative_interval",
+    "relative_range",
     "typeset",
     "with_unit",
 ]
@@ -65,6 +66,12 @@ def relative_interval(estimate: float, low: float, high: float) -> str:
     decimals = _decimals(estimate, low, high)
     found, bottom, top = (_percentage(change, decimals) for change in (estimate, low, high))
     return f"{found} % ({bottom} … {top})"
+
+
+def relative_range(low: float, high: float) -> str:
+    """Give two changes with as many decimals: "-1.80 % to +0.06 %"."""
+    decimals = _decimals(low, high)
+    return f"{_percentage(low, decimals)} % to {_percentage(high, decimals)} %"
 
 
 def typeset(text: str) -> str:

@@ -31,6 +31,7 @@ from hyperbox.harness.report.page import html_page, write_report
 from hyperbox.harness.report.plots import forest_plot, heat_map
 from hyperbox.harness.report.tables import headline_text, verdict_table
 from hyperbox.harness.verdicts.gates import decide
+from hyperbox.harness.verdicts.wording import relative
 
 Draw = Callable[[RunData], str]
 
@@ -297,6 +298,24 @@ def test_metric_rows_hide_nothing(run: RunData) -> None:
     assert rows[-1].arms == ("not measured", "3")
     assert rows[-1].changes == ("",)
     assert metric_rows(run, run.cells[0])[0].arms == ("0 (all 8 alike)",)
+
+
+@pytest.mark.parametrize("lane", [Lane.EXACT, Lane.FAST])
+def test_a_cell_and_its_verdict_tell_one_estimate(run: RunData, lane: Lane) -> None:
+    """Of skewed pairs median and Hodges-Lehmann's estimate differ."""
+    changes = (-0.5, -0.5, -0.5, -0.49, -0.5, -0.1, -0.05, 0.0)
+    gate = next(gate for gate in run.gates if gate.id == "psi.pressure_reduction")
+    cell = next(cell for cell in run.cells if cell.experiment.id == gate.experiment)
+    samples = [
+        Sample(block, place, arm, metric.id, 1000.0 * factor)
+        for block, change in enumerate(changes)
+        for place, (arm, factor) in enumerate((("off", 1.0), ("on", 1 + change)))
+        for metric in cell.experiment.metrics
+    ]
+    there = replace(cell, cell=replace(cell.cell, lane=lane), samples=tuple(samples))
+    verdict = decide(gate, there.experiment, there.cell.kernel, lane, there.samples)
+    (row,) = (row for row in metric_rows(run, there) if gate.id in row.gates)
+    assert row.changes == (relative(verdict.estimate or 0.0),)
 
 
 def test_block_values_leave_out_what_the_gate_cannot_use(run: RunData) -> None:

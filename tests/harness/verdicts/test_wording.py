@@ -6,7 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hyperbox.harness.verdicts.wording import number, relative, relative_interval, with_unit
+from hyperbox.harness.verdicts.wording import (
+    number,
+    relative,
+    relative_interval,
+    relative_range,
+    with_unit,
+)
 
 
 @pytest.mark.parametrize(
@@ -60,3 +66,8 @@ def test_units() -> None:
 def test_number_keeps_three_digits(value: float) -> None:
     text = number(value).replace("\N{NO-BREAK SPACE}", "")
     assert float(text) == pytest.approx(value, rel=5.1e-3)
+
+
+def test_the_ends_of_a_range_have_as_many_decimals() -> None:
+    assert relative_range(-0.018, 0.0006) == "-1.8 % to +0.1 %"
+    assert relative_range(-0.0018, 0.0006) == "-0.18 % to +0.06 %"
