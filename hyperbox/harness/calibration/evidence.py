@@ -6,7 +6,7 @@ metric ``planted``, its value for the judged arm is the true relative change (in
 if its unit is ``%``), else the gate is declared so that PASS means "found".
 
 Each of the two pairs of arms is held against the targets of both gates, so that both a
-wrong PASS and a wrong FAIL can be seen: equal arms must not "take less, by 0.15 % or more".
+wrong PASS and a wrong FAIL can be seen: equal arms must not "take at least 0.25 % less".
 Verdicts of one cell share its blocks, so they are wrong together more often than apart.
 """
 

@@ -144,6 +144,8 @@ def test_guests_whose_steps_add_up_to_too_much_are_ended(
     (overdue,), (worked,) = (store.records(cell) for cell in plan.cells())
     assert overdue.document["error"] == "CellTimeout"
     assert overdue.document["fingerprint"] == "cell overdue: measuring"
-    assert re.match(r"\[ +\d+\.\d{6}\] ", (overdue.directory / "serial.log").read_text())
+    first = re.match(r"\[ *(\d+\.\d{6})\] ", (overdue.directory / "serial.log").read_text())
+    assert first is not None
+    assert float(first[1]) < 10  # the console from its boot on, whatever a quiet kernel says first
     assert len(overdue.samples()) == 2 * len(overdue.document["blocks"]) > 0
     assert worked.state is State.MEASURED
