@@ -15,9 +15,9 @@ from hyperbox import config
 from hyperbox.cli.report import finish
 from hyperbox.errors import ExitCode
 from hyperbox.harness.model import Cell
+from hyperbox.harness.runs.dry_run import DryRun, dry_run
 from hyperbox.harness.runs.forecast import spell
 from hyperbox.harness.runs.progress import ProgressDisplay
-from hyperbox.harness.runs.rehearsal import Rehearsal, rehearse
 from hyperbox.harness.runs.validation import validate
 
 __all__ = ["add_parser"]
@@ -50,7 +50,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 def _run(arguments: argparse.Namespace) -> int:
     settings = config.resolve(arguments)
     if arguments.dry_run:
-        found = rehearse(settings, arguments.names)
+        found = dry_run(settings, arguments.names)
         if arguments.json:
             print(json.dumps(_document(found), indent=2))
         else:
@@ -62,7 +62,7 @@ def _run(arguments: argparse.Namespace) -> int:
     return finish(store.directory, strict=settings.strict, as_json=arguments.json)
 
 
-def _document(found: Rehearsal) -> dict[str, Any]:
+def _document(found: DryRun) -> dict[str, Any]:
     total = found.total()
     nothing = bool(found.order) and total.unknown == len(found.order)
     return {
@@ -79,7 +79,7 @@ def _document(found: Rehearsal) -> dict[str, Any]:
     }
 
 
-def _cell_document(found: Rehearsal, cell: Cell) -> dict[str, Any]:
+def _cell_document(found: DryRun, cell: Cell) -> dict[str, Any]:
     experiment, one = found.plan.experiment(cell.experiment), found.expected[cell]
     return {
         "key": cell.key,
@@ -97,7 +97,7 @@ def _cell_document(found: Rehearsal, cell: Cell) -> dict[str, Any]:
     }
 
 
-def _show(found: Rehearsal) -> None:
+def _show(found: DryRun) -> None:
     console, table = Console(), Table(box=None, pad_edge=False)
     for title in (
         "experiment",
@@ -134,7 +134,7 @@ def _spell(seconds: float | None) -> str:
     return "unknown" if seconds is None else spell(seconds)
 
 
-def _summary(found: Rehearsal) -> str:
+def _summary(found: DryRun) -> str:
     total, count = found.total(), len(found.order)
     told = "1 cell" if count == 1 else f"{count} cells"
     if found.recorded:

@@ -23,12 +23,12 @@ from typing import Any
 from hyperbox.errors import HarnessError, MachineLost, WorkloadError
 from hyperbox.harness.lab.channel import Channel, ChannelBroken, ChannelDamaged
 from hyperbox.harness.lab.ending import Remains, never_booted, what_happened
-from hyperbox.harness.lab.inquest import examine_remains, halted
 from hyperbox.harness.lab.machine import Artifacts, CommandResult
 from hyperbox.harness.lab.mailbox import leave_order
 from hyperbox.harness.lab.migration import load_devices, save_devices
 from hyperbox.harness.lab.monitor import Monitor, MonitorError
 from hyperbox.harness.lab.order import execute_order
+from hyperbox.harness.lab.post_mortem import examine_remains, halted
 from hyperbox.harness.lab.process_stat import stat_of
 from hyperbox.harness.lab.protocol import CHUNK, Frame, FrameType
 from hyperbox.harness.lab.qemu import Connections, GuestHardware, Qemu, command_line
@@ -453,7 +453,7 @@ class VirtualMachine:
         return what_happened(message, replace(remains, console=self.console(), errors=errors))
 
     def _examine(self) -> Remains:
-        """Find out in bounded time what became of QEMU and its guest; see `inquest`."""
+        """Find out in bounded time what became of QEMU and its guest; see `post_mortem`."""
         self._silent = True
         remains = examine_remains(self._process, self._qmp)
         self.events += remains.events

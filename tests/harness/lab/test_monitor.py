@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from hyperbox.harness.lab.ending import what_happened
-from hyperbox.harness.lab.inquest import examine_remains, halted
 from hyperbox.harness.lab.monitor import Monitor, MonitorError
+from hyperbox.harness.lab.post_mortem import examine_remains, halted
 from hyperbox.harness.lab.qemu import find_qemu
 from hyperbox.processes import spawn, stop
 
@@ -97,7 +97,7 @@ def test_a_qemu_that_ended_is_examined_by_its_status() -> None:
 
 
 def test_a_qemu_that_is_about_to_end_has_the_time_to(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hyperbox.harness.lab.inquest._DYING_S", 0.0)
+    monkeypatch.setattr("hyperbox.harness.lab.post_mortem._DYING_S", 0.0)
     with empty_machine() as (qemu, monitor):
         qemu.kill()
         qemu.wait()
@@ -138,7 +138,7 @@ def _frozen(pid: int) -> Iterator[None]:
 def test_a_qemu_that_hangs_is_asked_once_and_told_from_a_silent_guest(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("hyperbox.harness.lab.inquest._QUESTION_S", 0.3)
+    monkeypatch.setattr("hyperbox.harness.lab.post_mortem._QUESTION_S", 0.3)
     with empty_machine(limit=3600.0) as (process, monitor):
         with _frozen(process.pid):
             remains = examine_remains(process, monitor)

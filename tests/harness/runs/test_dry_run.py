@@ -11,9 +11,8 @@ import pytest
 from hyperbox.config import Settings
 from hyperbox.errors import ConfigError
 from hyperbox.harness.model import Cell, Lane
-from hyperbox.harness.runs import rehearsal
 from hyperbox.harness.runs.costs import Cost, CostBook
-from hyperbox.harness.runs.rehearsal import rehearse
+from hyperbox.harness.runs.dry_run import dry_run
 
 _SETTINGS = Settings(kernel=("6.12", "7.3"), jobs=2)
 _NAMES = ["psi.accuracy", "psi.normal_pressure"]
@@ -23,8 +22,10 @@ _NAMES = ["psi.accuracy", "psi.normal_pressure"]
 def book(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CostBook:
     """Give costs of three of the four cells; the cache has no kernel."""
     monkeypatch.setenv("HYPERBOX_CACHE", os.fspath(tmp_path))
-    monkeypatch.setattr(rehearsal, "_KVM", tmp_path / "kvm")
-    monkeypatch.setattr(rehearsal, "jobs_for", lambda *_: (2, ""))  # whatever memory is free
+    monkeypatch.setattr("hyperbox.harness.runs.dry_run._KVM", tmp_path / "kvm")
+    monkeypatch.setattr(
+        "hyperbox.harness.runs.dry_run.jobs_for", lambda *_: (2, "")
+    )  # whatever memory is free
     book = CostBook()
     for seconds, kernel, experiment in (
         (10.0, "6.12", "psi.accuracy"),
@@ -37,7 +38,7 @@ def book(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CostBook:
 
 
 def test_known_cells_are_summed_over_the_jobs(book: CostBook) -> None:
-    found = rehearse(_SETTINGS, _NAMES)
+    found = dry_run(_SETTINGS, _NAMES)
     assert [(cell.experiment, cell.kernel) for cell in found.order] == [
         ("psi.normal_pressure", "6.12"),  # as on 7.3
         ("psi.normal_pressure", "7.3"),
@@ -51,12 +52,12 @@ def test_known_cells_are_summed_over_the_jobs(book: CostBook) -> None:
         "kernel 6.12 is not in the cache: it will be fetched",
         "kernel 7.3 is not in the cache: it will be fetched",
     )
-    assert rehearse(_SETTINGS, _NAMES).order == found.order
+    assert dry_run(_SETTINGS, _NAMES).order == found.order
 
 
 def test_a_second_lane_and_other_kernels_are_unknown(book: CostBook) -> None:
     settings = replace(_SETTINGS, kernel=("5.10",), beside="fast")
-    found = rehearse(settings, _NAMES)
+    found = dry_run(settings, _NAMES)
     assert found.total().unknown == 4  # no cost of the plan's own kernels
     assert [cell.lane for cell in found.order] == [Lane.EXACT] * 2 + [Lane.FAST] * 2
 
@@ -76,7 +77,7 @@ def test_a_lane_that_takes_a_boot_to_find_is_told(
 ) -> None:
     if device:
         (tmp_path / "kvm").touch()
-    found = rehearse(replace(_SETTINGS, lane=lane), _NAMES)
+    found = dry_run(replace(_SETTINGS, lane=lane), _NAMES)
     assert found.plan.lane is taken
     assert any(text.startswith(remark) for text in found.remarks if "cache" not in text) == bool(
         remark
@@ -85,12 +86,12 @@ def test_a_lane_that_takes_a_boot_to_find_is_told(
 
 def test_what_the_run_would_refuse_is_refused(book: CostBook, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be opened"):
-        rehearse(replace(_SETTINGS, lane="kvm"), _NAMES)
+        dry_run(replace(_SETTINGS, lane="kvm"), _NAMES)
     with pytest.raises(ConfigError, match=r"no gate or suite is called 'psi\.acuracy'"):
-        rehearse(_SETTINGS, ["psi.acuracy"])
+        dry_run(_SETTINGS, ["psi.acuracy"])
     with pytest.raises(ConfigError, match="cannot read the kernel"):
-        rehearse(replace(_SETTINGS, kernel=(os.fspath(tmp_path / "bzImage"),)), _NAMES)
+        dry_run(replace(_SETTINGS, kernel=(os.fspath(tmp_path / "bzImage"),)), _NAMES)
     with pytest.raises(ConfigError, match="not a run directory"):
-        rehearse(replace(_SETTINGS, resume=tmp_path), ())
+        dry_run(replace(_SETTINGS, resume=tmp_path), ())
     with pytest.raises(ConfigError, match="--target host only"):
-        rehearse(replace(_SETTINGS, suites=tmp_path), ())
+        dry_run(replace(_SETTINGS, suites=tmp_path), ())

@@ -22,13 +22,13 @@ from hyperbox.harness.runs.plan import Plan
 from hyperbox.harness.runs.store import RunStore
 from hyperbox.harness.runs.validation import jobs_for, plan_for, resumed_info, suites_for
 
-__all__ = ["Rehearsal", "rehearse"]
+__all__ = ["DryRun", "dry_run"]
 
 _KVM = Path("/dev/kvm")
 
 
 @dataclass(frozen=True)
-class Rehearsal:
+class DryRun:
     """A plan, the cells to be measured in the order in which they begin, and their price.
 
     `recorded` are the cells that a resumed run leaves alone. `remarks` say what only the run
@@ -53,7 +53,7 @@ class Rehearsal:
         return sum(self.expected[cell].cpu_seconds or 0.0 for cell in self.order)
 
 
-def rehearse(settings: Settings, names: Sequence[str], costs: CostBook | None = None) -> Rehearsal:
+def dry_run(settings: Settings, names: Sequence[str], costs: CostBook | None = None) -> DryRun:
     """Plan a validation as `hyperbox.harness.runs.validation.validate` would.
 
     Raises
@@ -80,7 +80,7 @@ def rehearse(settings: Settings, names: Sequence[str], costs: CostBook | None = 
     jobs, fewer = jobs_for(settings, target)
     order = longest_first(plan, todo, expected)
     said = (*remarks, fewer) if fewer else remarks
-    return Rehearsal(plan, jobs, order, recorded, expected, said)
+    return DryRun(plan, jobs, order, recorded, expected, said)
 
 
 def _planned(settings: Settings, names: Sequence[str]) -> tuple[Plan, tuple[str, ...]]:
