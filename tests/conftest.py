@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +24,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             if item.get_closest_marker(marker):
                 item.add_marker(skip)
 
+
+# A script's background job is started with SIGINT ignored, and its children inherit that: tests
+# that interrupt programs would wait for ever.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # No test is a stopwatch: on a busy machine a deadline says nothing about the code.
 hypothesis.settings.register_profile("hyperbox", deadline=None)
