@@ -164,25 +164,23 @@ def put_back(changes: list[KnobChange]) -> tuple[str, ...]:
     return tuple(done)
 
 
-def page_cluster(
-    name: str = "page-cluster", *, only_if: Callable[[], bool] | None = None
-) -> KnobActuator:
-    """Read single pages back from swap: what lies beside a page on swap is seldom wanted.
+def page_cluster() -> KnobActuator:
+    """Read single pages back from swap: what lies beside a page on swap may not be wanted.
 
-    Follows Documentation/admin-guide/sysctl/vm.rst. Reading around saves a hard disk some
-    seeks, and costs memory: at pressure each page too many pushes a wanted one out.
-    `only_if` says whether it makes sense here.
+    Follows Documentation/admin-guide/sysctl/vm.rst. Reading around costs memory, and at
+    pressure each page too many pushes a wanted one out. But it saves a slow disk most of its
+    waits where memory is used in order: set ahead of need, 0 made a stress-ng mix wait ten
+    times as often. So it has to be tried; zram needs it for shared pages only
+    (SWP_SYNCHRONOUS_IO: the kernel reads the others singly by itself).
     """
 
     def wanted() -> Sequence[tuple[Path, str]]:
         path = sysctl("vm.page-cluster")
-        if only_if is not None and not only_if():
-            raise KernelFeatureMissing("no fast swap: whether it pays has to be tried")
         if read_knob(path) == "0":
             raise KernelFeatureMissing("vm.page-cluster is 0 already")
         return [(path, "0")]
 
-    return KnobActuator(name, "read single pages back from swap", wanted)
+    return KnobActuator("page-cluster", "read single pages back from swap", wanted)
 
 
 def swappiness(value: int, has_fast_swap: Callable[[], bool]) -> KnobActuator:

@@ -73,9 +73,7 @@ def actuators(options: TunerOptions) -> tuple[list[Actuator], list[Actuator]]:
         rungs = {options.fast_swap: rungs[options.fast_swap]}
     title = "swap to compressed memory before the disk, ahead of need"
     ladder = FirstOf("fast-swap", title, tuple(rungs.values()))
-    # With fast swap there is no seek to save: measured, it is worth 6 points on 7.3.
-    single = page_cluster("page-cluster-ahead", only_if=has_fast_swap)
-    ahead: list[Actuator] = [] if options.fast_swap == "none" else [ladder, single]
+    ahead: list[Actuator] = [] if options.fast_swap == "none" else [ladder]
     steps: list[Actuator] = [
         PageCacheActuator(options.streaming),
         page_cluster(),

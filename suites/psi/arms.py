@@ -173,7 +173,6 @@ def _tuner(where: Place) -> Iterator[FastSwap]:
     options += ["--fast-swap", "auto", "--zram-mib", str(_ZRAM_DISK_MIB)]
     with tuner_process(*options) as tuner:
         tuner.until(lambda one: one["step"] == "fast-swap", _PREPARED_S)
-        tuner.until(lambda one: one["step"] == "page-cluster-ahead", _PREPARED_S)
         found = replace(fast_swap(), tuner=tuner)
         where.top.limit("memory.max", (MEMORY_MIB - found.share_mib) * MEBIBYTE)
         yield found

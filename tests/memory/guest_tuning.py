@@ -225,7 +225,7 @@ def interrupted() -> dict[str, Any]:
             plug.enter_context(swapping(disk))
             first = Tuner("--fast-swap", "auto")
             try:
-                first.until(lambda one: one["step"] == "page-cluster-ahead")
+                first.until(lambda one: one["step"] == "fast-swap")
                 during = values()
                 plug.close()
                 first.until(lambda one: f"{disk} is gone" in one["reason"])
