@@ -42,15 +42,18 @@ ALLOWED: Mapping[str, tuple[str, ...]] = {
     MODEL: (),
     DECLARATIONS: (MODEL, *GROUND),
     "hyperbox.harness.lab": (MODEL, "hyperbox.linux.undo", *GROUND),  # what hosts are repaired by
-    "hyperbox.harness.verdicts": (MODEL, "hyperbox.errors"),
+    "hyperbox.harness.statistics": (),
+    "hyperbox.harness.verdicts": (MODEL, "hyperbox.harness.statistics", "hyperbox.errors"),
     "hyperbox.harness.calibration": (
         "hyperbox",
         MODEL,
+        "hyperbox.harness.statistics",
         "hyperbox.harness.verdicts",
         "hyperbox.errors",
     ),
     "hyperbox.harness.report": (
         MODEL,
+        "hyperbox.harness.statistics",
         "hyperbox.harness.verdicts",
         "hyperbox.harness.calibration",  # its page
         *GROUND,

@@ -258,7 +258,7 @@ class Verdict:
     `estimate`, `low` and `high` are in the gate's terms: for ratio rules the relative
     change of tuned against baseline (-0.25 = 25 % lower), else the metric's unit. `level`
     is the two-sided confidence level of the interval. `n` counts blocks. The numbers in
-    `details` are named in `hyperbox.harness.verdicts.gates` and ``diagnostics``.
+    `details` are named in `hyperbox.harness.verdicts.gates` and ``diagnosis``.
     """
 
     gate: str

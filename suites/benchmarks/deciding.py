@@ -9,8 +9,8 @@ from hyperbox.harness.calibration.grid import EXPERIMENT, METRIC, QUICK, Scenari
 from hyperbox.harness.calibration.noise import LEVEL_NOISE, PAIR_NOISE
 from hyperbox.harness.calibration.simulation import row
 from hyperbox.harness.model import Lane, Rule, Sample
+from hyperbox.harness.statistics.design import LOOKS
 from hyperbox.harness.verdicts.gates import decide
-from hyperbox.harness.verdicts.statistics import LOOKS
 
 _CELLS = 10_000
 _DISTINCT = 250  # cells are drawn once and decided again: drawing is not what is measured

@@ -19,10 +19,10 @@ from hyperbox.harness.calibration.answers import Checks
 from hyperbox.harness.calibration.evidence import Evidence, PlantedEffect, SameArms
 from hyperbox.harness.calibration.findings import Calibration
 from hyperbox.harness.calibration.grid import QUICK, scenarios
-from hyperbox.harness.calibration.rates import Rate
 from hyperbox.harness.calibration.simulation import calibrate, row_at
 from hyperbox.harness.model import Outcome
 from hyperbox.harness.report.calibration import calibration_page
+from hyperbox.harness.statistics.proportions import Rate
 
 PROJECT = Path(__file__).resolve().parents[2]
 SCHEMA = json.loads((Path(package.__file__).parent / "calibration.schema.json").read_text())

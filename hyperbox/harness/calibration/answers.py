@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from hyperbox.harness.model import Cell, Experiment, Gate, Outcome, Sample
+from hyperbox.harness.statistics.design import LOOKS, Target
+from hyperbox.harness.statistics.sequential import first_decisions
 from hyperbox.harness.verdicts.blocks import BrokenMeasurement, decided_blocks
 from hyperbox.harness.verdicts.gates import decide
-from hyperbox.harness.verdicts.sequential import first_decisions
-from hyperbox.harness.verdicts.statistics import LOOKS
-from hyperbox.harness.verdicts.targets import Target, checked_metric, target_of
+from hyperbox.harness.verdicts.targets import checked_metric, target_of
 
 __all__ = [
     "ALARMS",

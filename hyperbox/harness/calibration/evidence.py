@@ -26,10 +26,10 @@ from hyperbox.harness.calibration.answers import (
     expected,
     known_change,
 )
-from hyperbox.harness.calibration.rates import Rate
 from hyperbox.harness.calibration.starts import needed, right_by_look
 from hyperbox.harness.model import Gate, Outcome, Verdict
-from hyperbox.harness.verdicts.statistics import ALPHA, LOOK_ALPHA
+from hyperbox.harness.statistics.design import ALPHA, LOOK_ALPHA
+from hyperbox.harness.statistics.proportions import Rate
 
 __all__ = ["Evidence", "PlantedEffect", "SameArms", "evidence_of"]
 

@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from hyperbox.harness.calibration.evidence import Evidence
-from hyperbox.harness.calibration.rates import CONFIDENCE, Rate
 from hyperbox.harness.model import Lane
-from hyperbox.harness.verdicts.statistics import ALPHA, LOOKS
+from hyperbox.harness.statistics.design import ALPHA, LOOKS
+from hyperbox.harness.statistics.proportions import CONFIDENCE, Rate
 
 __all__ = [
     "SCHEMA_VERSION",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from hyperbox.harness.calibration.noise import LEVEL_NOISE, PAIR_NOISE, START_NOISE, Noise
 from hyperbox.harness.model import Arm, Experiment, Gate, Lane, Metric, Rule
-from hyperbox.harness.verdicts.statistics import LOOKS
+from hyperbox.harness.statistics.design import LOOKS
 
 __all__ = ["EXPERIMENT", "FULL", "METRIC", "QUICK", "Scenario", "Size", "scenarios"]
 

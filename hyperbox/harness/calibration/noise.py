@@ -24,7 +24,7 @@ import numpy.typing as npt
 from scipy.optimize import brentq
 from scipy.stats import norm
 
-from hyperbox.harness.verdicts.statistics import LOOKS
+from hyperbox.harness.statistics.design import LOOKS
 
 __all__ = ["LEVEL_NOISE", "PAIR_NOISE", "START_NOISE", "Noise"]
 

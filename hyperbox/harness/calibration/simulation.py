@@ -19,15 +19,15 @@ from hyperbox.harness.calibration.evidence import Evidence
 from hyperbox.harness.calibration.findings import Calibration, Cell, ExactCell, Family, Row
 from hyperbox.harness.calibration.grid import EXPERIMENT, METRIC, Scenario, Size, scenarios
 from hyperbox.harness.calibration.noise import PAIR_NOISE
-from hyperbox.harness.calibration.rates import Rate
 from hyperbox.harness.model import Gate, Lane, Outcome, Rule, Sample
+from hyperbox.harness.statistics.design import ALPHA, LOOKS, Target
+from hyperbox.harness.statistics.multiplicity import holm
+from hyperbox.harness.statistics.proportions import Rate
+from hyperbox.harness.statistics.sequential import Decisions, first_decisions, through_all_looks
 from hyperbox.harness.verdicts.blocks import DecidedBlock
-from hyperbox.harness.verdicts.diagnostics import UNDERPOWERED, diagnose
+from hyperbox.harness.verdicts.diagnosis import UNDERPOWERED, diagnose
 from hyperbox.harness.verdicts.gates import decide
-from hyperbox.harness.verdicts.release import holm
-from hyperbox.harness.verdicts.sequential import Decisions, first_decisions, through_all_looks
-from hyperbox.harness.verdicts.statistics import ALPHA, LOOKS
-from hyperbox.harness.verdicts.targets import Target, target_of
+from hyperbox.harness.verdicts.targets import target_of
 
 __all__ = ["calibrate", "exact_cells", "family", "row", "row_at"]
 

@@ -8,10 +8,10 @@ import numpy as np
 
 from hyperbox.harness.calibration.answers import KnownCell
 from hyperbox.harness.model import Gate, Outcome
+from hyperbox.harness.statistics.design import LOOKS
+from hyperbox.harness.statistics.power import WANTED_POWER
+from hyperbox.harness.statistics.sequential import first_decisions
 from hyperbox.harness.verdicts.blocks import BrokenMeasurement, decided_blocks
-from hyperbox.harness.verdicts.power import WANTED_POWER
-from hyperbox.harness.verdicts.sequential import first_decisions
-from hyperbox.harness.verdicts.statistics import LOOKS
 from hyperbox.harness.verdicts.targets import checked_metric, target_of
 
 __all__ = ["needed", "right_by_look"]

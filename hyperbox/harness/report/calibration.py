@@ -19,7 +19,6 @@ from rich.table import Table
 from hyperbox import files
 from hyperbox.harness.calibration.evidence import Evidence
 from hyperbox.harness.calibration.findings import Calibration, ExactCell, Row
-from hyperbox.harness.calibration.rates import CONFIDENCE, Rate
 from hyperbox.harness.model import Lane, Outcome
 from hyperbox.harness.report.calibration_runs import (
     evidence_plot,
@@ -30,7 +29,8 @@ from hyperbox.harness.report.calibration_runs import (
 )
 from hyperbox.harness.report.marks import BASELINE, MARKS, TUNED
 from hyperbox.harness.report.svg import inline_svg, plot_style
-from hyperbox.harness.verdicts.statistics import ALPHA, LOOK_ALPHA, LOOKS
+from hyperbox.harness.statistics.design import ALPHA, LOOK_ALPHA, LOOKS
+from hyperbox.harness.statistics.proportions import CONFIDENCE, Rate
 from hyperbox.harness.verdicts.wording import legible, relative, relative_interval, typeset
 
 __all__ = ["calibration_page", "calibration_table", "percent", "write_calibration"]

@@ -13,11 +13,11 @@ from rich.table import Table
 
 from hyperbox.harness.calibration.answers import ALARMS, PLANTED
 from hyperbox.harness.calibration.evidence import Evidence, PlantedEffect, SameArms
-from hyperbox.harness.calibration.rates import Rate
 from hyperbox.harness.model import Lane
 from hyperbox.harness.report.marks import BASELINE
 from hyperbox.harness.report.svg import inline_svg, plot_style
-from hyperbox.harness.verdicts.statistics import LOOKS
+from hyperbox.harness.statistics.design import LOOKS
+from hyperbox.harness.statistics.proportions import Rate
 from hyperbox.harness.verdicts.wording import legible, typeset
 
 __all__ = [

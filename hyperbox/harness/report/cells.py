@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from hyperbox.harness.model import Gate, Lane, Metric
 from hyperbox.harness.report.data import CellData, RunData
-from hyperbox.harness.verdicts.statistics import Kind, locate
+from hyperbox.harness.statistics.design import Kind
+from hyperbox.harness.statistics.location import locate
 from hyperbox.harness.verdicts.targets import pairs_kind
 from hyperbox.harness.verdicts.wording import number, relative
 

@@ -3,7 +3,7 @@
 The Mann-Whitney statistic against a shift is the number of pairwise differences beyond it;
 their median is the Hodges-Lehmann estimate, and two of them are the ends of an interval
 that covers at least at its level, ties included (Hodges and Lehmann 1963; Noether 1967). So
-p-value and interval agree, as those of `verdicts.statistics` do for paired blocks.
+p-value and interval agree, as those of `harness.statistics` do for paired blocks.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from math import comb
 
 import numpy as np
 
-from hyperbox.harness.verdicts.statistics import locate, p_above, p_below
+from hyperbox.harness.statistics.location import locate, p_above, p_below
 
 __all__ = ["Shift", "paired_shift", "unpaired_shift"]
 

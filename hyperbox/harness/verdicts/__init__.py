@@ -1,1 +1,1 @@
-"""Pure statistics and gate decisions."""
+"""Gates: what the samples of a cell say about a target, and in which words."""

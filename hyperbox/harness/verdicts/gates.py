@@ -20,7 +20,7 @@ Numbers in `Verdict.details`, in the verdict's terms unless said otherwise: ``li
 ``limit_low`` where there are two), ``smallest`` and ``largest`` block, ``measured`` blocks,
 ``p_met`` and ``p_missed`` of the look that counts, ``alpha`` of that look,
 ``p_met_all_looks`` and ``p_missed_all_looks`` (allowing for all looks so far), and those of
-`hyperbox.harness.verdicts.diagnostics`.
+`hyperbox.harness.verdicts.diagnosis`.
 """
 
 from __future__ import annotations
@@ -41,17 +41,18 @@ from hyperbox.harness.model import (
     Sample,
     Verdict,
 )
-from hyperbox.harness.verdicts.blocks import BrokenMeasurement, DecidedBlock, decided_blocks
-from hyperbox.harness.verdicts.diagnostics import diagnose
-from hyperbox.harness.verdicts.sequential import (
+from hyperbox.harness.statistics.design import ALPHA, LOOKS, Target, next_look
+from hyperbox.harness.statistics.location import Location, locate
+from hyperbox.harness.statistics.sequential import (
     alpha_at,
     first_decisions,
     p_met,
     p_missed,
     through_all_looks,
 )
-from hyperbox.harness.verdicts.statistics import ALPHA, LOOKS, Location, locate, next_look
-from hyperbox.harness.verdicts.targets import Target, checked_metric, limit_of, limits_of, target_of
+from hyperbox.harness.verdicts.blocks import BrokenMeasurement, DecidedBlock, decided_blocks
+from hyperbox.harness.verdicts.diagnosis import diagnose
+from hyperbox.harness.verdicts.targets import checked_metric, limit_of, limits_of, target_of
 from hyperbox.harness.verdicts.telling import Told
 from hyperbox.harness.verdicts.wording import with_unit
 

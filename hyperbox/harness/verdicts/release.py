@@ -14,12 +14,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from hyperbox.harness.model import Lane, Outcome, Verdict
-from hyperbox.harness.verdicts.statistics import ALPHA, LOOKS
-from hyperbox.harness.verdicts.targets import ONE_LIMIT, SIGN_LIMIT, SIGN_TWO_LIMITS, TWO_LIMITS
+from hyperbox.harness.statistics.design import ALPHA
+from hyperbox.harness.statistics.multiplicity import blocks_needed, holm
 
-__all__ = ["CellFinding", "ReleaseVerdict", "blocks_needed", "holm", "release"]
-
-_ALL_ALPHAS = (ONE_LIMIT, TWO_LIMITS, SIGN_LIMIT, SIGN_TWO_LIMITS)
+__all__ = ["CellFinding", "ReleaseVerdict", "release"]
 
 
 @dataclass(frozen=True)
@@ -74,28 +72,6 @@ def release(verdicts: Iterable[Verdict]) -> ReleaseVerdict:
     )
     outcome, reason = _decided(findings)
     return ReleaseVerdict(outcome, reason, findings, len(given) - len(family))
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Give Holm's adjusted p-values in the order given (Holm 1979)."""
-    order = sorted(range(len(p_values)), key=lambda place: p_values[place])
-    adjusted = [0.0] * len(p_values)
-    largest = 0.0
-    for rank, place in enumerate(order):
-        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[place]))
-        adjusted[place] = largest
-    return adjusted
-
-
-def blocks_needed(family: int) -> int | None:
-    """Give the smallest look at which a cell of `family` under any rule can FAIL the release.
-
-    None if even the last look could not.
-    """
-    for look, alphas in zip(LOOKS, zip(*_ALL_ALPHAS, strict=True), strict=True):
-        if max(1, family) * 2.0**-look <= min(alphas):
-            return look
-    return None
 
 
 def _p_missed(verdict: Verdict) -> float:

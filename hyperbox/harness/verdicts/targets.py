@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 from hyperbox.harness.model import Experiment, Gate, Lane, Metric, Rule
+from hyperbox.harness.statistics.design import (
+    ONE_LIMIT,
+    SIGN_LIMIT,
+    SIGN_TWO_LIMITS,
+    TWO_LIMITS,
+    Kind,
+    Target,
+)
 from hyperbox.harness.verdicts.blocks import BrokenMeasurement
-from hyperbox.harness.verdicts.statistics import ALPHA, LOOK_ALPHA, LOOKS, Kind
 
 __all__ = [
     "EXACT_RESOLUTION",
-    "ONE_LIMIT",
-    "SIGN_LIMIT",
-    "SIGN_TWO_LIMITS",
-    "TWO_LIMITS",
-    "Target",
     "checked_metric",
     "limit_of",
     "limits_of",
@@ -29,44 +30,6 @@ EXACT_RESOLUTION = 0.001
 Two boots of one kernel differ by up to 0.07 % in the work that they count, which starts
 perturbed from one snapshot cannot show.
 """
-
-ONE_LIMIT: tuple[float, ...] = (LOOK_ALPHA,) * len(LOOKS)
-"""Bound of each look where a wrong verdict has one side."""
-
-SIGN_LIMIT: tuple[float, ...] = (0.0040, 0.0034, 0.0060, 0.0116)
-"""The same for the sign test, whose coarse steps (0.0039, 0.0032, 0.0059, 0.0100) leave
-more for the last look."""
-
-# A FAIL of a target with two limits may err on two sides, so each has half of the budget.
-# The first look needs 1/256 to be able to decide at all; the others share the rest.
-_FIRST = 1 / 256
-TWO_LIMITS: tuple[float, ...] = (
-    _FIRST,
-    *((ALPHA / 2 - _FIRST) / (len(LOOKS) - 1),) * (len(LOOKS) - 1),
-)
-"""Bound of each look and each side for a target with two limits."""
-
-SIGN_TWO_LIMITS: tuple[float, ...] = (_FIRST, 0.0033, 0.0014, ALPHA / 2 - _FIRST - 0.0047)
-"""The same for the sign test (steps: 0.0039, 0.0032, 0.0013, 0.0035)."""
-
-
-@dataclass(frozen=True)
-class Target:
-    """A good location lies at or above `low` and at or below `high` (None: no such limit).
-
-    The limits are on the scale of the decided values: log ratio, or the metric's unit.
-    `limit_counts` says whether a limit itself is good. `alphas` bound the error of each
-    planned look and side. `resolution` is None where only noise limits what can be
-    claimed; else (exact lane) the estimate must also lie further from the limit than the
-    spread of the starts and than `resolution`, or nothing is claimed.
-    """
-
-    low: float | None
-    high: float | None
-    limit_counts: bool = True
-    kind: Kind = Kind.SIGNED_RANK
-    alphas: tuple[float, ...] = ONE_LIMIT
-    resolution: float | None = None
 
 
 def pairs_kind(lane: Lane) -> Kind:

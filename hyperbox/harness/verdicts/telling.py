@@ -6,7 +6,8 @@ import math
 from dataclasses import dataclass
 
 from hyperbox.harness.model import Gate, Metric, Outcome, Rule
-from hyperbox.harness.verdicts.statistics import LOOKS, Location
+from hyperbox.harness.statistics.design import LOOKS
+from hyperbox.harness.statistics.location import Location
 from hyperbox.harness.verdicts.targets import limits_of
 from hyperbox.harness.verdicts.wording import (
     EXCEEDS_BAND,

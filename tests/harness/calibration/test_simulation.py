@@ -11,7 +11,6 @@ from typing import Any
 import jsonschema
 import numpy as np
 import pytest
-from scipy.stats import binom, binomtest
 
 import hyperbox.harness.calibration as package
 from hyperbox.errors import HarnessError
@@ -19,12 +18,13 @@ from hyperbox.harness.calibration import simulation
 from hyperbox.harness.calibration.findings import Calibration, Cell, ExactCell, Family, Row
 from hyperbox.harness.calibration.grid import FULL, QUICK, Scenario, Size, scenarios
 from hyperbox.harness.calibration.noise import LEVEL_NOISE, PAIR_NOISE, START_NOISE, Noise
-from hyperbox.harness.calibration.rates import CONFIDENCE, Rate
 from hyperbox.harness.calibration.simulation import calibrate, exact_cells, family, row, row_at
 from hyperbox.harness.model import Lane, Outcome, Rule, Verdict
-from hyperbox.harness.verdicts import sequential
+from hyperbox.harness.statistics import sequential
+from hyperbox.harness.statistics.design import LOOKS
+from hyperbox.harness.statistics.location import critical_value
+from hyperbox.harness.statistics.proportions import Rate
 from hyperbox.harness.verdicts.gates import decide
-from hyperbox.harness.verdicts.statistics import LOOKS, critical_value
 
 TINY = Size(
     at_limit=1500,
@@ -36,28 +36,6 @@ TINY = Size(
     effects=(-2.0, 0.0, 2.0),
 )
 SCHEMA = json.loads((Path(package.__file__).parent / "calibration.schema.json").read_text())
-
-
-def test_bounds_match_scipy() -> None:
-    for count, trials in ((0, 200), (3, 1000), (9, 10)):
-        interval = binomtest(count, trials).proportion_ci(2 * CONFIDENCE - 1, "exact")
-        assert Rate(count, trials).lower == pytest.approx(interval.low)
-        assert Rate(count, trials).upper == pytest.approx(interval.high)
-
-
-def test_bounds_are_what_defines_them() -> None:
-    """Clopper and Pearson 1934: at each bound the count seen has a chance of 1 %."""
-    for count, trials in ((7, 20), (1, 36), (310, 20_000)):
-        rate, chance = Rate(count, trials), pytest.approx(1 - CONFIDENCE, rel=1e-6)
-        assert binom.cdf(count, trials, rate.upper) == chance
-        assert binom.sf(count - 1, trials, rate.lower) == chance
-    for trials in (8, 36, 1000):
-        assert Rate(0, trials).upper == pytest.approx(1 - (1 - CONFIDENCE) ** (1 / trials))
-        assert Rate(trials, trials).lower == pytest.approx((1 - CONFIDENCE) ** (1 / trials))
-
-
-def test_no_trial_knows_nothing() -> None:
-    assert (Rate(0, 0).lower, Rate(0, 0).rate, Rate(0, 0).upper) == (0.0, 0.0, 1.0)
 
 
 @pytest.mark.parametrize("noise", [*PAIR_NOISE.values(), *LEVEL_NOISE.values()], ids=lambda n: n.id)

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from hyperbox.harness.model import Lane, Outcome, Verdict
-from hyperbox.harness.verdicts.release import blocks_needed, holm, release
-from hyperbox.harness.verdicts.sequential import first_decisions, through_all_looks
-from hyperbox.harness.verdicts.statistics import ALPHA, Kind
-from hyperbox.harness.verdicts.targets import (
+from hyperbox.harness.statistics.design import (
+    ALPHA,
     ONE_LIMIT,
     SIGN_LIMIT,
     SIGN_TWO_LIMITS,
     TWO_LIMITS,
+    Kind,
     Target,
 )
+from hyperbox.harness.statistics.multiplicity import blocks_needed
+from hyperbox.harness.statistics.sequential import first_decisions, through_all_looks
+from hyperbox.harness.verdicts.release import release
 
 PASS, FAIL, OPEN = Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE
 SKIP, ERROR = Outcome.SKIP, Outcome.ERROR
@@ -26,30 +26,6 @@ SKIP, ERROR = Outcome.SKIP, Outcome.ERROR
 def cell(outcome: Outcome, p: float | None = None, kernel: str = "6.12") -> Verdict:
     details = {} if p is None else {"p_missed_all_looks": p}
     return Verdict("psi.gate", kernel, Lane.EXACT, outcome, "because", n=8, details=details)
-
-
-# p.adjust(..., "holm") of R 4.2.2
-@pytest.mark.parametrize(
-    ("raw", "adjusted"),
-    [
-        ([0.01, 0.04, 0.03, 0.005, 0.02], [0.04, 0.06, 0.06, 0.025, 0.06]),
-        (
-            [0.001, 0.0156, 0.0004, 0.9, 1, 0.02, 0.0062],
-            [0.0060, 0.0624, 0.0028, 1, 1, 0.0624, 0.0310],
-        ),
-        ([], []),
-    ],
-)
-def test_holm_matches_r(raw: list[float], adjusted: list[float]) -> None:
-    assert holm(raw) == pytest.approx(adjusted)
-
-
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=30), st.randoms())
-def test_holm_follows_its_p_values_around(raw: list[float], dice: object) -> None:
-    adjusted = holm(raw)
-    assert all(p <= q <= min(1.0, p * len(raw)) + 1e-12 for p, q in zip(raw, adjusted, strict=True))
-    order = sorted(range(len(raw)), key=lambda place: (raw[place], place), reverse=True)
-    assert holm([raw[place] for place in order]) == [adjusted[place] for place in order]
 
 
 @pytest.mark.parametrize(
@@ -83,13 +59,6 @@ def test_who_failed_comes_strongest_first() -> None:
 def test_only_a_failed_cell_can_fail_the_release() -> None:
     """A PASS stands by its first look, whatever later blocks would have said."""
     assert release([cell(PASS, 1e-9), cell(OPEN, 1e-9)]).outcome is OPEN
-
-
-@pytest.mark.parametrize(
-    ("family", "look"), [(1, 8), (2, 12), (11, 12), (12, 20), (1468, 20), (1469, 32), (10**9, None)]
-)
-def test_blocks_needed(family: int, look: int | None) -> None:
-    assert blocks_needed(family) == look
 
 
 @pytest.mark.parametrize("alphas", [ONE_LIMIT, TWO_LIMITS, SIGN_LIMIT, SIGN_TWO_LIMITS])

@@ -9,21 +9,24 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hyperbox.harness.verdicts.sequential import (
+from hyperbox.harness.statistics.design import (
+    ALPHA,
+    LOOKS,
+    ONE_LIMIT,
+    SIGN_LIMIT,
+    SIGN_TWO_LIMITS,
+    TWO_LIMITS,
+    Kind,
+    Target,
+)
+from hyperbox.harness.statistics.location import critical_value, locate
+from hyperbox.harness.statistics.sequential import (
     alpha_at,
     first_decisions,
     p_met,
     p_missed,
     spread_of,
     through_all_looks,
-)
-from hyperbox.harness.verdicts.statistics import ALPHA, LOOKS, Kind, critical_value, locate
-from hyperbox.harness.verdicts.targets import (
-    ONE_LIMIT,
-    SIGN_LIMIT,
-    SIGN_TWO_LIMITS,
-    TWO_LIMITS,
-    Target,
 )
 
 # Quarters are exact, so mirror images and shifts are; few of them, so that ties abound.

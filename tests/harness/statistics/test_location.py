@@ -11,13 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import wilcoxon
 
-from hyperbox.harness.verdicts.statistics import (
-    ALPHA,
-    LOOK_ALPHA,
-    LOOKS,
+from hyperbox.harness.statistics.design import ALPHA, LOOK_ALPHA, LOOKS, next_look
+from hyperbox.harness.statistics.location import (
     critical_value,
     locate,
-    next_look,
     p_above,
     p_below,
     signed_rank_tail,

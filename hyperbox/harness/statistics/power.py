@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from hyperbox.harness.verdicts.statistics import LOOKS, Kind
-from hyperbox.harness.verdicts.targets import Target
+from hyperbox.harness.statistics.design import LOOKS, Kind, Target
 
 __all__ = ["WANTED_POWER", "detectable", "power"]
 

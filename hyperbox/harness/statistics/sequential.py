@@ -12,17 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from hyperbox.harness.verdicts.statistics import (
-    ALPHA,
-    LOOKS,
-    Matrix,
-    critical_value,
-    median,
-    p_above,
-    p_below,
-    points,
-)
-from hyperbox.harness.verdicts.targets import Target
+from hyperbox.harness.statistics.design import ALPHA, LOOKS, Matrix, Target
+from hyperbox.harness.statistics.location import critical_value, median, p_above, p_below, points
 
 __all__ = [
     "Decisions",

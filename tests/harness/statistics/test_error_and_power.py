@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from scipy.stats import binom, binomtest, multivariate_normal, norm
 
-from hyperbox.harness.verdicts.power import power
-from hyperbox.harness.verdicts.sequential import first_decisions
-from hyperbox.harness.verdicts.statistics import ALPHA, LOOKS, Kind, critical_value
-from hyperbox.harness.verdicts.targets import ONE_LIMIT, SIGN_LIMIT, Target
+from hyperbox.harness.statistics.design import ALPHA, LOOKS, ONE_LIMIT, SIGN_LIMIT, Kind, Target
+from hyperbox.harness.statistics.location import critical_value
+from hyperbox.harness.statistics.power import detectable, power
+from hyperbox.harness.statistics.sequential import first_decisions
 
 DISTANCES = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0)
 
@@ -103,3 +103,33 @@ def test_looking_early_never_costs_the_last_look(blocks: int, distance: float) -
     assert cut is not None
     alone = lehmann(distance, blocks, cut)
     assert power(distance, 1.0, blocks, Target(low=0.0, high=None)) >= alone - 0.04
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        Target(low=0.0, high=None),
+        Target(low=0.0, high=None, kind=Kind.SIGN, alphas=SIGN_LIMIT),
+        Target(low=0.0, high=None, kind=Kind.SIGN, alphas=SIGN_LIMIT, resolution=0.0),
+    ],
+)
+def test_power_tables_are_what_the_looks_do(target: Target) -> None:
+    values = np.random.default_rng(2).standard_normal((4000, 32))
+    for blocks in LOOKS:
+        for distance in (0.5, 1.0, 1.75):
+            side = first_decisions(values[:, :blocks] + distance, target).side
+            assert power(distance, 1.0, blocks, target) == pytest.approx(
+                np.mean(side == 1), abs=0.03
+            )
+
+
+def test_power_at_the_edges() -> None:
+    target = Target(low=0.0, high=None, kind=Kind.SIGN, resolution=0.001)
+    assert power(0.0005, 0.0, 8, target) == 0.0
+    assert power(0.005, 0.0, 8, target) == 1.0
+    assert power(1.0, 1.0, 7, target) == 0.0
+    assert detectable(1.0, 7, target) is None
+    assert detectable(0.0, 8, target) == 0.001
+    smallest = detectable(1.0, 8, target)
+    assert smallest is not None
+    assert power(smallest, 1.0, 8, target) == pytest.approx(0.8)

@@ -2,30 +2,18 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import kendalltau, mannwhitneyu, norm
 
 from hyperbox.harness.model import Gate, Lane, Metric, Rule
 from hyperbox.harness.verdicts.blocks import DecidedBlock
-from hyperbox.harness.verdicts.diagnostics import (
-    UNDERPOWERED,
-    Diagnosis,
-    diagnose,
-    groups_of,
-    warm_up_length,
-)
-from hyperbox.harness.verdicts.power import detectable, power
-from hyperbox.harness.verdicts.sequential import first_decisions
-from hyperbox.harness.verdicts.statistics import LOOKS, Kind
-from hyperbox.harness.verdicts.targets import Target, target_of
+from hyperbox.harness.verdicts.diagnosis import UNDERPOWERED, Diagnosis, diagnose
+from hyperbox.harness.verdicts.targets import target_of
 
 METRIC = Metric("cost", "Cost", "us", "lower")
 PAIRED = Gate("g.g", "G", "t", "g.e", "cost", Rule.NON_INFERIOR, 0.02, "on", "off")
@@ -96,14 +84,6 @@ def test_blocks_that_fall_into_groups() -> None:
     assert "into 2 groups: 5 at 60, 3 at 90" in words(two)
 
 
-@settings(deadline=None)
-@given(st.lists(st.floats(-1e300, 1e300), min_size=8, max_size=32))
-def test_groups_hold_all_blocks_or_none_is_told(values: list[float]) -> None:
-    groups = groups_of(np.array(values))
-    assert not groups or sum(count for count, _ in groups) == len(values)
-    assert [middle for _, middle in groups] == sorted(middle for _, middle in groups)
-
-
 def test_one_block_far_off_is_an_outlier_and_no_group() -> None:
     assert diagnosed([*[0.001 * n for n in range(7)], 0.5]).details["groups"] == 0
 
@@ -141,27 +121,6 @@ def test_any_values_give_finite_numbers(values: list[float]) -> None:
     assert all(math.isfinite(value) for value in diagnosed(values).details.values())
 
 
-@settings(deadline=None, max_examples=50)
-@given(st.lists(st.integers(-(10**6), 10**6).map(float), min_size=8, max_size=32, unique=True))
-def test_tests_match_scipy(values: list[float]) -> None:
-    details = diagnosed(values).details
-    assert details["drift"] == pytest.approx(kendalltau(values, range(len(values))).statistic)
-    expected = mannwhitneyu(values[::2], values[1::2], method="asymptotic", use_continuity=True)
-    assert details["p_order"] == pytest.approx(expected.pvalue, rel=1e-6)
-
-
-def test_likeness_of_neighbours_has_the_moments_of_every_order() -> None:
-    """All orders of 8 blocks: the mean is -1/8, and p is uniform enough where it matters."""
-    orders = np.array(list(itertools.permutations(range(8))), dtype=float) - 3.5
-    lags = (orders[:, 1:] * orders[:, :-1]).sum(axis=1) / 42
-    assert lags.mean() == pytest.approx(-1 / 8)
-    found = diagnosed([0.0, 2.0, 1.0, 4.0, 3.0, 6.0, 7.0, 5.0]).details
-    deviation = (found["lag1"] + 1 / 8) / norm.isf(found["p_lag1"])
-    assert deviation == pytest.approx(lags.std())
-    for p in (0.01, 0.05, 0.1):
-        assert (lags > norm.isf(p) * lags.std() - 1 / 8).mean() == pytest.approx(p, rel=0.4)
-
-
 def test_sound_blocks_rarely_get_a_remark() -> None:
     rng = np.random.default_rng(11)
     told = [
@@ -172,44 +131,3 @@ def test_sound_blocks_rarely_get_a_remark() -> None:
         assert sum(found.details[name] < 0.01 for found in told) <= 12
     assert sum("asymmetric" in words(found) for found in told) <= 8
     assert sum(found.details["groups"] > 0 for found in told) <= 2
-
-
-@pytest.mark.parametrize(
-    ("values", "length"),
-    [
-        ([9.0, 5.0, *[1.0, 1.1, 0.9, 1.0] * 4], 2),
-        ([1.0, 1.1, 0.9, 1.0] * 4, 0),
-        ([1.0] * 8, 0),
-        ([9.0] * 4 + [1.0] * 4, 4),
-        ([5.0], 0),
-        ([], 0),
-    ],
-)
-def test_warm_up_of_a_pilot(values: list[float], length: int) -> None:
-    assert warm_up_length(values) == length
-
-
-@pytest.mark.parametrize("gate", [PAIRED, LEVEL])
-@pytest.mark.parametrize("lane", [Lane.KVM, Lane.EXACT])
-def test_power_tables_are_what_the_looks_do(gate: Gate, lane: Lane) -> None:
-    like = target_of(gate, METRIC, lane)
-    target = replace(like, low=0.0, high=None, resolution=like.resolution and 0.0)
-    values = np.random.default_rng(2).standard_normal((4000, 32))
-    for blocks in LOOKS:
-        for distance in (0.5, 1.0, 1.75):
-            side = first_decisions(values[:, :blocks] + distance, target).side
-            assert power(distance, 1.0, blocks, target) == pytest.approx(
-                np.mean(side == 1), abs=0.03
-            )
-
-
-def test_power_at_the_edges() -> None:
-    target = Target(low=0.0, high=None, kind=Kind.SIGN, resolution=0.001)
-    assert power(0.0005, 0.0, 8, target) == 0.0
-    assert power(0.005, 0.0, 8, target) == 1.0
-    assert power(1.0, 1.0, 7, target) == 0.0
-    assert detectable(1.0, 7, target) is None
-    assert detectable(0.0, 8, target) == 0.001
-    smallest = detectable(1.0, 8, target)
-    assert smallest is not None
-    assert power(smallest, 1.0, 8, target) == pytest.approx(0.8)

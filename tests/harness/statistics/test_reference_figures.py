@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest, quantile_test, wilcoxon
 
-from hyperbox.harness.verdicts.statistics import (
-    Kind,
+from hyperbox.harness.statistics.design import Kind
+from hyperbox.harness.statistics.location import (
     critical_value,
     locate,
     p_above,

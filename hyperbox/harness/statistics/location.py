@@ -20,22 +20,18 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
 
+from hyperbox.harness.statistics.design import LOOK_ALPHA, Kind, Matrix
+
 __all__ = [
-    "ALPHA",
-    "LOOKS",
-    "LOOK_ALPHA",
-    "Kind",
     "Location",
     "critical_value",
     "locate",
     "median",
-    "next_look",
     "p_above",
     "p_below",
     "points",
@@ -43,24 +39,6 @@ __all__ = [
     "tail",
     "walsh_averages",
 ]
-
-Matrix = npt.NDArray[np.float64]
-
-LOOKS: tuple[int, ...] = (8, 12, 20, 32)
-"""Planned numbers of blocks at which a gate may be decided."""
-
-ALPHA = 0.025
-"""Promised bound of a wrong verdict on each side, over all looks together."""
-
-LOOK_ALPHA = ALPHA / len(LOOKS)
-"""Bound of each look (Bonferroni over the looks: holds whatever their dependence)."""
-
-
-class Kind(StrEnum):
-    """Which points an inference rests on."""
-
-    SIGNED_RANK = "signed rank"
-    SIGN = "sign"
 
 
 @dataclass(frozen=True)
@@ -75,11 +53,6 @@ class Location:
     high: float
     level: float
     n: int
-
-
-def next_look(n: int) -> int | None:
-    """Give the next planned number of blocks after `n`, or None after the last look."""
-    return next((look for look in LOOKS if look > n), None)
 
 
 def points(values: Matrix, kind: Kind) -> Matrix:

@@ -1,0 +1,1 @@
+"""Exact small-sample inference at planned looks: numbers in, numbers out."""

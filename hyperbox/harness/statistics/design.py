@@ -1,0 +1,85 @@
+"""The sequential design: planned looks, the error spent at each, and what is tested. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = [
+    "ALPHA",
+    "LOOKS",
+    "LOOK_ALPHA",
+    "ONE_LIMIT",
+    "SIGN_LIMIT",
+    "SIGN_TWO_LIMITS",
+    "TWO_LIMITS",
+    "Kind",
+    "Matrix",
+    "Target",
+    "next_look",
+]
+
+Matrix = npt.NDArray[np.float64]
+"""A row per sample, a column per block."""
+
+LOOKS: tuple[int, ...] = (8, 12, 20, 32)
+"""Planned numbers of blocks at which a gate may be decided."""
+
+ALPHA = 0.025
+"""Promised bound of a wrong verdict on each side, over all looks together."""
+
+LOOK_ALPHA = ALPHA / len(LOOKS)
+"""Bound of each look (Bonferroni over the looks: holds whatever their dependence)."""
+
+ONE_LIMIT: tuple[float, ...] = (LOOK_ALPHA,) * len(LOOKS)
+"""Bound of each look where a wrong verdict has one side."""
+
+SIGN_LIMIT: tuple[float, ...] = (0.0040, 0.0034, 0.0060, 0.0116)
+"""The same for the sign test, whose coarse steps (0.0039, 0.0032, 0.0059, 0.0100) leave
+more for the last look."""
+
+# A FAIL of a target with two limits may err on two sides, so each has half of the budget.
+# The first look needs 1/256 to be able to decide at all; the others share the rest.
+_FIRST = 1 / 256
+TWO_LIMITS: tuple[float, ...] = (
+    _FIRST,
+    *((ALPHA / 2 - _FIRST) / (len(LOOKS) - 1),) * (len(LOOKS) - 1),
+)
+"""Bound of each look and each side for a target with two limits."""
+
+SIGN_TWO_LIMITS: tuple[float, ...] = (_FIRST, 0.0033, 0.0014, ALPHA / 2 - _FIRST - 0.0047)
+"""The same for the sign test (steps: 0.0039, 0.0032, 0.0013, 0.0035)."""
+
+
+class Kind(StrEnum):
+    """Which test an inference rests on."""
+
+    SIGNED_RANK = "signed rank"
+    SIGN = "sign"
+
+
+@dataclass(frozen=True)
+class Target:
+    """A good location lies at or above `low` and at or below `high` (None: no such limit).
+
+    The limits are on the scale of the decided values: log ratio, or the metric's unit.
+    `limit_counts` says whether a limit itself is good. `alphas` bound the error of each
+    planned look and side. `resolution` is None where only noise limits what can be
+    claimed; else (exact lane) the estimate must also lie further from the limit than the
+    spread of the starts and than `resolution`, or nothing is claimed.
+    """
+
+    low: float | None
+    high: float | None
+    limit_counts: bool = True
+    kind: Kind = Kind.SIGNED_RANK
+    alphas: tuple[float, ...] = ONE_LIMIT
+    resolution: float | None = None
+
+
+def next_look(n: int) -> int | None:
+    """Give the next planned number of blocks after `n`, or None after the last look."""
+    return next((look for look in LOOKS if look > n), None)
