@@ -19,8 +19,8 @@ from typing import Any
 from hyperbox.errors import ConfigError
 from hyperbox.harness.model import Experiment, Lane, Metric
 from hyperbox.harness.report.data import CellData, RunData
-from hyperbox.harness.report.shifts import Shift, paired_shift, unpaired_shift
 from hyperbox.harness.statistics.multiplicity import holm
+from hyperbox.harness.statistics.shifts import Shift, paired_shift, unpaired_shift
 from hyperbox.harness.verdicts.wording import legible, number, relative_interval
 
 __all__ = ["Comparison", "Finding", "Row", "compare", "comparison_document"]

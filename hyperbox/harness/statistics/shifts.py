@@ -3,7 +3,7 @@
 The Mann-Whitney statistic against a shift is the number of pairwise differences beyond it;
 their median is the Hodges-Lehmann estimate, and two of them are the ends of an interval
 that covers at least at its level, ties included (Hodges and Lehmann 1963; Noether 1967). So
-p-value and interval agree, as those of `harness.statistics` do for paired blocks.
+p-value and interval agree, as those of `location` do for paired blocks.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from math import comb
 
 import numpy as np
 
+from hyperbox.harness.statistics.design import Kind
 from hyperbox.harness.statistics.location import locate, p_above, p_below
 
-__all__ = ["Shift", "paired_shift", "unpaired_shift"]
+__all__ = ["Shift", "paired_shift", "rank_sum_tail", "unpaired_shift"]
 
 ALPHA = 0.025
 """Bound of a wrong end on each side of an interval: 95 % and more, two-sided."""
@@ -45,11 +46,13 @@ class Shift:
         return 2 / (2 ** self.n[0] if self.paired else comb(sum(self.n), self.n[0]))
 
 
-def paired_shift(differences: Sequence[float], alpha: float = ALPHA) -> Shift:
+def paired_shift(
+    differences: Sequence[float], alpha: float = ALPHA, kind: Kind = Kind.SIGNED_RANK
+) -> Shift:
     """Locate the differences (second minus first) of blocks that share their starts."""
-    found = locate(differences, alpha)
+    found = locate(differences, alpha, kind)
     # A difference of exactly zero speaks for neither side.
-    sides = (test(differences, 0.0, limit_counts=False) for test in (p_below, p_above))
+    sides = (test(differences, 0.0, limit_counts=False, kind=kind) for test in (p_below, p_above))
     p = min(1.0, 2 * min(sides))
     n = (found.n, found.n)
     return Shift(found.estimate, found.low, found.high, found.level, p, n, paired=True)
@@ -74,11 +77,17 @@ def unpaired_shift(first: Sequence[float], second: Sequence[float], alpha: float
         estimate=float(np.median(differences)),
         low=float(differences[cut]),
         high=float(differences[-1 - cut]),
-        level=1 - 2 * _tail(cut, one.size, two.size),
-        p=min(1.0, 2 * _tail(min(below, above), one.size, two.size)),
+        level=1 - 2 * rank_sum_tail(cut, one.size, two.size),
+        p=min(1.0, 2 * rank_sum_tail(min(below, above), one.size, two.size)),
         n=(one.size, two.size),
         paired=False,
     )
+
+
+def rank_sum_tail(statistic: int, m: int, n: int) -> float:
+    """Give P(U <= statistic) for sets of `m` and `n` values under the null."""
+    cumulative = _cumulative_counts(min(m, n), max(m, n))
+    return cumulative[min(statistic, len(cumulative) - 1)] / cumulative[-1]
 
 
 def _critical_value(m: int, n: int, alpha: float) -> int | None:
@@ -87,12 +96,6 @@ def _critical_value(m: int, n: int, alpha: float) -> int | None:
     allowed = alpha * cumulative[-1]
     fitting = sum(1 for count in cumulative if count <= allowed)
     return fitting - 1 if fitting else None
-
-
-def _tail(statistic: int, m: int, n: int) -> float:
-    """Give P(U <= statistic) for sets of `m` and `n` values under the null."""
-    cumulative = _cumulative_counts(min(m, n), max(m, n))
-    return cumulative[min(statistic, len(cumulative) - 1)] / cumulative[-1]
 
 
 @lru_cache(maxsize=64)
