@@ -12,7 +12,8 @@ from rich.text import Text
 from hyperbox import files
 from hyperbox.cli.report import say
 from hyperbox.errors import ExitCode
-from hyperbox.harness.report.comparison import Comparison, compare, comparison_document
+from hyperbox.harness.report.comparison import compare
+from hyperbox.harness.report.comparison_data import Comparison, comparison_document
 from hyperbox.harness.report.comparison_views import comparison_page, comparison_table
 from hyperbox.harness.runs.loading import load_run
 from hyperbox.harness.verdicts.wording import legible

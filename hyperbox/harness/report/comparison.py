@@ -2,10 +2,11 @@
 
 Compared are metrics of an arm that have a better direction, on blocks: log ratios where
 all values are positive, else differences. Blocks that share seed, kernel and number had
-the same perturbed start and are pairs; others are held against each other unpaired. A side
-is called better if its p-value stays below 5 % when all rows are paid for (Holm). Rows whose
-number of blocks cannot give such a p-value, whatever was measured, are told and not paid for:
-they were ruled out by their number, not by their values (Tarone 1990).
+the same perturbed start and are pairs, tested as the gates of their lane test pairs; others are
+held against each other unpaired. A side is called better if its p-value stays below 5 % when
+all rows are paid for; rows of the same blocks are paid for together (`statistics.joint`). In
+the exact lane no side is better by less than what two boots of one kernel differ by. Rows whose
+number of blocks cannot give such a p-value, whatever was measured, are told apart.
 """
 
 from __future__ import annotations
@@ -13,33 +14,33 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from enum import StrEnum
-from typing import Any
+
+import numpy as np
 
 from hyperbox.errors import ConfigError
-from hyperbox.harness.model import Experiment, Lane, Metric
+from hyperbox.harness.model import Cell, Experiment, Lane
+from hyperbox.harness.report.comparison_caveats import (
+    both_measured,
+    caveats,
+    exact_in_truth,
+    left_out,
+)
+from hyperbox.harness.report.comparison_data import ALPHA, Comparison, Row
 from hyperbox.harness.report.data import CellData, RunData
+from hyperbox.harness.statistics.design import Kind
+from hyperbox.harness.statistics.joint import Group, exchanged_pairs, exchanged_sets, step_down
 from hyperbox.harness.statistics.multiplicity import holm
 from hyperbox.harness.statistics.shifts import Shift, paired_shift, unpaired_shift
-from hyperbox.harness.verdicts.wording import legible, number, relative_interval
+from hyperbox.harness.verdicts.targets import EXACT_RESOLUTION, pairs_kind
 
-__all__ = ["Comparison", "Finding", "Row", "compare", "comparison_document"]
+__all__ = ["compare"]
 
-ALPHA = 0.05
-
-
-class Finding(StrEnum):
-    """What a row says."""
-
-    FIRST_BETTER = "first better"
-    SECOND_BETTER = "second better"
-    SAME = "the same"
-    NOT_SURE = "not sure"
-    TOO_FEW = "too few blocks"
+_MOST_TOGETHER = 1000
+"""Beyond so many rows each is paid for as if it stood alone (Holm): the rest takes too long."""
 
 
 @dataclass(frozen=True)
-class Side:
+class _Side:
     """One side of the comparison: a run, and the kernel chosen of it (None: each with its own)."""
 
     run: RunData
@@ -48,129 +49,41 @@ class Side:
 
 
 @dataclass(frozen=True)
-class Row:
-    """One metric of one arm on both sides.
+class _Values:
+    """A metric of an arm on both sides, block by block, on the scale that it is compared on.
 
-    `first` and `second` are medians over blocks in the metric's unit. `shift` is second
-    against first: log ratio if `ratio`, else in the unit. `p` is Holm-adjusted.
+    `blocks` are the numbers of the blocks on both sides.
     """
 
-    kernel: str
-    experiment: str
-    lane: Lane
-    arm: str
-    metric: Metric
-    first: float
-    second: float
-    shift: Shift
+    first: tuple[float, ...]
+    second: tuple[float, ...]
+    blocks: tuple[tuple[int, ...], tuple[int, ...]]
     ratio: bool
-    p: float = 1.0
+    paired: bool
 
     @property
-    def finding(self) -> Finding:
-        """Which side is better, if either surely is."""
-        if self.shift.low == self.shift.high == 0:
-            return Finding.SAME
-        if self.shift.smallest_p > ALPHA:
-            return Finding.TOO_FEW
-        if self.p > ALPHA:
-            return Finding.NOT_SURE
-        lower_second = self.shift.estimate < 0
-        second = lower_second if self.metric.better == "lower" else not lower_second
-        return Finding.SECOND_BETTER if second else Finding.FIRST_BETTER
+    def identical(self) -> bool:
+        """Whether no block differs from its pair, or from any other where there are no pairs."""
+        if self.paired:
+            return self.first == self.second
+        return len({*self.first, *self.second}) == 1
 
-    @property
-    def change(self) -> tuple[float, float, float]:
-        """Estimate and interval of second against first: relative, or in the unit."""
-        shift = self.shift
-        found = (shift.estimate, shift.low, shift.high)
-        return tuple(map(math.expm1, found)) if self.ratio else found  # type: ignore[return-value]
-
-    @property
-    def advantage(self) -> tuple[float, float, float]:
-        """Estimate and interval as log ratios that are positive where the second is better."""
-        shift = self.shift
-        found = (shift.estimate, shift.low, shift.high)
-        return found if self.metric.better == "higher" else (-found[0], -found[2], -found[1])
-
-    @property
-    def change_text(self) -> str:
-        """The change as people read it."""
-        estimate, low, high = self.change
-        if self.finding is Finding.SAME:
-            return "identical"
-        if self.finding is Finding.TOO_FEW:  # an interval would feign what is not known
-            low = high = estimate
-        if self.ratio:
-            told = relative_interval(estimate, low, high)
-            return told[: told.index(" (")] if self.finding is Finding.TOO_FEW else told
-        if self.finding is Finding.TOO_FEW:
-            return f"{estimate:+.3g} {self.metric.unit}".removesuffix(" 1")
-        return f"{estimate:+.3g} ({number(low)} … {number(high)}) {self.metric.unit}".removesuffix(
-            " 1"
-        )
+    def shift(self, kind: Kind) -> Shift:
+        """Locate the second side against the first; `kind` tests pairs."""
+        if not self.paired:
+            return unpaired_shift(self.first, self.second)
+        pairs = zip(self.first, self.second, strict=True)
+        return paired_shift([second - first for first, second in pairs], kind=kind)
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """All rows of a comparison, and what had to be left out, as sentences."""
+class _Measured:
+    """A row with what it rests on; rows of one `cell` may share their blocks."""
 
-    first: str
-    second: str
-    rows: tuple[Row, ...]
-    remarks: tuple[str, ...]
-
-    def count(self, finding: Finding) -> int:
-        """Count the rows with a finding."""
-        return sum(row.finding is finding for row in self.rows)
-
-    @property
-    def sentence(self) -> str:
-        """The answer in one sentence."""
-        wins = [
-            (self.count(Finding.FIRST_BETTER), self.first),
-            (self.count(Finding.SECOND_BETTER), self.second),
-        ]
-        wins.sort(key=lambda one: -one[0])
-        parts = [f"{name} is better at {count or 'none'}" for count, name in wins]
-        if not any(count for count, _ in wins):
-            parts = [f"neither {self.first} nor {self.second} is surely better at any"]
-        others = (
-            (Finding.NOT_SURE, "not sure"),
-            (Finding.SAME, "identical"),
-            (Finding.TOO_FEW, "without enough blocks to tell"),
-        )
-        tail = ", ".join(
-            f"{self.count(finding)} {'is' if self.count(finding) == 1 else 'are'} {what}"
-            for finding, what in others
-            if self.count(finding)
-        )
-        metrics = "1 metric" if len(self.rows) == 1 else f"{len(self.rows)} metrics"
-        return f"Of {metrics} {', '.join(parts)}{'; ' if tail else ''}{tail}."
-
-    @property
-    def groups(self) -> tuple[tuple[Finding, tuple[Row, ...]], ...]:
-        """The rows by what they say: the side with more wins first, large effects first."""
-        sides = [Finding.FIRST_BETTER, Finding.SECOND_BETTER]
-        sides.sort(key=lambda finding: -self.count(finding))
-        order = (*sides, Finding.NOT_SURE, Finding.TOO_FEW, Finding.SAME)
-        found = []
-        for finding in order:
-            rows = [row for row in self.rows if row.finding is finding]
-            rows.sort(key=lambda row: (not row.ratio, -abs(row.shift.estimate)))
-            if rows:
-                found.append((finding, tuple(rows)))
-        return tuple(found)
-
-    def heading(self, finding: Finding) -> str:
-        """Give the heading of the rows with a finding."""
-        return {
-            Finding.FIRST_BETTER: f"{self.first} is better",
-            Finding.SECOND_BETTER: f"{self.second} is better",
-            Finding.NOT_SURE: "Not sure: the difference may be luck",
-            Finding.TOO_FEW: "Too few blocks to tell",
-            Finding.SAME: "Identical",
-        }[finding]
+    row: Row
+    values: _Values
+    kind: Kind
+    cell: Cell
 
 
 def compare(
@@ -186,81 +99,97 @@ def compare(
     """
     one, two = _sides(first, second, kernels)
     pairs = list(_pairs(one, two))
+    alike = [(left, right) for left, right in pairs if _same_measurement(left, right)]
     damage = [f"damage: {problem}" for run in (one.run, two.run) for problem in run.problems]
-    remarks = [] if pairs else [_why_incomparable(one, two)]
-    rows: list[Row] = []
-    for left, right in pairs:
-        if left.experiment != right.experiment and not _same_measurement(
-            left.experiment, right.experiment
-        ):
-            remarks.append(f"{left.cell.experiment} is not the same experiment on both sides")
-            continue
-        rows += _rows(left, right, shared_starts=one.run.seed == two.run.seed)
-    if not rows:
-        why = "; ".join(dict.fromkeys(remarks)) or "no metric was measured on both sides"
+    labels = (one.label, two.label)
+    missing = [] if pairs else [_why_incomparable(one, two)]
+    others = dict.fromkeys(left.cell.experiment for left, right in pairs)
+    for name in others.keys() - {left.cell.experiment for left, _ in alike}:
+        missing.append(f"{name} is not the same experiment on both sides")
+    missing += left_out(_of(one), _of(two), pairs, labels)
+    shared_starts = one.run.seed == two.run.seed
+    found = [row for pair in alike for row in _measured(*pair, shared_starts=shared_starts)]
+    if not found:
+        why = "; ".join(dict.fromkeys(missing)) or "no metric was measured on both sides"
         hint = f"{len(damage)} damaged: `hyperbox report RUN` tells" if damage else ""
         raise ConfigError(f"cannot compare {one.label} with {two.label}: {why}", hint=hint)
-    remarks = [*damage, *remarks]
+    rows = _paid_for(found)
+    remarks = (*caveats(alike, labels), *damage, *missing, *_of_statistics(rows))
+    return Comparison(one.label, two.label, rows, tuple(dict.fromkeys(remarks)))
+
+
+def _paid_for(found: Sequence[_Measured]) -> tuple[Row, ...]:
+    """Adjust the p-values of the rows for their number."""
+    p_values = [one.row.shift.p for one in found]
+    if len(found) > _MOST_TOGETHER:
+        able = [p for p, one in zip(p_values, found, strict=True) if one.row.able]
+        paid = iter(holm(able))
+        adjusted = [next(paid) if one.row.able else 1.0 for one in found]
+    else:
+        adjusted = step_down(p_values, list(_groups(found)))
+    return tuple(replace(one.row, p=p) for one, p in zip(found, adjusted, strict=True))
+
+
+def _groups(found: Sequence[_Measured]) -> Iterator[Group]:
+    """Gather the rows of the same blocks, with what luck does to them."""
+    places: dict[tuple[object, ...], list[int]] = {}
+    for place, one in enumerate(found):
+        places.setdefault((one.cell, one.values.blocks, one.values.paired), []).append(place)
+    for together in places.values():
+        members = [found[place] for place in together]
+        first = np.array([one.values.first for one in members])
+        second = np.array([one.values.second for one in members])
+        if members[0].values.paired:
+            luck, drawn = exchanged_pairs(second - first, members[0].kind)
+        else:
+            luck, drawn = exchanged_sets(first, second)
+        yield Group(tuple(together), luck, drawn)
+
+
+def _of_statistics(rows: Sequence[Row]) -> Iterator[str]:
+    """Say what the findings rest on, where it is not the same for every comparison."""
+    if not any(row.able for row in rows):
+        return
+    smallest = [row.shift.smallest_p for row in rows]
+    cells = {(row.kernel, row.experiment, row.lane, row.shift.n): row for row in rows}
+    reached = [row.shift.smallest_p for row in cells.values()]
+    if all(p * sum(other <= p for other in reached) > ALPHA for p in smallest):
+        yield (
+            f"so few blocks can make nothing sure in {len(cells)} cells at once: compare fewer "
+            "kernels, or measure more blocks (--blocks)"
+        )
+    if any(row.close and row.p <= ALPHA for row in rows):
+        yield (
+            f"exact lane: by less than {100 * EXACT_RESOLUTION:g} % no side is called better: two "
+            "boots of one kernel differ by nearly as much"
+        )
     if any(row.lane is Lane.EXACT for row in rows):
-        remarks.append("exact lane: compares work in instructions, not hardware speed")
-    return Comparison(one.label, two.label, _paid_for(rows), tuple(dict.fromkeys(remarks)))
+        yield "exact lane: compares work in instructions, not hardware speed"
+    if any(row.lane is not Lane.EXACT for row in rows):
+        yield (
+            "host time: one side was measured after the other, so what changed on the machine "
+            "meanwhile counts as theirs"
+        )
 
 
-def _paid_for(rows: Sequence[Row]) -> tuple[Row, ...]:
-    """Adjust the p-values of the rows that can be sure for their number."""
-    able = [row for row in rows if row.shift.smallest_p <= ALPHA]
-    adjusted = dict(zip(map(id, able), holm([row.shift.p for row in able]), strict=True))
-    return tuple(replace(row, p=adjusted.get(id(row), 1.0)) for row in rows)
-
-
-def comparison_document(found: Comparison) -> dict[str, Any]:
-    """Give the comparison as JSON-ready values."""
-    return {
-        "schema": 1,
-        "first": found.first,
-        "second": found.second,
-        "sentence": legible(found.sentence),
-        "remarks": list(found.remarks),
-        "rows": [
-            {
-                "kernel": row.kernel,
-                "experiment": row.experiment,
-                "lane": str(row.lane),
-                "arm": row.arm,
-                "metric": row.metric.id,
-                "unit": row.metric.unit,
-                "better": row.metric.better,
-                "first_median": row.first,
-                "second_median": row.second,
-                "change": _finite(row.change[0]),
-                "low": _finite(row.change[1]),
-                "high": _finite(row.change[2]),
-                "change_is": "relative" if row.ratio else "difference",
-                "level": row.shift.level,
-                "p": row.p,
-                "paired": row.shift.paired,
-                "blocks": list(row.shift.n),
-                "finding": str(row.finding),
-            }
-            for row in found.rows
-        ],
-    }
-
-
-def _sides(first: RunData, second: RunData | None, kernels: Sequence[str]) -> tuple[Side, Side]:
+def _sides(first: RunData, second: RunData | None, kernels: Sequence[str]) -> tuple[_Side, _Side]:
     if kernels and len(kernels) != 2:
         raise ConfigError("--kernels takes two kernels", hint="for example --kernels 6.12 7.3")
-    if second is None:
+    if second is None or (second.run_id, second.directory) == (first.run_id, first.directory):
         if not kernels:
             raise ConfigError(
                 "one run needs two kernels to compare", hint="add --kernels A B, or a second run"
             )
+        if kernels[0] == kernels[1]:
+            raise ConfigError(
+                f"kernel {kernels[0]} of a run is itself", hint="name two kernels, or a second run"
+            )
         second = first
     runs = (first, second)
     for run, kernel in zip(runs, kernels, strict=False):
-        known = {cell.cell.kernel for cell in run.cells}
+        known = dict.fromkeys(cell.cell.kernel for cell in run.cells)
         if kernel not in known:
-            listed = ", ".join(sorted(known)) or "none"
+            listed = ", ".join(known) or "none"
             raise ConfigError(
                 f"{run.run_id} did not measure kernel {kernel}", hint=f"it has {listed}"
             )
@@ -268,29 +197,30 @@ def _sides(first: RunData, second: RunData | None, kernels: Sequence[str]) -> tu
         names = (first.run_id, second.run_id)
         if names[0] == names[1]:
             names = (str(first.directory), str(second.directory))
-        return Side(first, None, names[0]), Side(second, None, names[1])
+        return _Side(first, None, names[0]), _Side(second, None, names[1])
     labels = kernels
     if first is not second:
         labels = [f"{k} of {run.run_id}" for k, run in zip(kernels, runs, strict=True)]
-    return Side(first, kernels[0], labels[0]), Side(second, kernels[1], labels[1])
+    return _Side(first, kernels[0], labels[0]), _Side(second, kernels[1], labels[1])
 
 
-def _pairs(one: Side, two: Side) -> Iterator[tuple[CellData, CellData]]:
-    def key(cell: CellData, side: Side) -> tuple[str, str, Lane]:
+def _of(side: _Side) -> tuple[CellData, ...]:
+    return tuple(cell for cell in side.run.cells if side.kernel in (None, cell.cell.kernel))
+
+
+def _pairs(one: _Side, two: _Side) -> Iterator[tuple[CellData, CellData]]:
+    def key(cell: CellData, side: _Side) -> tuple[str, str, Lane]:
         kernel = "" if side.kernel else cell.cell.kernel
         return (cell.cell.experiment, kernel, cell.cell.lane)
 
-    right = {
-        key(cell, two): cell for cell in two.run.cells if two.kernel in (None, cell.cell.kernel)
-    }
-    for cell in one.run.cells:
-        if one.kernel in (None, cell.cell.kernel):
-            other = right.get(key(cell, one))
-            if other is not None:
-                yield cell, other
+    right = {key(cell, two): cell for cell in _of(two)}
+    for cell in _of(one):
+        other = right.get(key(cell, one))
+        if other is not None:
+            yield cell, other
 
 
-def _why_incomparable(one: Side, two: Side) -> str:
+def _why_incomparable(one: _Side, two: _Side) -> str:
     left, right = one.run.cells, two.run.cells
     if not left or not right:
         return "a run without cells"
@@ -305,70 +235,58 @@ def _why_incomparable(one: Side, two: Side) -> str:
     return "no experiment that both measured on one kernel in one lane"
 
 
-def _same_measurement(left: Experiment, right: Experiment) -> bool:
+def _same_measurement(left: CellData, right: CellData) -> bool:
     """Whether two declarations measure the same, whatever their titles and numbers of blocks."""
 
     def essence(experiment: Experiment) -> tuple[object, ...]:
         arms = tuple(arm.id for arm in experiment.arms)
         metrics = tuple((m.id, m.unit, m.better) for m in experiment.metrics)
-        return (experiment.id, arms, metrics, experiment.program, experiment.prepare)
+        started = (experiment.program, experiment.prepare, experiment.commandline)
+        return (experiment.id, arms, metrics, *started)
 
-    return essence(left) == essence(right)
+    one, two = left.experiment, right.experiment
+    return one == two or essence(one) == essence(two)
 
 
-def _rows(left: CellData, right: CellData, *, shared_starts: bool) -> Iterator[Row]:
-    same_starts = shared_starts and left.cell.kernel == right.cell.kernel
-    one, two = _by_arm_and_metric(left), _by_arm_and_metric(right)
+def _measured(left: CellData, right: CellData, *, shared_starts: bool) -> Iterator[_Measured]:
+    paired = shared_starts and left.cell.kernel == right.cell.kernel
+    lane = left.cell.lane if exact_in_truth(left) and exact_in_truth(right) else Lane.FAST
     kernel = left.cell.kernel
     if right.cell.kernel != kernel:
         kernel = f"{kernel} / {right.cell.kernel}"
-    for metric in left.experiment.metrics:
-        if metric.better not in ("lower", "higher"):
-            continue
-        for arm in left.experiment.arms:
-            first, second = one.get((arm.id, metric.id)), two.get((arm.id, metric.id))
-            if first and second:
-                shift, ratio = _shift(first, second, paired=same_starts)
-                medians = (_median(first), _median(second))
-                yield Row(
-                    kernel,
-                    left.cell.experiment,
-                    left.cell.lane,
-                    arm.id,
-                    metric,
-                    *medians,
-                    shift,
-                    ratio,
-                )
+    for metric, arm, first, second in both_measured(left, right):
+        values = _values(first, second, paired=paired)
+        shift = values.shift(pairs_kind(lane))
+        close = lane is Lane.EXACT and abs(shift.estimate) <= math.log1p(EXACT_RESOLUTION)
+        row = Row(
+            kernel,
+            left.cell.experiment,
+            left.cell.lane,
+            arm.id,
+            metric,
+            first=_median(first),
+            second=_median(second),
+            shift=shift,
+            ratio=values.ratio,
+            identical=values.identical,
+            close=close and values.ratio,
+        )
+        yield _Measured(row, values, pairs_kind(lane), left.cell)
 
 
-def _by_arm_and_metric(cell: CellData) -> dict[tuple[str, str], dict[int, float]]:
-    found: dict[tuple[str, str], dict[int, float]] = {}
-    for sample in cell.samples:
-        found.setdefault((sample.arm, sample.metric), {})[sample.block] = sample.value
-    return found
-
-
-def _shift(
-    first: Mapping[int, float], second: Mapping[int, float], *, paired: bool
-) -> tuple[Shift, bool]:
+def _values(first: Mapping[int, float], second: Mapping[int, float], *, paired: bool) -> _Values:
+    shared = tuple(sorted(first.keys() & second.keys()))
+    paired = paired and bool(shared)
+    blocks = (shared, shared) if paired else (tuple(first), tuple(second))
     ratio = min(*first.values(), *second.values()) > 0
 
-    def scaled(values: Mapping[int, float], blocks: Sequence[int]) -> list[float]:
-        return [math.log(values[b]) if ratio else values[b] for b in blocks]
+    def scaled(values: Mapping[int, float], numbers: Sequence[int]) -> tuple[float, ...]:
+        return tuple(math.log(values[n]) if ratio else values[n] for n in numbers)
 
-    shared = sorted(first.keys() & second.keys())
-    if paired and shared:
-        one, two = scaled(first, shared), scaled(second, shared)
-        return paired_shift([b - a for a, b in zip(one, two, strict=True)]), ratio
-    return unpaired_shift(scaled(first, list(first)), scaled(second, list(second))), ratio
+    return _Values(scaled(first, blocks[0]), scaled(second, blocks[1]), blocks, ratio, paired)
 
 
 def _median(values: Mapping[int, float]) -> float:
     ordered = sorted(values.values())
     middle = len(ordered) // 2
     return (ordered[middle] + ordered[-middle - 1]) / 2
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None

@@ -18,7 +18,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from hyperbox.harness.report.comparison import Comparison, Finding, Row
+from hyperbox.harness.report.comparison_data import Comparison, Finding, Row
 from hyperbox.harness.report.svg import inline_svg, plot_style
 from hyperbox.harness.verdicts.wording import legible, number, typeset
 

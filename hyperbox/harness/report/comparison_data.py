@@ -1,0 +1,201 @@
+"""A comparison as values: its rows, what each says, and the answer in one sentence. Pure."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from hyperbox.harness.model import Lane, Metric
+from hyperbox.harness.statistics.shifts import Shift
+from hyperbox.harness.verdicts.wording import legible, number, relative_interval
+
+__all__ = ["ALPHA", "Comparison", "Finding", "Row", "comparison_document"]
+
+ALPHA = 0.05
+"""Bound of the chance that any row of a comparison is called better without being so."""
+
+
+class Finding(StrEnum):
+    """What a row says."""
+
+    FIRST_BETTER = "first better"
+    SECOND_BETTER = "second better"
+    SAME = "the same"
+    NOT_SURE = "not sure"
+    TOO_FEW = "too few blocks"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One metric of one arm on both sides.
+
+    `first` and `second` are medians over blocks in the metric's unit. `shift` is second
+    against first: log ratio if `ratio`, else in the unit. `identical` says that no block differs,
+    `close` that the change is smaller than what the lane can tell. `p` is adjusted for the number
+    of rows.
+    """
+
+    kernel: str
+    experiment: str
+    lane: Lane
+    arm: str
+    metric: Metric
+    first: float
+    second: float
+    shift: Shift
+    ratio: bool
+    identical: bool = False
+    close: bool = False
+    p: float = 1.0
+
+    @property
+    def able(self) -> bool:
+        """Whether so many blocks can tell anything, whatever they say."""
+        return self.shift.smallest_p <= ALPHA
+
+    @property
+    def finding(self) -> Finding:
+        """Which side is better, if either surely is."""
+        if self.identical:
+            return Finding.SAME
+        if not self.able:
+            return Finding.TOO_FEW
+        if self.p > ALPHA or self.close:
+            return Finding.NOT_SURE
+        lower_second = self.shift.estimate < 0
+        second = lower_second if self.metric.better == "lower" else not lower_second
+        return Finding.SECOND_BETTER if second else Finding.FIRST_BETTER
+
+    @property
+    def change(self) -> tuple[float, float, float]:
+        """Estimate and interval of second against first: relative, or in the unit."""
+        shift = self.shift
+        found = (shift.estimate, shift.low, shift.high)
+        return tuple(map(math.expm1, found)) if self.ratio else found  # type: ignore[return-value]
+
+    @property
+    def advantage(self) -> tuple[float, float, float]:
+        """Estimate and interval as log ratios that are positive where the second is better."""
+        shift = self.shift
+        found = (shift.estimate, shift.low, shift.high)
+        return found if self.metric.better == "higher" else (-found[0], -found[2], -found[1])
+
+    @property
+    def change_text(self) -> str:
+        """The change as people read it."""
+        estimate, low, high = self.change
+        if self.finding is Finding.SAME:
+            return "identical"
+        if self.finding is Finding.TOO_FEW:  # an interval would feign what is not known
+            low = high = estimate
+        if self.ratio:
+            told = relative_interval(estimate, low, high)
+            return told[: told.index(" (")] if self.finding is Finding.TOO_FEW else told
+        if self.finding is Finding.TOO_FEW:
+            return f"{estimate:+.3g} {self.metric.unit}".removesuffix(" 1")
+        return f"{estimate:+.3g} ({number(low)} … {number(high)}) {self.metric.unit}".removesuffix(
+            " 1"
+        )
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All rows of a comparison, and what had to be left out, as sentences."""
+
+    first: str
+    second: str
+    rows: tuple[Row, ...]
+    remarks: tuple[str, ...]
+
+    def count(self, finding: Finding) -> int:
+        """Count the rows with a finding."""
+        return sum(row.finding is finding for row in self.rows)
+
+    @property
+    def sentence(self) -> str:
+        """The answer in one sentence."""
+        wins = [
+            (self.count(Finding.FIRST_BETTER), self.first),
+            (self.count(Finding.SECOND_BETTER), self.second),
+        ]
+        wins.sort(key=lambda one: -one[0])
+        parts = [f"{name} is better at {count or 'none'}" for count, name in wins]
+        if not any(count for count, _ in wins):
+            parts = [f"neither {self.first} nor {self.second} is surely better at any"]
+        others = (
+            (Finding.NOT_SURE, "not sure"),
+            (Finding.SAME, "identical"),
+            (Finding.TOO_FEW, "without enough blocks to tell"),
+        )
+        tail = ", ".join(
+            f"{self.count(finding)} {'is' if self.count(finding) == 1 else 'are'} {what}"
+            for finding, what in others
+            if self.count(finding)
+        )
+        metrics = "1 metric" if len(self.rows) == 1 else f"{len(self.rows)} metrics"
+        return f"Of {metrics} {', '.join(parts)}{'; ' if tail else ''}{tail}."
+
+    @property
+    def groups(self) -> tuple[tuple[Finding, tuple[Row, ...]], ...]:
+        """The rows by what they say: the side with more wins first, large effects first."""
+        sides = [Finding.FIRST_BETTER, Finding.SECOND_BETTER]
+        sides.sort(key=lambda finding: -self.count(finding))
+        order = (*sides, Finding.NOT_SURE, Finding.TOO_FEW, Finding.SAME)
+        found = []
+        for finding in order:
+            rows = [row for row in self.rows if row.finding is finding]
+            rows.sort(key=lambda row: (not row.ratio, -abs(row.shift.estimate)))
+            if rows:
+                found.append((finding, tuple(rows)))
+        return tuple(found)
+
+    def heading(self, finding: Finding) -> str:
+        """Give the heading of the rows with a finding."""
+        return {
+            Finding.FIRST_BETTER: f"{self.first} is better",
+            Finding.SECOND_BETTER: f"{self.second} is better",
+            Finding.NOT_SURE: "Not sure: the difference may be luck",
+            Finding.TOO_FEW: "Too few blocks to tell",
+            Finding.SAME: "Identical",
+        }[finding]
+
+
+def comparison_document(found: Comparison) -> dict[str, Any]:
+    """Give the comparison as JSON-ready values."""
+    return {
+        "schema": 1,
+        "first": found.first,
+        "second": found.second,
+        "sentence": legible(found.sentence),
+        "remarks": list(found.remarks),
+        "rows": [
+            {
+                "kernel": row.kernel,
+                "experiment": row.experiment,
+                "lane": str(row.lane),
+                "arm": row.arm,
+                "metric": row.metric.id,
+                "unit": row.metric.unit,
+                "better": row.metric.better,
+                "first_median": row.first,
+                "second_median": row.second,
+                "change": _finite(row.change[0]),
+                "low": _finite(row.change[1]),
+                "high": _finite(row.change[2]),
+                "change_is": "relative" if row.ratio else "difference",
+                "level": row.shift.level,
+                "p": row.p,
+                "p_alone": row.shift.p,
+                "paired": row.shift.paired,
+                "blocks": list(row.shift.n),
+                "finding": str(row.finding),
+            }
+            for row in found.rows
+        ],
+    }
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
