@@ -272,7 +272,7 @@ def test_unit_is_one_that_systemd_takes_and_as_closed_as_it_says(
     done = _analysed("verify", "--man=no", str(unit))
     own = [line for line in done.stderr.splitlines() if UNIT.name in line]
     assert (done.returncode, own) == (0, [])
-    # Tenths of the score; 0.9 and 3.1 by systemd 252, of 9.6 for a unit without a sandbox.
+    # Tenths of the score; 0.9 and 3.2 by systemd 252, of 9.6 for a unit without a sandbox.
     done = _analysed("security", "--offline=yes", f"--threshold={exposure}", str(unit))
     assert done.returncode == 0, done.stdout
 
