@@ -40,6 +40,8 @@ PROC_PRESSURE = Path("/proc/pressure")
 _KINDS = ("some", "full")
 _OFF = ("0", "n", "no", "off", "f", "false")  # what the kernel's kstrtobool() takes, and more
 _LONGEST = 512  # bytes; two lines of at most about 100
+_SWITCH = "cgroup.pressure"
+_OFF_IN_CGROUP = f"switched off in this cgroup: its {_SWITCH} is 0"
 
 
 class Resource(StrEnum):
@@ -254,12 +256,14 @@ class Trigger:
 
         Raises
         ------
+        PressureMissing
+            If pressure has been switched off in the cgroup.
         WorkloadError
             If the cgroup is gone.
         """
         events = self._poll.poll(timeout_s * 1000)
         if events and events[0][1] & select.POLLERR:
-            raise WorkloadError(f"{self.path}: its cgroup is gone")
+            raise _ended(self.path)
         return bool(events)
 
     def close(self) -> None:
@@ -314,7 +318,7 @@ def why_missing(command_line: str, config: str, switch: str) -> tuple[Missing, s
     if "CONFIG_PSI_DEFAULT_DISABLED=y" in config.splitlines() and not said:
         return Missing.DISABLED, "off unless the kernel is booted with psi=1"
     if switch == "0":
-        return Missing.DISABLED, "switched off in this cgroup: its cgroup.pressure is 0"
+        return Missing.DISABLED, _OFF_IN_CGROUP
     return Missing.ABSENT, ""
 
 
@@ -337,16 +341,25 @@ def _explained(error: OSError, path: Path) -> PressureMissing | WorkloadError:
     if error.errno in (errno.ENOENT, errno.EOPNOTSUPP):
         return _missing(path, there=error.errno == errno.EOPNOTSUPP)
     if error.errno == errno.ENODEV:
-        return WorkloadError(f"{path}: its cgroup is gone")
+        return _ended(path)
     return WorkloadError(f"{path}: {error.strerror or error}")
+
+
+def _ended(path: Path) -> PressureMissing | WorkloadError:
+    """Say why a kept file reads no more: it ends with its cgroup, and with the cgroup's switch."""
+    if _text(path.parent / _SWITCH).strip() == "0":
+        return _missing(path, there=False)
+    return WorkloadError(f"{path}: its cgroup is gone")
 
 
 def _missing(path: Path, *, there: bool) -> PressureMissing:
     config = _text(Path("/boot", f"config-{os.uname().release}"))
     why, reason = why_missing(
-        _text(Path("/proc/cmdline")), config, _text(path.parent / "cgroup.pressure").strip()
+        _text(Path("/proc/cmdline")), config, _text(path.parent / _SWITCH).strip()
     )
     hint = "boot a kernel with CONFIG_PSI=y and psi=1"
+    if reason == _OFF_IN_CGROUP:
+        hint = f"write 1 to {path.parent / _SWITCH}"
     if reason:
         return PressureMissing(f"pressure is unavailable: {reason}", why=why, hint=hint)
     if there:

@@ -12,6 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hyperbox.errors import ConfigError, WorkloadError
+from hyperbox.linux.cgroup import cgroup
+from hyperbox.linux.mounts import mounts
 from hyperbox.linux.pressure import (
     PROC_PRESSURE,
     Kind,
@@ -32,6 +34,7 @@ from hyperbox.processes import spawn, stop
 has_pressure = pytest.mark.skipif(
     not (PROC_PRESSURE / "memory").exists(), reason="this kernel has no pressure files"
 )
+has_cgroup2 = pytest.mark.skipif(not mounts("cgroup2"), reason="cgroup v2 is not mounted")
 percent = st.integers(0, 10_000).map(lambda value: value / 100)
 lines = st.builds(Line, percent, percent, percent, st.integers(0, 2**64 - 1))
 
@@ -145,6 +148,32 @@ def test_directory_that_is_no_cgroup_is_not_the_kernels_fault(tmp_path: Path) ->
     (tmp_path / "cgroup.controllers").write_text("")
     with pytest.raises(PressureMissing, match=r"cpu\.pressure is absent"):
         cgroup_files(tmp_path)
+
+
+@has_cgroup2
+@has_pressure
+@pytest.mark.root
+def test_cgroup_whose_pressure_is_switched_off_is_not_gone() -> None:
+    with cgroup(f"hyperbox-test-{os.getpid()}") as group:
+        switch = group.directory / "cgroup.pressure"
+        if not switch.exists():
+            pytest.skip("needs Linux 6.1")
+        files = cgroup_files(group.directory)
+        path = group.directory / "memory.pressure"
+        with Trigger(path, Kind.SOME, 100_000, 2_000_000) as trigger:
+            group.limit("cgroup.pressure", "0")
+            for end in (files[0].read, lambda: trigger.wait(5)):
+                with pytest.raises(PressureMissing, match=r"its cgroup\.pressure is 0") as caught:
+                    end()
+                assert caught.value.why is Missing.DISABLED
+                assert caught.value.hint == f"write 1 to {switch}"
+        with pytest.raises(PressureMissing, match=r"its cgroup\.pressure is 0"):
+            cgroup_files(group.directory)
+        group.limit("cgroup.pressure", "1")
+        for file in files:
+            with pytest.raises(WorkloadError, match="its cgroup is gone"):
+                file.read()  # as when a cgroup of this name is made again: to be opened anew
+            file.close()
 
 
 def test_nonsense_in_a_file_is_an_error_with_its_name(tmp_path: Path) -> None:
