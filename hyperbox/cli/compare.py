@@ -14,7 +14,7 @@ from hyperbox.cli.report import say
 from hyperbox.errors import ExitCode
 from hyperbox.harness.report.comparison import compare
 from hyperbox.harness.report.comparison_data import Comparison, comparison_document
-from hyperbox.harness.report.comparison_views import comparison_page, comparison_table
+from hyperbox.harness.report.comparison_views import comparison_page, comparison_table, tells
 from hyperbox.harness.runs.loading import load_run
 from hyperbox.harness.verdicts.wording import legible
 
@@ -56,12 +56,13 @@ def _shown(found: Comparison) -> str:
         # Names and damage are texts of others: no markup of theirs counts.
         console.print(Text(legible(found.sentence), style="bold"))
         console.print()
-        console.print(comparison_table(found, console.width))
-        console.print(
-            "An interval is each row's own, at 95 %. p is the chance of such a difference by luck, "
-            "with all rows paid for: below 0.05 a side is called better.",
-            highlight=False,
-        )
+        if tells(found):
+            console.print(comparison_table(found, console.width))
+            console.print(
+                "An interval is each row's own, at 95 %. p is the chance of such a difference by "
+                "luck, with all rows paid for: below 0.05 a side is called better.",
+                highlight=False,
+            )
         for remark in found.remarks:
             console.print(Text(legible(f"note: {remark}"), style="dim"))
     return capture.get()

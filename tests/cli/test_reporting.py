@@ -99,6 +99,22 @@ def test_compare_tells_damage_as_it_is(run: Path, capsys: Output) -> None:
     assert "is not JSON" in " ".join(text.split())
 
 
+def test_compare_of_equal_runs_has_no_empty_table(run: Path, capsys: Output) -> None:
+    shutil.copytree(OLD, run.parent / "two")
+    assert main(["compare", str(run), str(run.parent / "two")]) == ExitCode.PASS
+    text = capsys.readouterr().out
+    assert "are identical" in text
+    assert "Change (interval)" not in text
+    assert main(["compare", str(run), str(run)]) == ExitCode.BAD_USAGE, "a run is itself"
+
+
+def test_compare_tells_what_broke_on_one_side(run: Path, capsys: Output) -> None:
+    shutil.rmtree(next(run.glob("cells/7.3*monitor*")) / "attempt-1")
+    assert main(["compare", str(run), "--kernels", "6.12", "7.3"]) == ExitCode.PASS
+    text = " ".join(capsys.readouterr().out.split())
+    assert "note: 7.3 has no numbers of psi.monitor_cpu on 7.3: not measured" in text
+
+
 def test_compare_refuses_in_one_line(run: Path, capsys: Output) -> None:
     assert main(["compare", str(run)]) == ExitCode.BAD_USAGE
     told = capsys.readouterr().err.splitlines()

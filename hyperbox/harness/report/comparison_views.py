@@ -9,23 +9,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import jinja2
-from matplotlib.figure import Figure
 from rich import box
 from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from hyperbox.harness.report.comparison_data import Comparison, Finding, Row
-from hyperbox.harness.report.svg import inline_svg, plot_style
 from hyperbox.harness.verdicts.wording import legible, number, typeset
 
-__all__ = ["comparison_figure", "comparison_page", "comparison_table", "strip"]
+__all__ = ["Bar", "axis", "bars", "comparison_page", "comparison_table", "strip", "tells"]
 
 _TEMPLATES = Path(__file__).parent / "templates"
-_FIRST, _SECOND, _OPEN = "#a84300", "#0063a0", "#6b6b6b"
 _SYMBOLS = {
     Finding.FIRST_BETTER: "◀",
     Finding.SECOND_BETTER: "▶",
@@ -33,12 +31,22 @@ _SYMBOLS = {
     Finding.NOT_SURE: "?",
     Finding.TOO_FEW: "·",
 }
-_COLOURS = {Finding.FIRST_BETTER: _FIRST, Finding.SECOND_BETTER: _SECOND}
+_SURE = {Finding.FIRST_BETTER: "first", Finding.SECOND_BETTER: "second"}
+_SHAPES = {
+    Finding.FIRST_BETTER: "M-6 0l9 -5v10z",
+    Finding.SECOND_BETTER: "M6 0l-9 -5v10z",
+    "open": "M-4.5 0a4.5 4.5 0 1 0 9 0a4.5 4.5 0 1 0 -9 0z",
+}
 _SILENT = (Finding.TOO_FEW, Finding.SAME)
 _MOST_DRAWN = 60
 _WIDE = 100
 _FURTHEST = math.log(20)  # beyond twentyfold a line's length says nothing more
 _FACTORS = (1.001, 1.002, 1.005, 1.01, 1.02, 1.05, 1.1, 1.2, 1.5, 2, 3, 5, 10, 20)
+
+
+def tells(found: Comparison) -> bool:
+    """Whether any row says more than that it is identical, or has too few blocks."""
+    return any(row.finding not in _SILENT for row in found.rows)
 
 
 def comparison_table(found: Comparison, width: int = _WIDE) -> RenderableType:
@@ -64,7 +72,7 @@ def comparison_table(found: Comparison, width: int = _WIDE) -> RenderableType:
         if finding in _SILENT:
             continue  # the sentence counts them, the page and the JSON form list them
         head = f"{_SYMBOLS[finding]} {found.heading(finding)} ({len(rows)})"
-        table.add_row(Text(legible(head), style="bold" if finding in _COLOURS else "dim"))
+        table.add_row(Text(legible(head), style="bold" if finding in _SURE else "dim"))
         for row in rows:
             drawn = [Text(strip(row, reach))] if wide else []
             told = (Text(row.change_text), *drawn, Text(_p_text(row.p)))
@@ -97,62 +105,44 @@ def better(row: Row, found: Comparison) -> str:
     return f"{_SYMBOLS[row.finding]} {legible(words.get(row.finding, str(row.finding)))}"
 
 
-def comparison_figure(found: Comparison) -> str:
-    """Draw the relative changes with their intervals, what is sure first; "" if there are none.
+@dataclass(frozen=True)
+class Bar:
+    """A row of the figure: where its ends and its estimate lie, in percent of the width."""
 
-    Colours (orange: the first is better, blue: the second) are doubled by the side of the
-    middle line and by the shape of the markers.
-    """
+    row: Row
+    name: str
+    low: str
+    at: str
+    high: str
+
+
+def bars(found: Comparison) -> tuple[Bar, ...]:
+    """Place the relative changes with their intervals, what is sure first."""
     rows = _figure_rows(found)[:_MOST_DRAWN]
-    if not rows:
-        return ""
-    with plot_style():
-        figure = Figure(figsize=(9.4, 1.2 + 0.30 * len(rows)), layout="constrained")
-        axes = figure.add_subplot()
-        axes.axvline(0, color="#8a8a8a", lw=0.9, zorder=1)
-        markers = {Finding.FIRST_BETTER: "<", Finding.SECOND_BETTER: ">", Finding.SAME: "s"}
-        for place, row in enumerate(rows):
-            colour = _COLOURS.get(row.finding, _OPEN)
-            estimate, low, high = map(_drawn, row.advantage)
-            axes.plot([low, high], [place, place], color=colour, lw=2.2, zorder=2)
-            marker = markers.get(row.finding, "o")
-            axes.plot(estimate, place, marker, color=colour, ms=7, mec="white", mew=0.8, zorder=3)
-            axes.text(
-                1.01,
-                place,
-                typeset(legible(row.change_text)),
-                color=colour,
-                transform=axes.get_yaxis_transform(),
-                va="center",
-                fontsize=8,
-            )
-        reach = 1.05 * _reach(rows) or 0.01
-        axes.set_xlim(-reach, reach)
-        ticks = _ticks(reach)
-        axes.set_xticks(list(ticks), list(ticks.values()))
-        axes.set_yticks(range(len(rows)), [_name(row, found) for row in rows])
-        axes.set_ylim(len(rows) - 0.4, -0.6)
-        axes.tick_params("y", length=0)
-        axes.spines["left"].set_visible(False)
-        axes.grid(axis="x", color="#e8e8e8", lw=0.7)
-        axes.set_axisbelow(True)
-        first, second = legible(found.first), legible(found.second)
-        axes.set_title(f"◀ {first} is better by", loc="left", color=_FIRST)
-        axes.set_title(f"{second} is better by ▶", loc="right", color=_SECOND)
-        axes.text(
-            1.01,
-            -0.9,
-            f"{second} against {first}",
-            fontsize=8,
-            color="#4a4a4a",
-            transform=axes.get_yaxis_transform(),
-            va="bottom",
-        )
-    return inline_svg(figure, "comparison", legible(found.sentence))
+    reach = _figure_reach(rows)
+
+    def place(advantage: float) -> str:
+        return _percent(_drawn(advantage), reach)
+
+    drawn = []
+    for row in rows:
+        at, low, high = map(place, row.advantage)
+        drawn.append(Bar(row, _name(row, found), low, at, high))
+    return tuple(drawn)
+
+
+def axis(found: Comparison) -> tuple[tuple[str, str], ...]:
+    """Give the ticks of the figure: place in percent of the width, and label."""
+    reach = _figure_reach(_figure_rows(found)[:_MOST_DRAWN])
+    return tuple((_percent(place, reach), label) for place, label in _ticks(reach).items())
 
 
 def comparison_page(found: Comparison) -> str:
-    """Give a self-contained HTML page: sentence, figure, table."""
+    """Give a self-contained HTML page: sentence, figure, table.
+
+    Colours (orange: the first is better, blue: the second) are doubled by the side of the
+    middle line, by the shape of the markers, and by dashes where nothing is sure.
+    """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES),
         autoescape=True,
@@ -164,13 +154,24 @@ def comparison_page(found: Comparison) -> str:
     environment.filters |= {"typeset": typeset, "number": number, "p": _p_text}
     return environment.get_template("comparison.html.j2").render(
         found=found,
-        figure=comparison_figure(found),
-        left_out=max(0, len(_figure_rows(found)) - _MOST_DRAWN),
+        bars=bars(found),
+        axis=axis(found),
+        left_out=sum(row.finding not in _SILENT for row in found.rows) - len(bars(found)),
         better=lambda row: better(row, found),
-        sure=[(f, rows) for f, rows in found.groups if f in _COLOURS],
-        colours={Finding.FIRST_BETTER: "first", Finding.SECOND_BETTER: "second"},
+        sure=[(f, rows) for f, rows in found.groups if f in _SURE],
+        sides=_SURE,
+        shapes=_SHAPES,
         symbols=_SYMBOLS,
     )
+
+
+def _figure_reach(rows: Sequence[Row]) -> float:
+    return 1.05 * _reach(rows) or 0.01
+
+
+def _percent(place: float, reach: float) -> str:
+    """Give a place on the axis as percent of its width, with a rim for markers."""
+    return f"{50 + 48 * place / reach:.1f}%"
 
 
 def _figure_rows(found: Comparison) -> list[Row]:

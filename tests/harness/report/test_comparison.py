@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import io
 import json
-import math
 from dataclasses import replace
 
 import pytest
-from rich.console import Console
 
 from hyperbox.errors import ConfigError
 from hyperbox.harness.model import Lane
 from hyperbox.harness.report import comparison
 from hyperbox.harness.report.comparison import compare
 from hyperbox.harness.report.comparison_data import Finding, comparison_document
-from hyperbox.harness.report.comparison_views import comparison_table, strip
 from hyperbox.harness.report.data import RunData
 from hyperbox.harness.statistics.multiplicity import holm
 
@@ -258,26 +254,3 @@ def test_document_is_strict_json(run: RunData) -> None:
     told = json.loads(json.dumps(comparison_document(found), allow_nan=False))
     assert len(told["rows"]) == len(found.rows)
     assert {row["finding"] for row in told["rows"]} >= {"first better", "not sure"}
-
-
-@pytest.mark.parametrize("width", [80, 140])
-def test_table_fits_its_terminal(run: RunData, width: int) -> None:
-    console = Console(width=width, file=io.StringIO(), color_system=None, record=True)
-    found = compare(run, kernels=["5.10", "7.3"])
-    console.print(comparison_table(found, width))
-    text = console.export_text()
-    assert "…" in text
-    for row in found.rows:
-        told = row.finding is not Finding.SAME  # the sentence counts those
-        assert (f"{row.metric.id} ({row.arm})" in text) is told
-        assert not told or row.change_text in text
-    assert ("┊" in text) is (width > 100)
-    assert max(map(len, text.splitlines())) <= width
-
-
-def test_strip_draws_where_the_change_lies(run: RunData) -> None:
-    row = compare(run, kernels=["5.10", "6.12"]).rows[-1]
-    half = replace(row, shift=replace(row.shift, estimate=math.log(1.5), low=math.log(1.0)))
-    drawn = strip(replace(half, shift=replace(half.shift, high=math.log(2.0))), 1.0, half=4)
-    assert drawn == "····──●─·"
-    assert strip(replace(row, ratio=False), 1.0) == ""
