@@ -22,9 +22,9 @@ from hyperbox.harness.lab.point_releases import find_release, span
 from hyperbox.harness.runs.bisection import Answer, tries_left
 from hyperbox.harness.runs.bisection_log import BisectionLog, Candidate, Question, Try, candidate
 from hyperbox.harness.runs.bisector import bisect, judge_for
+from hyperbox.harness.runs.documents import utc
 from hyperbox.harness.runs.plan import select
 from hyperbox.harness.runs.progress import ProgressDisplay
-from hyperbox.harness.runs.store import utc
 
 __all__ = ["add_parser", "answer_line"]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import sys
 import tempfile
 import time
@@ -14,8 +13,10 @@ import numpy as np
 from hyperbox.errors import HarnessError
 from hyperbox.harness.model import Arm, Cell, Experiment, Gate, Lane, Metric, Rule, Sample, Suite
 from hyperbox.harness.runs.attempt import Attempt, BlockRecord, State
+from hyperbox.harness.runs.documents import document_bytes
 from hyperbox.harness.runs.plan import blocks_of, make_plan
-from hyperbox.harness.runs.store import RunStore, record_document, samples_table
+from hyperbox.harness.runs.record import record_document, samples_table
+from hyperbox.harness.runs.store import RunStore
 from hyperbox.processes import run
 
 _SEED = 1
@@ -112,7 +113,7 @@ def _write_cell(
     home = directory / "cells" / cell.key / "attempt-1"
     home.mkdir(parents=True)
     document = record_document(cell, attempt, 1, table)
-    (home / "record.json").write_text(json.dumps(document, indent=2))
+    (home / "record.json").write_bytes(document_bytes(document))
     (home / "samples.parquet").write_bytes(table)
 
 

@@ -20,7 +20,7 @@ from hyperbox.errors import ConfigError, HarnessError
 from hyperbox.files import write_json
 from hyperbox.harness.lab.kernel_matrix import KernelRelease
 from hyperbox.harness.runs.bisection import Mark, tries_left
-from hyperbox.harness.runs.store import utc
+from hyperbox.harness.runs.documents import utc
 
 __all__ = ["BisectionLog", "Candidate", "Question", "Try", "candidate"]
 

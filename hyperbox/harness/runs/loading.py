@@ -18,8 +18,10 @@ from hyperbox.harness.model import Cell, Experiment, Gate, Lane, Sample, Verdict
 from hyperbox.harness.report.data import CellData, RunData
 from hyperbox.harness.runs.attempt import State
 from hyperbox.harness.runs.plan import Plan
-from hyperbox.harness.runs.store import Record, RunInfo, RunStore, counting, read_record
+from hyperbox.harness.runs.record import Record, attempt_number, counting, read_record
+from hyperbox.harness.runs.store import RunInfo, RunStore
 from hyperbox.harness.verdicts import gates as rules
+from hyperbox.harness.verdicts.wording import legible
 
 __all__ = ["command_line", "judge", "load_run"]
 
@@ -46,9 +48,15 @@ class _Seen:
         found = record.document["environment"]
         return self.environments.setdefault(json.dumps(found, sort_keys=True), found)
 
-    def note_config(self, kernel: str, record: Record) -> None:
+    def note_config(self, kernel: str, record: Record) -> Iterator[str]:
+        """Keep a kernel's first configuration; tell what is wrong with it."""
         if not self.configs.get(kernel):
-            self.configs[kernel] = _kernel_config(record.directory / "kernel.config")
+            try:
+                self.configs[kernel] = _kernel_config(record.evidence("kernel.config").decode())
+            except HarnessError as error:
+                yield error.message
+            except ValueError:
+                yield f"{record.directory / 'kernel.config'} is no text"
 
 
 def load_run(directory: Path) -> RunData:
@@ -66,11 +74,11 @@ def load_run(directory: Path) -> RunData:
     store = RunStore.open(directory)
     info = store.info()
     seen = _Seen()
-    read = [_cell(store, info.plan, cell, seen) for cell in info.plan.cells()]
+    read = [_cell(store, info, cell, seen) for cell in info.plan.cells()]
     cells = tuple(one.data for one in read)
     environments = [cell.environment for cell in cells]
     return RunData(
-        run_id=directory.resolve().name,
+        run_id=legible(directory.resolve().name),
         created=info.document["created"],
         hyperbox_version=info.document["versions"]["hyperbox"],
         lane=info.plan.lane,
@@ -82,7 +90,7 @@ def load_run(directory: Path) -> RunData:
         verdicts=_in_order(info.plan, [verdict for one in read for verdict in one.verdicts]),
         reproduce=command_line(info),
         directory=directory,
-        problems=(*_strays(store, info.plan), *(text for one in read for text in one.problems)),
+        problems=tuple(legible(text) for text in (*_strays(store, info.plan), *_told_by(read))),
         kernel_configs={kernel: config for kernel, config in seen.configs.items() if config},
     )
 
@@ -114,7 +122,11 @@ def _trusted_lane(cell: Cell, record: Record) -> tuple[Lane, tuple[str, ...]]:
     hyperboxes have no self-test on record.
     """
     found = record.document["environment"].get("repeatability") or {}
-    if cell.lane is Lane.EXACT and found.get("exact") is False:
+    if cell.lane is not Lane.EXACT or not found:
+        return cell.lane, ()
+    if not isinstance(found, Mapping) or found.get("exact") not in (True, False):
+        return Lane.FAST, ("not surely exact on this machine (its self-test cannot be read)",)
+    if not found["exact"]:
         return Lane.FAST, (f"not exact on this machine ({found.get('reason') or 'no reason'})",)
     return cell.lane, ()
 
@@ -138,10 +150,13 @@ def command_line(info: RunInfo) -> str:
     return shlex.join(words)
 
 
-def _cell(store: RunStore, plan: Plan, cell: Cell, seen: _Seen) -> _Read:
+def _cell(store: RunStore, info: RunInfo, cell: Cell, seen: _Seen) -> _Read:
     """Read one cell. Any damage makes all its gates ERROR: what is lost may have counted."""
-    experiment = plan.experiment(cell.experiment)
+    plan, experiment = info.plan, info.plan.experiment(cell.experiment)
     records, problems = _records(store, cell)
+    if info.status == "complete" and not records and not problems:
+        home = store.directory / "cells" / cell.key
+        problems.append(f"{home} holds no attempt, though the run is complete")
     attempts = tuple(_attempt(record) for record in records)
     samples: tuple[Sample, ...] = ()
     found = counting(records)
@@ -153,36 +168,58 @@ def _cell(store: RunStore, plan: Plan, cell: Cell, seen: _Seen) -> _Read:
             problems.append(error.message)
             samples = ()
     environment = seen.environment(found) if found is not None else {}
+    notes = [text for record in records for text in _changed_logs(record)]
     if found is not None:
-        seen.note_config(cell.kernel, found)
+        notes += seen.note_config(cell.kernel, found)
     data = CellData(cell, experiment, samples, attempts, environment)
     gates = plan.gates_of(cell.experiment)
     if problems:
         broken = (rules.broken(gate, cell.kernel, cell.lane, problems[0]) for gate in gates)
-        return _Read(data, tuple(broken), tuple(problems))
-    return _Read(data, tuple(judge(gate, plan, cell, found, samples) for gate in gates))
+        return _Read(data, tuple(broken), (*problems, *notes))
+    verdicts = (judge(gate, plan, cell, found, samples) for gate in gates)
+    return _Read(data, tuple(verdicts), tuple(notes))
+
+
+def _told_by(read: Sequence[_Read]) -> Iterator[str]:
+    yield from dict.fromkeys(text for one in read for text in one.problems)
 
 
 def _records(store: RunStore, cell: Cell) -> tuple[list[Record], list[str]]:
-    """Give the readable attempts of a cell, and what is wrong with the others."""
+    """Give the readable attempts of a cell, and what is wrong with the others.
+
+    Attempts are numbered without a gap: one that is lost may have been the one that counts.
+    """
     records: list[Record] = []
     problems: list[str] = []
-    for path in store.attempts(cell):
+    try:
+        paths = store.attempts(cell)
+    except HarnessError as error:
+        return [], [error.message]
+    for number, path in enumerate(paths, 1):
         try:
             record = read_record(path)
-            _seconds(record.document)
         except HarnessError as error:
             problems.append(error.message)
-            continue
-        except ValueError as error:  # of the right form, but no such day or hour
-            problems.append(f"{path / 'record.json'} has no valid time: {error}")
             continue
         if record.document["cell"] != asdict(cell):
             named = Cell(**record.document["cell"]).key
             problems.append(f"{path} holds a record of another cell: {named}")
+        elif attempt_number(path.name) != number and not problems:
+            problems.append(
+                f"{path.parent} has lost attempt {number}: it may be the one that counts"
+            )
         else:
             records.append(record)
     return records, problems
+
+
+def _changed_logs(record: Record) -> Iterator[str]:
+    """Tell which logs are not what was put on record; they decide nothing."""
+    for name in ("serial.log", "dmesg.txt"):
+        try:
+            record.evidence(name)
+        except HarnessError as error:
+            yield error.message
 
 
 def _check_times(record: Record, samples: Sequence[Sample], experiment: Experiment) -> None:
@@ -191,11 +228,12 @@ def _check_times(record: Record, samples: Sequence[Sample], experiment: Experime
     if _seconds(document) < 0:
         raise HarnessError(f"{where} ended before it started")
     for block in document["blocks"]:
-        for arm, seconds in block["seconds"].items():
-            if seconds < 0:
-                raise HarnessError(
-                    f"{where}: arm {arm} of block {block['number']} took {seconds} s"
-                )
+        for kind in ("seconds", "guest_seconds", "cpu_seconds"):
+            for arm, seconds in block.get(kind, {}).items():
+                if seconds < 0:
+                    raise HarnessError(
+                        f"{where}: arm {arm} of block {block['number']} took {seconds} s"
+                    )
     timed = {metric.id for metric in experiment.metrics if metric.unit in _TIME_UNITS}
     for sample in samples:
         if sample.value < 0 and sample.metric in timed:
@@ -241,18 +279,15 @@ def _seconds(document: Mapping[str, Any]) -> float:
 
 def _strays(store: RunStore, plan: Plan) -> Iterator[str]:
     """Name what lies in the run directory and belongs to no cell of its plan."""
-    planned = {cell.key for cell in plan.cells()}
-    for path in sorted((store.directory / "cells").glob("*")):
-        if path.name not in planned:
-            yield f"{path} belongs to no cell of the run's plan and was left out"
-
-
-def _kernel_config(path: Path) -> Mapping[str, str]:
-    """Read a kernel's configuration; empty if there is none."""
     try:
-        text = path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return {}
+        for path in store.strays(plan):
+            whose = "cell of the run's plan" if path.parent.name == "cells" else "attempt"
+            yield f"{path} belongs to no {whose} and was left out"
+    except HarnessError as error:
+        yield error.message
+
+
+def _kernel_config(text: str) -> Mapping[str, str]:
     pairs = (line.partition("=") for line in text.splitlines() if line.startswith("CONFIG_"))
     return {key: value for key, equals, value in pairs if equals}
 
@@ -268,10 +303,10 @@ def _kernels(
     plan: Plan, environments: Sequence[Mapping[str, Any]]
 ) -> Iterator[Mapping[str, object]]:
     records = [env.get("kernel") for env in environments]
-    found = {kernel.get("label"): kernel for kernel in records if isinstance(kernel, Mapping)}
+    found = {str(kernel.get("label")): kernel for kernel in records if isinstance(kernel, Mapping)}
     for label in plan.kernels:
         unknown = {"label": label, "release": "", "version": "", "sha256": "", "remarks": []}
-        yield {**unknown, **found.get(label, {})}
+        yield {**unknown, **found.get(label, {}), "label": label}
 
 
 def _in_order(plan: Plan, verdicts: Sequence[Verdict]) -> tuple[Verdict, ...]:

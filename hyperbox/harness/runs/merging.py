@@ -15,8 +15,10 @@ from typing import Any
 from hyperbox import files
 from hyperbox.errors import ConfigError, HarnessError
 from hyperbox.harness.model import Cell
-from hyperbox.harness.runs.schema import check
-from hyperbox.harness.runs.store import RunInfo, RunStore, plan_document, read_record
+from hyperbox.harness.runs.documents import digest, read_file, write_document
+from hyperbox.harness.runs.record import read_record
+from hyperbox.harness.runs.schema import SCHEMA_VERSION
+from hyperbox.harness.runs.store import RunInfo, RunStore, plan_document
 
 __all__ = ["merge"]
 
@@ -40,12 +42,11 @@ def merge(shards: Sequence[Path], output: Path) -> None:
     sources = _sources(stores, infos)
     _check_kernels(sources)
     document = _run_document(shards, infos)
-    check("run", document, f"the run merged into {output}")
     try:
         for cell, store in sources.items():
             for attempt in store.attempts(cell):
                 _copy(attempt, output / "cells" / cell.key / attempt.name)
-        files.write_json(output / "run.json", document)
+        write_document(output / "run.json", "run", document)
     except BaseException:
         shutil.rmtree(output, ignore_errors=True)
         raise
@@ -111,9 +112,9 @@ def _sources(stores: Sequence[RunStore], infos: Sequence[RunInfo]) -> dict[Cell,
 def _content(store: RunStore, cell: Cell) -> dict[str, str]:
     """Give the digest of every file of a cell's attempts."""
     return {
-        f"{attempt.name}/{path.name}": files.sha256_file(path)
+        f"{attempt.name}/{path.name}": digest(read_file(path))
         for attempt in store.attempts(cell)
-        for path in attempt.iterdir()
+        for path in _files(attempt)
     }
 
 
@@ -147,6 +148,7 @@ def _run_document(shards: Sequence[Path], infos: Sequence[RunInfo]) -> dict[str,
     }
     return {
         **first,
+        "schema_version": SCHEMA_VERSION,
         "status": "complete" if complete else "interrupted",
         "created": min(document["created"] for document in documents),
         "ended": max(ended) if all(ended) else None,
@@ -174,9 +176,12 @@ def _in_order(labels: Iterable[str]) -> list[str]:
 
 
 def _copy(attempt: Path, target: Path) -> None:
-    for path in sorted(attempt.iterdir()):
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise HarnessError(f"cannot read {path}: {error.strerror or error}") from error
-        files.write_bytes(target / path.name, content)
+    for path in _files(attempt):
+        files.write_bytes(target / path.name, read_file(path))
+
+
+def _files(attempt: Path) -> list[Path]:
+    try:
+        return sorted(attempt.iterdir())
+    except OSError as error:
+        raise HarnessError(f"cannot read {attempt}: {error.strerror or error}") from error

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -15,11 +16,12 @@ from hyperbox.errors import ConfigError
 from hyperbox.harness.declarations import near
 from hyperbox.harness.model import Cell, Experiment, Gate, Lane, Start, Suite
 
-__all__ = ["Block", "Plan", "blocks_of", "make_plan", "select"]
+__all__ = ["Block", "Plan", "blocks_of", "fault_of", "make_plan", "select"]
 
 _MAX_DELAY_NS = 20_000_000  # five scheduler ticks at 250 Hz: any phase can occur
 _MAX_PADDING = 2048  # moves the stack by up to half a page
 _MAX_NOISE_PAGES = 1024
+_NAME = re.compile(r"[^/\x00-\x1f\x7f]{1,80}")
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,32 @@ class Plan:
     def gates_of(self, experiment_id: str) -> tuple[Gate, ...]:
         """Give the gates that an experiment decides."""
         return tuple(gate for gate in self.gates if gate.experiment == experiment_id)
+
+
+def fault_of(plan: Plan) -> str:
+    """Say what is wrong with a plan that was read back; "" if nothing is.
+
+    Names become names of files; one name for two things would give one of them the other's
+    verdict, and a gate without its experiment none at all.
+    """
+    named: list[tuple[str, Sequence[str]]] = [
+        ("lane", (plan.lane, *plan.beside)),
+        ("kernel", plan.kernels),
+        ("experiment", [one.id for one in plan.experiments]),
+        ("gate", [gate.id for gate in plan.gates]),
+    ]
+    for one in plan.experiments:
+        named.append((f"arm of {one.id}", [arm.id for arm in one.arms]))
+        named.append((f"metric of {one.id}", [metric.id for metric in one.metrics]))
+    for kind, names in named:
+        for name in names:
+            if not _NAME.fullmatch(name):
+                return f"{kind} {str(name)[:80]!r} is not a name"
+            if names.count(name) > 1:
+                return f"{kind} {str(name)!r} stands twice in its plan"
+    known = {one.id for one in plan.experiments}
+    lost = next((gate for gate in plan.gates if gate.experiment not in known), None)
+    return f"gate {lost.id} needs the experiment {lost.experiment!r}, not planned" if lost else ""
 
 
 def blocks_of(cell: Cell, experiment: Experiment, seed: int) -> Iterator[Block]:

@@ -33,7 +33,8 @@ from hyperbox.harness.runs.events import (
     Listener,
 )
 from hyperbox.harness.runs.plan import Plan
-from hyperbox.harness.runs.store import Record, RunInfo, RunStore
+from hyperbox.harness.runs.record import Record
+from hyperbox.harness.runs.store import RunInfo, RunStore
 
 __all__ = ["Comparison", "Finding", "differing_ingredients", "exact_cells", "judge", "reproduce"]
 

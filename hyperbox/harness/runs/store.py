@@ -9,21 +9,15 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import hashlib
-import io
 import json
 import os
 import shutil
-import sys
+import stat
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from hyperbox import files
 from hyperbox.errors import ConfigError, HarnessError
@@ -35,36 +29,23 @@ from hyperbox.harness.model import (
     Lane,
     Metric,
     Rule,
-    Sample,
     Scale,
 )
-from hyperbox.harness.runs.attempt import Attempt, State
-from hyperbox.harness.runs.plan import Plan
-from hyperbox.harness.runs.schema import SCHEMA_VERSION, check
-
-__all__ = [
-    "Record",
-    "RunInfo",
-    "RunStore",
-    "counting",
-    "read_record",
-    "read_samples",
-    "record_document",
-    "samples_table",
-    "utc",
-]
-
-_FIELDS = ("block", "position", "arm", "metric", "value")
-_COLUMNS = pa.schema(
-    [
-        ("block", pa.int32()),
-        ("position", pa.int32()),
-        ("arm", pa.string()),
-        ("metric", pa.string()),
-        ("value", pa.float64()),
-        ("unit", pa.string()),
-    ]
+from hyperbox.harness.runs.attempt import Attempt
+from hyperbox.harness.runs.documents import read_document, untimely, utc, write_document
+from hyperbox.harness.runs.plan import Plan, fault_of
+from hyperbox.harness.runs.record import (
+    Record,
+    attempt_number,
+    counting,
+    evidence,
+    read_record,
+    record_document,
+    samples_table,
 )
+from hyperbox.harness.runs.schema import SCHEMA_VERSION
+
+__all__ = ["RunInfo", "RunStore", "plan_document", "plan_from"]
 
 
 @dataclass(frozen=True)
@@ -74,28 +55,6 @@ class RunInfo:
     plan: Plan
     status: str
     document: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Record:
-    """One attempt on disk: its directory and what its ``record.json`` says."""
-
-    directory: Path
-    document: Mapping[str, Any]
-
-    @property
-    def state(self) -> State:
-        """How the attempt ended."""
-        return State(self.document["state"])
-
-    @property
-    def finished(self) -> bool:
-        """Whether a resumed run leaves the cell alone."""
-        return self.state is not State.FAILED
-
-    def samples(self) -> tuple[Sample, ...]:
-        """Read the samples, checked against the count and hash on record."""
-        return read_samples(self)
 
 
 class RunStore:
@@ -141,9 +100,18 @@ class RunStore:
     @classmethod
     def open(cls, directory: Path) -> RunStore:
         """Open an existing run directory; ConfigError if it is none."""
-        if not (directory / "run.json").is_file():
+        try:
+            mode = (directory / "run.json").stat().st_mode
+            wrong = "" if stat.S_ISREG(mode) else "its run.json is no file"
+        except FileNotFoundError:
+            wrong = "no run.json"
+        except NotADirectoryError:
+            wrong = "it is no directory"
+        except OSError as error:
+            wrong = f"cannot read its run.json: {error.strerror or error}"
+        if wrong:
             raise ConfigError(
-                f"{directory} is not a run directory: no run.json",
+                f"{directory} is not a run directory: {wrong}",
                 hint="give the directory that `hyperbox validate` named",
             )
         return cls(directory)
@@ -184,9 +152,17 @@ class RunStore:
 
     def info(self) -> RunInfo:
         """Read and check ``run.json``."""
-        document = _read_json(self.directory / "run.json")
-        check("run", document, str(self.directory / "run.json"))
-        return RunInfo(plan_from(document["plan"]), document["status"], document)
+        path = self.directory / "run.json"
+        hint = "restore it from a copy: nothing else says what was to be decided"
+        try:
+            document = read_document(path, "run")
+        except HarnessError as error:
+            raise HarnessError(error.message, hint=error.hint or hint) from error
+        plan = plan_from(document["plan"])
+        fault = fault_of(plan) or untimely(document)
+        if fault:
+            raise HarnessError(f"{path} is not a valid run.json: {fault}", hint=hint)
+        return RunInfo(plan, document["status"], document)
 
     def set_status(self, status: str) -> None:
         """Set ``running``, ``interrupted``, ``failed`` or ``complete``, with the time."""
@@ -200,13 +176,31 @@ class RunStore:
         return tuple(read_record(path) for path in self.attempts(cell))
 
     def attempts(self, cell: Cell) -> tuple[Path, ...]:
-        """Give the directories of the attempts at a cell, oldest first, unread."""
-        found: list[tuple[int, Path]] = []
-        for path in (self.directory / "cells" / cell.key).glob("attempt-*"):
-            number = path.name.removeprefix("attempt-")
-            if number.isdigit():
-                found.append((int(number), path))
-        return tuple(path for _, path in sorted(found))
+        """Give the directories of the attempts at a cell, oldest first, unread.
+
+        Raises
+        ------
+        HarnessError
+            If the cell's directory cannot be listed.
+        """
+        home = self.directory / "cells" / cell.key
+        found = [(attempt_number(name), name) for name in _names(home)]
+        return tuple(home / name for number, name in sorted(found) if number)
+
+    def strays(self, plan: Plan) -> tuple[Path, ...]:
+        """Give what lies among cells and attempts and is none; HarnessError as `attempts`."""
+        home = self.directory / "cells"
+        planned = {cell.key for cell in plan.cells()}
+        there = _names(home)
+        found = [home / name for name in there if name not in planned]
+        for key in planned.intersection(there):
+            with contextlib.suppress(HarnessError):  # told with its cell
+                found += [
+                    home / key / name
+                    for name in _names(home / key)
+                    if not attempt_number(name) and not name.startswith(".attempt-")
+                ]
+        return tuple(sorted(found))
 
     def latest(self, cell: Cell) -> Record | None:
         """Give the attempt that counts."""
@@ -228,8 +222,7 @@ class RunStore:
             samples = samples_table(attempt.samples, experiment)
             while True:
                 document = record_document(cell, attempt, number, samples)
-                check("record", document, f"the record of {cell.key}")
-                files.write_json(scratch / "record.json", document)
+                write_document(scratch / "record.json", "record", document)
                 self._write_evidence(scratch, attempt, samples)
                 if _publish(scratch, home / f"attempt-{number}"):
                     return Record(home / f"attempt-{number}", document)
@@ -241,26 +234,11 @@ class RunStore:
 
     def _write_evidence(self, scratch: Path, attempt: Attempt, samples: bytes) -> None:
         files.write_bytes(scratch / "samples.parquet", samples)
-        evidence = attempt.artifacts
-        files.write_text(scratch / "serial.log", evidence.serial if evidence else "")
-        files.write_text(scratch / "dmesg.txt", evidence.dmesg if evidence else "")
-        files.write_text(scratch / "kernel.config", evidence.kernel_config if evidence else "")
+        for name, content in evidence(attempt).items():
+            files.write_bytes(scratch / name, content)
 
     def _write_run(self, document: Mapping[str, Any]) -> None:
-        check("run", document, "run.json")
-        files.write_json(self.directory / "run.json", document)
-
-
-def counting(records: Sequence[Record]) -> Record | None:
-    """Give the attempt that counts: the first finished one, else the newest."""
-    finished = [record for record in records if record.finished]
-    return next(iter([*finished, *records[-1:]]), None)
-
-
-def utc(seconds: float | None = None) -> str:
-    """Give a time (default: now) as ISO 8601 in UTC with milliseconds and ``Z``."""
-    moment = datetime.now(UTC) if seconds is None else datetime.fromtimestamp(seconds, UTC)
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
+        write_document(self.directory / "run.json", "run", document)
 
 
 def plan_document(plan: Plan) -> dict[str, Any]:
@@ -276,7 +254,7 @@ def plan_from(document: Mapping[str, Any]) -> Plan:
         lane=Lane(document["lane"]),
         experiments=tuple(_experiment(item) for item in document["experiments"]),
         gates=tuple(_gate(item) for item in document["gates"]),
-        seed=document["seed"],
+        seed=int(document["seed"]),  # JSON knows 7.0 as an integer, too
         beside=tuple(Lane(lane) for lane in document.get("beside", ())),
     )
 
@@ -285,68 +263,6 @@ def _gate(item: Mapping[str, Any]) -> Gate:
     """Give a gate back; runs of old hyperboxes have no scale: they knew ratios only."""
     scale = Scale(item.get("scale", Gate.scale))
     return Gate(**{**item, "rule": Rule(item["rule"]), "scale": scale})
-
-
-def record_document(cell: Cell, attempt: Attempt, number: int, samples: bytes) -> dict[str, Any]:
-    """Give the content of ``record.json``."""
-    document = {
-        "schema_version": SCHEMA_VERSION,
-        "cell": asdict(cell),
-        "attempt": number,
-        "state": attempt.state,
-        "reason": attempt.reason,
-        "error": attempt.error,
-        "fingerprint": attempt.fingerprint,
-        "trace": attempt.trace,
-        "retry": attempt.retry,
-        "started": utc(attempt.started),
-        "ended": utc(attempt.ended),
-        "blocks": [asdict(block) for block in attempt.blocks],
-        "environment": dict(attempt.environment),
-        "warnings": list(attempt.warnings),
-        "samples": {
-            "count": len(attempt.samples),
-            "sha256": hashlib.sha256(samples).hexdigest(),
-        },
-    }
-    parsed: dict[str, Any] = json.loads(json.dumps(document))
-    return parsed
-
-
-def read_samples(record: Record) -> tuple[Sample, ...]:
-    """Read an attempt's samples.
-
-    Raises
-    ------
-    HarnessError
-        If the file is missing, damaged, or not the one on record.
-    """
-    path = record.directory / "samples.parquet"
-    expected = record.document["samples"]
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise HarnessError(f"cannot read {path}: {error.strerror or error}") from error
-    if hashlib.sha256(data).hexdigest() != expected["sha256"]:
-        raise HarnessError(f"{path} is damaged: its SHA-256 is not the one on record")
-    try:
-        # Threads cost more than they bring for a few kilobytes.
-        table = pq.ParquetFile(io.BytesIO(data)).read(list(_FIELDS), use_threads=False)
-        columns = table.to_pydict()
-        # Names repeat in every row: one object each keeps a large run small.
-        names = [list(map(sys.intern, columns[name])) for name in ("arm", "metric")]
-        rows = zip(columns["block"], columns["position"], *names, columns["value"], strict=True)
-        return tuple(Sample(*row) for row in rows)
-    except (pa.ArrowException, KeyError, TypeError, ValueError) as error:
-        raise HarnessError(f"{path} holds no valid samples: {error}") from error
-
-
-def samples_table(samples: tuple[Sample, ...], experiment: Experiment) -> bytes:
-    """Give the content of ``samples.parquet``."""
-    rows = [{**asdict(s), "unit": experiment.metric(s.metric).unit} for s in samples]
-    buffer = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(rows, schema=_COLUMNS), buffer)
-    return buffer.getvalue()
 
 
 def _lock(handle: int, directory: Path) -> None:
@@ -390,17 +306,11 @@ def _experiment(item: Mapping[str, Any]) -> Experiment:
     )
 
 
-def read_record(directory: Path) -> Record:
-    """Read an attempt's ``record.json``; HarnessError if it is damaged or of another kind."""
-    document = _read_json(directory / "record.json")
-    check("record", document, str(directory / "record.json"))
-    return Record(directory, document)
-
-
-def _read_json(path: Path) -> Any:
+def _names(directory: Path) -> list[str]:
+    """List a directory; nothing if it is absent."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return os.listdir(directory)  # noqa: PTH208 - names are what is asked
+    except FileNotFoundError:
+        return []
     except OSError as error:
-        raise HarnessError(f"cannot read {path}: {error.strerror or error}") from error
-    except ValueError as error:
-        raise HarnessError(f"{path} is not JSON: {error}") from error
+        raise HarnessError(f"cannot read {directory}: {error.strerror or error}") from error

@@ -27,12 +27,13 @@ from hyperbox.harness.lab.vm import SHARED_MEMORY
 from hyperbox.harness.lab.vm_laboratory import LaneChoice, VmLaboratory, choose_lane
 from hyperbox.harness.model import Lane, Suite
 from hyperbox.harness.runs.costs import CostBook
+from hyperbox.harness.runs.documents import utc
 from hyperbox.harness.runs.engine import run_plan, unfinished
 from hyperbox.harness.runs.events import Event
 from hyperbox.harness.runs.forecast import Forecast, expect, longest_first
 from hyperbox.harness.runs.leftovers import clear_leftovers
 from hyperbox.harness.runs.plan import Plan, make_plan, select
-from hyperbox.harness.runs.store import RunInfo, RunStore, utc
+from hyperbox.harness.runs.store import RunInfo, RunStore
 from hyperbox.harness.runs.versions import versions
 from hyperbox.paths import cache_directory
 

@@ -5,27 +5,27 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import shutil
-import tempfile
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
-from hyperbox.errors import ConfigError, HarnessError, HyperboxError
-from hyperbox.harness.model import Lane, Outcome, Verdict
+from hyperbox.errors import ConfigError, HarnessError
+from hyperbox.harness.model import Lane, Outcome
 from hyperbox.harness.report.data import RunData
 from hyperbox.harness.report.page import write_report
 from hyperbox.harness.runs.loading import load_run
 
-OLD = Path(__file__).parents[1] / "report" / "data" / "schema-1"
+DATA = Path(__file__).parents[1] / "report" / "data"
+OLD = DATA / "schema-1"
 """A real run of hyperbox 0.1.0, frozen as it was written: two kernels, two experiments."""
+NEW = DATA / "schema-2"
+"""The same, sealed and with logs."""
 
 HURT = "6.12--psi.pressure_reduction--exact"
 HURT_GATES = ("psi.pressure_reduction", "psi.swap_reduction", "psi.no_degradation")
@@ -59,9 +59,10 @@ def assert_only_hurt(run: RunData, text: str) -> None:
     assert any(text in problem for problem in run.problems)
 
 
-def test_a_run_of_schema_1_stays_readable(tmp_path: Path) -> None:
+@pytest.mark.parametrize("frozen", [OLD, NEW])
+def test_runs_of_any_schema_stay_readable(frozen: Path, tmp_path: Path) -> None:
     """Whatever the present schema is: verdicts, kernels and report follow from the old records."""
-    run = load_run(OLD)
+    run = load_run(frozen)
     assert run.problems == ()
     assert [(v.gate, v.kernel, v.outcome) for v in run.verdicts] == [
         (gate, kernel, Outcome.PASS)
@@ -150,6 +151,10 @@ def negative_block(document: Any) -> None:
     document["blocks"][2]["seconds"]["stock"] = -1.0
 
 
+def negative_cpu(document: Any) -> None:
+    document["blocks"][2]["cpu_seconds"] = {"stock": -1.0}
+
+
 def nan_block(document: Any) -> None:
     document["blocks"][2]["seconds"]["stock"] = float("nan")
 
@@ -166,9 +171,10 @@ def no_such_day(document: Any) -> None:
     ("damage", "text"),
     [
         (negative_block, "arm stock of block 2 took -1.0 s"),
+        (negative_cpu, "arm stock of block 2 took -1.0 s"),
         (nan_block, "a number is NaN or infinite"),
         (ended_first, "ended before it started"),
-        (no_such_day, "has no valid time"),
+        (no_such_day, "ended is no valid time"),
     ],
 )
 def test_durations_that_cannot_be(
@@ -190,11 +196,18 @@ def test_cells_that_the_plan_does_not_know_are_named(copy: Path) -> None:
     assert "6.1--psi.pressure_reduction--exact belongs to no cell" in run.problems[0]
 
 
-def test_a_run_without_any_cell_is_reported(copy: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("status", "told"), [("interrupted", "not measured"), ("complete", "holds no attempt")]
+)
+def test_a_run_without_any_cell_is_reported(
+    copy: Path, tmp_path: Path, status: str, told: str
+) -> None:
     shutil.rmtree(copy / "cells")
+    edit(copy / "run.json", lambda d: d.update(status=status))
     run = load_run(copy)
     assert {v.outcome for v in run.verdicts} == {Outcome.ERROR}
-    assert all("not measured" in v.reason for v in run.verdicts)
+    assert all(told in v.reason for v in run.verdicts)
+    assert len(run.problems) == (4 if status == "complete" else 0)
     write_report(run, tmp_path / "report")
 
 
@@ -215,54 +228,137 @@ def test_later_attempts_are_listed_and_do_not_count(copy: Path) -> None:
     assert [a["number"] for a in hurt.attempts] == [1, 2]
 
 
-@cache
-def whole_verdicts() -> dict[tuple[str, str], Verdict]:
-    return {(v.gate, v.kernel): v for v in load_run(OLD).verdicts}
-
-
-FILES = sorted(path.relative_to(OLD) for path in OLD.rglob("*") if path.is_file())
-
-
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(
-    which=st.sampled_from(FILES),
-    cut=st.booleans(),
-    place=st.floats(0, 1, exclude_max=True),
-    byte=st.integers(0, 255),
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("attempt-2", "is the record of attempt 1"),
+        ("attempt-\N{SUPERSCRIPT TWO}", "holds no attempt, though the run is complete"),
+        ("attempt-01", "holds no attempt, though the run is complete"),
+    ],
 )
-def test_any_damage_is_an_error_of_its_cell_at_most(
-    which: Path, cut: bool, place: float, byte: int
+def test_an_attempt_of_another_name_is_none(copy: Path, name: str, told: str) -> None:
+    attempt_of(copy).rename(attempt_of(copy).with_name(name))
+    assert_only_hurt(load_run(copy), told)
+
+
+def test_a_lost_attempt_may_be_the_one_that_counts(copy: Path) -> None:
+    """Without it a later one would count, which would be choosing."""
+    again = attempt_of(copy).with_name("attempt-2")
+    attempt_of(copy).rename(again)
+    edit(again / "record.json", lambda d: d.update(attempt=2))
+    assert_only_hurt(load_run(copy), "has lost attempt 1")
+
+
+def as_file(path: Path) -> None:
+    shutil.rmtree(path)
+    path.write_text("")
+
+
+def as_loop(path: Path) -> None:
+    shutil.rmtree(path)
+    path.symlink_to(path.name)
+
+
+@pytest.mark.parametrize("change", [as_file, as_loop])
+@pytest.mark.parametrize("depth", [0, 1])
+def test_what_is_no_directory_is_named(
+    copy: Path, change: Callable[[Path], None], depth: int
 ) -> None:
-    """One byte changed, or the file cut there: named, or harmless; other cells are untouched."""
-    with tempfile.TemporaryDirectory() as name:
-        directory = Path(name) / "run"
-        shutil.copytree(OLD, directory)
-        content = bytearray((directory / which).read_bytes())
-        at = int(place * len(content))
-        content[at:] = b"" if cut else bytes([byte, *content[at + 1 :]])
-        (directory / which).write_bytes(content)
-        try:
-            run = load_run(directory)
-        except HyperboxError as error:
-            if which.name != "run.json" or "\n" in error.message:
-                raise  # only the plan can take the whole run down, in one line
-            return
-    if which.name == "run.json":
-        return
-    hurt = which.parts[1]
-    expected = whole_verdicts()
-    keys = {
-        (gate.id, c.cell.kernel): c.cell.key
-        for c in run.cells
-        for gate in run.gates
-        if gate.experiment == c.experiment.id
-    }
-    for verdict in run.verdicts:
-        before = expected[verdict.gate, verdict.kernel]
-        if keys[verdict.gate, verdict.kernel] != hurt:
-            assert verdict == before
-        elif which.name == "samples.parquet" and verdict != before:
-            assert verdict.outcome is Outcome.ERROR, "samples never change a verdict silently"
+    path = (attempt_of(copy), attempt_of(copy).parent)[depth]
+    change(path)
+    assert_only_hurt(load_run(copy), f"cannot read {path}")
+
+
+def test_a_pipe_for_a_file_holds_nobody_up(copy: Path) -> None:
+    for name in ("record.json", "kernel.config"):
+        (attempt_of(copy) / name).unlink()
+        os.mkfifo(attempt_of(copy) / name)
+    assert_only_hurt(load_run(copy), "it is no regular file")
+
+
+@pytest.mark.parametrize("name", ["serial.log", "dmesg.txt"])
+def test_a_changed_log_is_told_and_takes_no_verdict(tmp_path: Path, name: str) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(NEW, copy)
+    path = attempt_of(copy) / name
+    path.write_text(path.read_text()[:-1])
+    assert load_run(copy).problems == (f"{path} is damaged: its SHA-256 is not the one on record",)
+    assert load_run(copy).verdicts == load_run(NEW).verdicts
+    path.unlink()
+    assert load_run(copy).problems == ()  # logs may be taken away
+
+
+def test_a_changed_configuration_is_not_used(tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(NEW, copy)
+    first = copy / "cells" / "6.12--psi.monitor_cpu--exact" / "attempt-1" / "kernel.config"
+    first.write_text("CONFIG_PSI=n\n")
+    run = load_run(copy)
+    assert run.problems == (f"{first} is damaged: its SHA-256 is not the one on record",)
+    assert run.kernel_configs["6.12"]["CONFIG_PSI"] == "y"  # another cell's
+
+
+@pytest.mark.parametrize("found", ["x", [1], {"exact": "yes"}, {"exact": None}])
+def test_a_self_test_that_cannot_be_read_is_not_trusted(copy: Path, found: object) -> None:
+    edit(attempt_of(copy) / "record.json", lambda d: d["environment"].update(repeatability=found))
+    hurt = [v for v in load_run(copy).verdicts if v.kernel == "6.12" and v.gate in HURT_GATES]
+    assert all("not surely exact" in "; ".join(verdict.remarks) for verdict in hurt)
+
+
+def odd(environment: Any) -> None:
+    environment["kernel"] = {"label": ["x"], "release": 7, "version": {"a": 1}, "remarks": 3}
+    environment["qemu"] = environment["host"] = [None, {"deep": [True]}]
+
+
+def test_any_environment_is_reported(copy: Path, tmp_path: Path) -> None:
+    edit(attempt_of(copy) / "record.json", lambda d: odd(d["environment"]))
+    edit(copy / "run.json", lambda d: odd(d["environment"]))
+    run = load_run(copy)
+    assert {v.outcome for v in run.verdicts} == {Outcome.PASS}
+    write_report(run, tmp_path / "report")
+
+
+def twice(key: str) -> Callable[[Any], None]:
+    return lambda document: document["plan"][key].append(document["plan"][key][0])
+
+
+def without_experiment(document: Any) -> None:
+    document["plan"]["gates"][0]["experiment"] = "psi.none"
+
+
+def outside(document: Any) -> None:
+    document["plan"]["gates"][0]["id"] = "../../elsewhere"
+
+
+def same_arms(document: Any) -> None:
+    for experiment in document["plan"]["experiments"]:
+        experiment["arms"].append(experiment["arms"][0])
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (twice("kernels"), "kernel '6.12' stands twice"),
+        (twice("gates"), "gate 'psi.monitor_cpu' stands twice"),
+        (twice("experiments"), "experiment 'psi.monitor_cpu' stands twice"),
+        (same_arms, "arm of psi.monitor_cpu 'monitor' stands twice"),
+        (lambda d: d["plan"].update(beside=["exact"]), "lane 'exact' stands twice"),
+        (without_experiment, "needs the experiment 'psi.none', not planned"),
+        (outside, "gate '../../elsewhere' is not a name"),
+        (lambda d: d["plan"].update(kernels=["6\0"]), "is not a name"),
+        (lambda d: d.update(created="2026-99-01T00:00:00Z"), "created is no valid time"),
+    ],
+)
+def test_plans_that_contradict_themselves_are_refused(
+    copy: Path, change: Callable[[Any], None], told: str
+) -> None:
+    """One name for two things would give one of them the other's verdict."""
+    edit(copy / "run.json", change)
+    with pytest.raises(HarnessError) as caught:
+        load_run(copy)
+    assert told in caught.value.message
+    assert str(copy / "run.json") in caught.value.message
+    assert caught.value.hint
 
 
 def test_attempts_keep_what_the_kernel_said(copy: Path) -> None:

@@ -14,8 +14,9 @@ from hyperbox.harness.lab import snapshot_cache
 from hyperbox.harness.model import Arm, Cell, Experiment, Gate, Lane, Metric, Rule, Sample
 from hyperbox.harness.runs.attempt import Attempt, BlockRecord, State
 from hyperbox.harness.runs.plan import Plan, blocks_of
+from hyperbox.harness.runs.record import Record
 from hyperbox.harness.runs.reproduction import Finding, exact_cells, judge
-from hyperbox.harness.runs.store import Record, RunStore
+from hyperbox.harness.runs.store import RunStore
 
 _EXPERIMENT = Experiment(
     id="demo.work",

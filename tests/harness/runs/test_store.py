@@ -31,7 +31,7 @@ from hyperbox.harness.model import (
 from hyperbox.harness.runs.attempt import Attempt, BlockRecord, State
 from hyperbox.harness.runs.plan import Plan
 from hyperbox.harness.runs.schema import check, schema
-from hyperbox.harness.runs.store import RunStore, plan_document, plan_from, utc
+from hyperbox.harness.runs.store import RunStore, plan_document, plan_from
 
 _EXPERIMENT = Experiment(
     id="demo.load",
@@ -255,7 +255,3 @@ def test_a_full_disk_leaves_whole_attempts_only(small_disk: Path) -> None:
     assert attempts > 0
     assert {path.name for path in home.iterdir()} == {f"attempt-{n + 1}" for n in range(attempts)}
     assert all(record.samples() == _SAMPLES for record in store.records(_CELL))
-
-
-def test_times_are_utc_with_milliseconds() -> None:
-    assert utc(0.0015) == "1970-01-01T00:00:00.001Z"

@@ -19,7 +19,8 @@ from hyperbox.harness.model import Arm, Cell, Experiment, Gate, Lane, Metric, Ru
 from hyperbox.harness.runs.attempt import State
 from hyperbox.harness.runs.engine import run_plan
 from hyperbox.harness.runs.plan import Plan
-from hyperbox.harness.runs.store import Record, RunStore
+from hyperbox.harness.runs.record import Record
+from hyperbox.harness.runs.store import RunStore
 from hyperbox.harness.runs.watchdog import Watchdog
 from hyperbox.processes import spawn, stop
 

@@ -15,7 +15,7 @@ from hyperbox.errors import HarnessError
 
 __all__ = ["SCHEMA_VERSION", "check", "schema"]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Raised when a reader of older run directories would misread a new one."""
 
 
@@ -39,14 +39,14 @@ def check(kind: str, value: object, where: str) -> None:
     Raises
     ------
     HarnessError
-        With the place and the first fault; a newer `schema_version` is named as such.
+        With the place and the first fault; an unknown `schema_version` is named as such.
     """
     if isinstance(value, dict):
         version = value.get("schema_version")
-        if isinstance(version, int) and version > SCHEMA_VERSION:
+        if isinstance(version, int) and not 1 <= version <= SCHEMA_VERSION:
             raise HarnessError(
-                f"{where} has schema version {version}, this hyperbox knows {SCHEMA_VERSION}",
-                hint="use a newer hyperbox",
+                f"{where} has schema version {version}, this hyperbox knows 1 to {SCHEMA_VERSION}",
+                hint="use a newer hyperbox" if version > SCHEMA_VERSION else "restore the file",
             )
     if _quick(kind).is_valid(value):
         return
