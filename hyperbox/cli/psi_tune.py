@@ -19,7 +19,7 @@ from hyperbox.memory.decisions import Action, Decision
 from hyperbox.memory.observer import Observer
 from hyperbox.memory.swap import StepView
 from hyperbox.memory.traces import as_line, parse_trace, replay
-from hyperbox.memory.tuning import STEPS, Tuning
+from hyperbox.memory.tuning import RELIEFS, STEPS, Tuning
 from hyperbox.memory.tuning_options import add_options, options_from
 
 __all__ = ["STYLES", "add_tuning"]
@@ -40,9 +40,10 @@ def add_tuning(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     tune = verbs.add_parser(
         "tune",
         help="tune swapping when memory is short; put everything back at the end",
-        description="Prepares compressed swap, then tries one step at a time while pressure is "
-        "above 80 %, keeps what pays and gives it back on calm. Ctrl-C or SIGTERM puts "
-        "everything back; after a crash `hyperbox doctor --repair` does.",
+        description="Prepares compressed swap; gives up page cache of cgroups named as streaming "
+        "while pressure is above 40 %; tries one step at a time while it is above 80 %, keeps "
+        "what pays and gives it back on calm. Ctrl-C or SIGTERM puts everything back; after a "
+        "crash `hyperbox doctor --repair` does.",
     )
     add_options(tune)
     _output(tune)
@@ -108,7 +109,7 @@ def _simulate(arguments: argparse.Namespace) -> int:
     shown = _Printer(Console(), as_json=arguments.json, everything=arguments.all)
     readings = parse_trace(_lines(arguments.trace), arguments.trace)
     decisions = []
-    for decision in replay(readings, rules, STEPS):
+    for decision in replay(readings, rules, STEPS, reliefs=RELIEFS):
         shown(decision)
         decisions.append(decision)
     if not decisions:

@@ -6,9 +6,14 @@
       ^                                                         ^             |
       |                                                         +--(> 80)-----+
       +---- RELAX <--(< 20 for 60 s)--------------------------------- HOLD ---+
+                                                                      ^
+                                    WATCH --relief (> 40)-------------+
 
 ACT tries one step at a time. A step is measured against the seconds before it and kept only
 if it paid; otherwise it is reverted and not tried again for a while, which doubles each time.
+Reliefs take nothing that anybody wants, so they are tried as soon as memory is watched, and
+are kept unless some cgroup misses what was taken: that they lower the pressure need not show
+in seconds in which it rises.
 Preparations (fast swap ahead of need) come first, when it is calm; they have nothing to be
 measured against and stay until the tuner ends.
 
@@ -19,12 +24,12 @@ stopped) empties every window: nothing is concluded across it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, replace
 
 from hyperbox.memory.decisions import Action, Decision, Rules, StepStatus, TunerState
 from hyperbox.memory.readings import SECOND_NS, Interval, Reading, between
-from hyperbox.memory.trials import Trial, compared, fault, measured
+from hyperbox.memory.trials import Trial, compared, fault, measured, missed
 
 __all__ = ["Policy", "Step", "decide", "lost", "refused"]
 
@@ -49,10 +54,13 @@ class Policy:
         By name, in the order in which they are tried.
     preparations
         Names of the steps that are made ahead of need.
+    reliefs
+        Names of those that take nothing that is wanted.
     """
 
     steps: Mapping[str, Step]
     preparations: frozenset[str] = frozenset()
+    reliefs: frozenset[str] = frozenset()
     state: TunerState = TunerState.NORMAL
     last: Reading | None = None
     window: tuple[Interval, ...] = ()
@@ -66,10 +74,13 @@ class Policy:
     restored_ns: int | None = None
 
     @classmethod
-    def of(cls, steps: Iterable[str], preparations: Iterable[str] = ()) -> Policy:
-        """Give the policy at its beginning."""
+    def of(
+        cls, steps: Iterable[str], preparations: Iterable[str] = (), reliefs: Iterable[str] = ()
+    ) -> Policy:
+        """Give the policy at its beginning; `reliefs` are some of `steps`."""
         ahead = tuple(preparations)
-        return cls({name: Step() for name in (*ahead, *steps)}, frozenset(ahead))
+        named = {name: Step() for name in (*ahead, *steps)}
+        return cls(named, frozenset(ahead), frozenset(reliefs))
 
     def with_step(self, name: str, **changes: object) -> Policy:
         """Give it with a step changed."""
@@ -225,6 +236,9 @@ def _next(policy: Policy, now_ns: int, score: float, rules: Rules) -> _Outcome:
         return prepared
     if policy.above_act >= rules.confirm:
         return _act(policy, now_ns, score, rules)
+    relieved = _relieved(policy, now_ns, score, rules)
+    if relieved is not None:
+        return relieved
     if policy.kept:
         return _hold_or_relax(policy, now_ns, score, rules)
     return _watched(policy, score, rules)
@@ -232,11 +246,21 @@ def _next(policy: Policy, now_ns: int, score: float, rules: Rules) -> _Outcome:
 
 def _prepared(policy: Policy, now_ns: int) -> _Outcome | None:
     """Make the next preparation; what was measured before it counts no more."""
-    ready = _first_ready(policy, now_ns, ahead=True)
+    ready = _first_ready(policy, now_ns, policy.preparations)
     if ready is None or policy.state is TunerState.RELAX:
         return None
     policy = replace(policy.with_step(ready, status=StepStatus.PREPARED), window=())
     return _Outcome(policy, Action.PREPARE, ready, "ahead of need")
+
+
+def _relieved(policy: Policy, now_ns: int, score: float, rules: Rules) -> _Outcome | None:
+    """Try the next relief, if memory is to be watched."""
+    ready = _first_ready(policy, now_ns, policy.reliefs)
+    before = measured(policy.window, rules)
+    if policy.above_watch < rules.confirm or ready is None or before is None:
+        return None
+    why = f"score {score:.1f} above {rules.watch:g} for {policy.above_watch} readings"
+    return _tried(policy, Trial(ready, now_ns, before), why)
 
 
 def _watched(policy: Policy, score: float, rules: Rules) -> _Outcome:
@@ -257,13 +281,18 @@ def _act(policy: Policy, now_ns: int, score: float, rules: Rules) -> _Outcome:
         policy = replace(policy, relapses=policy.relapses + 1 if soon else 0, restored_ns=None)
     policy = replace(policy, state=TunerState.ACT)
     before = measured(policy.window, rules)
-    ready = _first_ready(policy, now_ns, ahead=False)
+    ready = _first_ready(policy, now_ns, policy.steps.keys() - policy.preparations)
     if ready is None:
         return _Outcome(policy, reason=f"{why}; {_nothing_left(policy, now_ns)}")
     if before is None:
         return _Outcome(policy, reason=f"{why}; measuring before {ready}")
-    policy = replace(policy, trial=Trial(ready, now_ns, before), state=TunerState.HOLD)
-    return _Outcome(policy.with_step(ready, status=StepStatus.TRIAL), Action.APPLY, ready, why)
+    return _tried(policy, Trial(ready, now_ns, before), why)
+
+
+def _tried(policy: Policy, trial: Trial, why: str) -> _Outcome:
+    policy = replace(policy, trial=trial, state=TunerState.HOLD)
+    policy = policy.with_step(trial.step, status=StepStatus.TRIAL)
+    return _Outcome(policy, Action.APPLY, trial.step, why)
 
 
 def _judged(policy: Policy, trial: Trial, now_ns: int, score: float, rules: Rules) -> _Outcome:
@@ -273,7 +302,8 @@ def _judged(policy: Policy, trial: Trial, now_ns: int, score: float, rules: Rule
     after = measured(since, rules)
     if after is None:
         return _Outcome(policy, reason=f"score {score:.1f}; {trial.step} is on trial")
-    wrong = fault(trial.before, after, rules)
+    judge = missed if trial.step in policy.reliefs else fault
+    wrong = judge(trial.before, after, rules)
     gain = compared(trial.before, after, rules)
     policy = replace(policy, trial=None, above_act=min(policy.above_act, rules.confirm))
     if wrong:
@@ -323,10 +353,10 @@ def _backed_off(policy: Policy, name: str, now_ns: int, rules: Rules) -> Policy:
     )
 
 
-def _first_ready(policy: Policy, now_ns: int, *, ahead: bool) -> str | None:
+def _first_ready(policy: Policy, now_ns: int, among: Set[str]) -> str | None:
     for name, step in policy.steps.items():
         idle = step.status is StepStatus.IDLE and not step.unavailable
-        if (name in policy.preparations) is ahead and idle and step.not_before_ns <= now_ns:
+        if name in among and idle and step.not_before_ns <= now_ns:
             return name
     return None
 

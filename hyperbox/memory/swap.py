@@ -7,7 +7,7 @@ One caller steps it; any number of readers take its `status`, which is replaced 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import TracebackType
 
@@ -71,6 +71,8 @@ class Tuner:
     ----------
     steps, preparations
         What can be tried, in order, and what is made ahead of need.
+    reliefs
+        Names of the steps that take nothing that is wanted (`hyperbox.memory.policy`).
     swaps
         Gives the names of the swap areas now, to tell a change of ours from somebody's.
     dry_run
@@ -84,6 +86,7 @@ class Tuner:
         steps: Sequence[Actuator],
         preparations: Sequence[Actuator] = (),
         *,
+        reliefs: Collection[str] = (),
         rules: Rules | None = None,
         swaps: Callable[[], frozenset[str]] | None = None,
         dry_run: bool = False,
@@ -94,7 +97,8 @@ class Tuner:
         self._swaps = swaps
         self._found = tuple(found)
         self._actuators: Mapping[str, Actuator] = {one.name: one for one in (*preparations, *steps)}
-        self._policy = Policy.of([s.name for s in steps], [p.name for p in preparations])
+        names = [[one.name for one in made] for made in (steps, preparations)]
+        self._policy = Policy.of(*names, reliefs)
         self._made: list[str] = []  # in order; undone backwards
         self._probe()
         self._status = TunerStatus()

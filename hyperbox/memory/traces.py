@@ -54,9 +54,10 @@ def replay(
     rules: Rules,
     steps: Sequence[str],
     preparations: Sequence[str] = (),
+    reliefs: Sequence[str] = (),
 ) -> Iterator[Decision]:
     """Give the decision at each reading, as if every step could be made."""
-    policy = Policy.of(steps, preparations)
+    policy = Policy.of(steps, preparations, reliefs)
     for reading in readings:
         policy, decision = decide(policy, reading, rules)
         yield decision

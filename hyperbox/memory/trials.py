@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from hyperbox.memory.decisions import Rules
 from hyperbox.memory.readings import Interval, joined
 
-__all__ = ["Trial", "compared", "fault", "measured"]
+__all__ = ["Trial", "compared", "fault", "measured", "missed"]
 
 _LITTLE_IO = 1.0  # percent
 
@@ -39,6 +39,11 @@ def fault(before: Interval, after: Interval, rules: Rules) -> str:
     # Without storage pressure to speak of there is none to lower: it must not appear.
     if after.io_some > _LITTLE_IO and not _fell(before.io_some, after.io_some, rules):
         return f"storage pressure did not fall by {rules.gain:.0%}"
+    return missed(before, after, rules)
+
+
+def missed(before: Interval, after: Interval, rules: Rules) -> str:
+    """Say which cgroup reads back more of its working set since a step; empty if none does."""
     for name, rate in after.refaults.items():
         was = before.refaults.get(name)
         if was is not None and rate > was * (1 + rules.refault_rise) + rules.refault_floor:

@@ -23,7 +23,7 @@ from hyperbox.memory.reclaim import MemoryHighActuator, PageCacheActuator, damon
 from hyperbox.memory.swap import Tuner, TunerStatus
 from hyperbox.repair import repair
 
-__all__ = ["FAST_SWAPS", "STEPS", "TunerOptions", "Tuning", "actuators"]
+__all__ = ["FAST_SWAPS", "RELIEFS", "STEPS", "TunerOptions", "Tuning", "actuators"]
 
 FAST_SWAPS = ("auto", "zram", "zswap", "none")
 """What may be prepared.
@@ -34,6 +34,9 @@ least wanted pages on the disk whatever came first, and each cgroup pays for wha
 
 STEPS = ("page-cache", "page-cluster", "swappiness", "memory-high-1", "memory-high-2", "damon")
 """Names of the steps in the order in which they are tried: what costs others least first."""
+
+RELIEFS = ("page-cache",)
+"""Those that take nothing that is wanted: page cache that its owner has given away."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +115,7 @@ class Tuning:
             self.tuner = Tuner(
                 steps,
                 ahead,
+                reliefs=RELIEFS,
                 rules=options.rules,
                 swaps=swap_names,
                 dry_run=options.dry_run,

@@ -45,7 +45,9 @@ _INTERVAL = _Number("interval", "seconds between readings", 1, 300, "interval_s"
 _NUMBERS = (
     _INTERVAL,
     _Number("act", "act above this many percent", 1, 100, "act", metavar="PERCENT"),
-    _Number("watch-above", "watch above this", 1, 100, "watch", metavar="PERCENT"),
+    _Number(
+        "watch-above", "watch above this, relieve page cache", 1, 100, "watch", metavar="PERCENT"
+    ),
     _Number("calm-below", "calm is below this", 1, 100, "calm", metavar="PERCENT"),
     _Number("relax", "seconds of calm before giving back", 1, 86400, "relax_s", metavar="S"),
     _Number("settle", "seconds that a step may take to work", 0, 600, "settle_s", metavar="S"),

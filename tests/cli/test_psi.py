@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import io
 import json
 import os
+import pty
+import select
 import signal
+import struct
 import subprocess
 import sys
+import termios
+import time
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from hyperbox.cli.main import main
-from hyperbox.cli.psi import bars
+from hyperbox.cli.psi import _page, bars
 from hyperbox.errors import ExitCode
-from hyperbox.linux.pressure import PROC_PRESSURE
+from hyperbox.linux.pressure import PROC_PRESSURE, Resource, cgroup_files
+from hyperbox.memory.psi import Sampler
 from hyperbox.processes import spawn, stop
 
 has_pressure = pytest.mark.skipif(
@@ -80,7 +90,7 @@ def test_replay_shows_what_would_be_done(
     assert main(["psi", "simulate", str(trace)]) == ExitCode.PASS
     out = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in out[:-1]] == ["0.0", "10.0", "25.0", "30.0"]
-    assert out[-1] == "8 readings over 35 s: highest score 90.0, 2 steps tried, 0 kept"
+    assert out[-1] == "8 readings over 35 s: highest score 90.0, 2 steps tried, 1 kept"
     assert "apply page-cache" in out[1]
     assert "score 90.0 above 80 for 2 readings" in out[1]
 
@@ -119,17 +129,107 @@ def test_signal_is_the_usual_end(words: list[str]) -> None:
         stop(process)
 
 
-@has_pressure
-@pytest.mark.parametrize("columns", [40, 60, 79, 80, 200])
-def test_every_width_is_readable(
-    columns: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.fixture
+def saturated(tmp_path: Path) -> Path:
+    """A cgroup that could not be worse off, with every line that there can be."""
+    line = "avg10=100.00 avg60=100.00 avg300=100.00 total=12345678901234"
+    directory = tmp_path / "a-service-with-a-long-name.service"
+    directory.mkdir()
+    for resource in Resource:
+        (directory / f"{resource}.pressure").write_text(f"some {line}\nfull {line}\n")
+    return directory
+
+
+@pytest.mark.parametrize("columns", [24, 30, 40, 60, 79, 80, 200])
+def test_every_width_is_readable_when_pressure_is_at_its_worst(
+    columns: int,
+    saturated: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("COLUMNS", str(columns))
-    assert main(["psi"]) == ExitCode.PASS
+    assert main(["psi", "--cgroup", str(saturated)]) == ExitCode.PASS
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= columns
-    assert not any("…" in line for line in lines)
-    assert sum("memory" in line for line in lines) == 2
+    rows = [line for line in lines if "memory " in line]
+    assert len(rows) == 2
+    assert all(row.count("100.0") >= 2 and "…" not in row for row in rows)
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(40, 27), (40, 60), (12, 80), (40, 120)])
+def test_live_view_keeps_every_row_whatever_the_window(
+    rows: int, columns: int, saturated: Path
+) -> None:
+    console = Console(width=columns, height=rows, record=True, file=io.StringIO())
+    with Sampler(cgroup_files(saturated)) as sampler:
+        sampler.sample()
+        sampler.sample()
+        console.print(_page(sampler, 5.0, str(saturated), console))
+    lines = console.export_text().splitlines()
+    assert len(lines) <= rows
+    assert max(map(len, lines)) <= columns
+    assert sum("some" in line or "full" in line for line in lines) == 2 * len(Resource)
+    assert not any("…" in line for line in lines if "some" in line or "full" in line)
+
+
+class Terminal:
+    """A terminal with a program in it, of a size that can be changed."""
+
+    def __init__(self, argv: list[str], rows: int, columns: int) -> None:
+        self._handle, other = pty.openpty()
+        self.resize(rows, columns)
+        self.process = subprocess.Popen(
+            ["setsid", "--ctty", *argv],
+            stdin=other,
+            stdout=other,
+            stderr=other,
+            env=os.environ | {"TERM": "xterm", "PYTHONPATH": str(Path(__file__).parents[2])},
+        )
+        os.close(other)
+        self.shown = b""
+
+    def resize(self, rows: int, columns: int) -> None:
+        fcntl.ioctl(self._handle, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+    def type(self, keys: bytes) -> None:
+        os.write(self._handle, keys)
+
+    def until(self, text: bytes) -> None:
+        """Read until it shows a text after all that has been waited for."""
+        deadline = time.monotonic() + 60
+        while text not in self.shown:
+            assert time.monotonic() < deadline, self.shown
+            if select.select([self._handle], [], [], 1)[0]:
+                self.shown += os.read(self._handle, 65_536)
+        self.shown = self.shown.partition(text)[2]
+
+    def end(self) -> int:
+        """Read until the program ends; give its exit status."""
+        with contextlib.suppress(OSError):  # EIO: nobody has the other end any more
+            while data := os.read(self._handle, 65_536):
+                self.shown += data
+        os.close(self._handle)
+        return self.process.wait(60)
+
+
+@has_pressure
+def test_window_that_changes_is_drawn_anew_at_once_and_the_last_table_stays() -> None:
+    argv = [sys.executable, "-m", "hyperbox", "psi", "--watch", "--interval", "600"]
+    terminal = Terminal(argv, 30, 40)
+    try:
+        terminal.until(b"\x1b[?1049h")  # a screen of its own: a new size leaves no old lines
+        terminal.until(b"Ctrl-C ends")
+        terminal.resize(30, 120)
+        terminal.until(b"kernel 10 s")  # though the next sample is ten minutes away
+        terminal.until(b"Ctrl-C ends")
+        terminal.type(b"\x03")
+        terminal.until(b"\x1b[?1049l")
+        terminal.until(b"since boot")
+        assert terminal.end() == ExitCode.PASS
+        assert b"Traceback" not in terminal.shown
+    finally:
+        terminal.process.kill()
+        terminal.process.wait()
 
 
 @has_pressure

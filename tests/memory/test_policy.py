@@ -178,6 +178,36 @@ def test_calm_for_a_minute_gives_back_what_is_kept_last_first(bench: Bench) -> N
     )
 
 
+def relieved() -> Bench:
+    return Bench(Policy.of(["relief", "other"], reliefs=["relief"]))
+
+
+def test_relief_is_tried_as_soon_as_memory_is_watched() -> None:
+    bench = relieved()
+    applied = bench.until(Action.APPLY, 41)
+    assert (applied.step, applied.state) == ("relief", TunerState.HOLD)
+    assert applied.reason == "score 41.0 above 40 for 2 readings"
+    assert bench.until(Action.KEEP, 70).step == "relief"  # pressure rose: not by the relief
+    assert all(bench.feed(79).action is Action.NOTHING for _ in range(20))
+    assert bench.until(Action.APPLY, 81).step == "other"
+
+
+def test_relief_that_somebody_misses_is_reverted() -> None:
+    bench = relieved()
+    bench.until(Action.APPLY, 60)
+    decision = bench.until(Action.REVERT, 10, refaults=500)
+    assert decision.reason.endswith("refaults of /a rose from 0 to 500 a working second")
+    assert all(bench.feed(60).action is Action.NOTHING for _ in range(11))
+    assert bench.until(Action.APPLY, 60).step == "relief"
+
+
+def test_relief_is_given_back_on_calm() -> None:
+    bench = relieved()
+    bench.until(Action.KEEP, 60)
+    assert bench.until(Action.RESTORE, 10).step == "relief"
+    assert bench.policy.state is TunerState.NORMAL
+
+
 def test_twenty_is_not_calm(bench: Bench) -> None:
     bench.until(Action.APPLY, 95)
     bench.until(Action.KEEP, 85)
@@ -291,7 +321,7 @@ loads = st.lists(
 
 
 def played(load: list[tuple[float, float, float, float, int]]) -> Iterator[tuple[Bench, Decision]]:
-    bench = Bench(Policy.of(["one", "two", "three"], ["ahead"]))
+    bench = Bench(Policy.of(["one", "two", "three"], ["ahead"], ["one"]))
     for memory, io, swap_ins, seconds, times in load:
         for _ in range(times):
             yield bench, bench.feed(memory, io, swap_ins=swap_ins, seconds=seconds)
