@@ -71,6 +71,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         _abandon_output()
         return _BROKEN_PIPE
+    except SystemExit as error:
+        if isinstance(error.__context__, BrokenPipeError):  # rich ends with 1: a gate failed
+            return _BROKEN_PIPE
+        raise
     except OSError as error:
         if error.errno not in _NO_ROOM or error.filename is not None:
             raise

@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from rich.box import HEAVY_HEAD, SIMPLE_HEAD
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -24,8 +26,9 @@ __all__ = ["add_parser", "bars"]
 
 _RED, _YELLOW = 80.0, 40.0  # percent: where tuning acts, and where it begins to look
 _BARS = "▁▂▃▄▅▆▇█"
-_WIDE = 80  # columns of the screen from which on the whole table fits
-_OTHERS, _NARROW_OTHERS = 70, 33  # columns that the live tables take beside their bars
+_WIDE, _NARROW = 80, 33  # columns from which on the whole table fits, and one with a minute
+_OTHERS, _NARROW_OTHERS, _LEAST = 63, 25, 18  # columns that live tables take beside their bars
+_AROUND = 8  # lines of the live view above and below its rows
 
 
 def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -76,24 +79,47 @@ def _run(arguments: argparse.Namespace) -> int:
     ended = contextlib.suppress(KeyboardInterrupt) if arguments.watch else contextlib.nullcontext()
     # A terminal that cannot move its cursor would show nothing before the end.
     live_view = arguments.watch and console.is_terminal and not console.is_dumb_terminal
-    with ended, _sampler(group) as sampler:
-        if arguments.json or not live_view:
+    with _sampler(group) as sampler, ended:
+        if live_view and not arguments.json:
+            _watch_live(sampler, console, where, interval_s)
+        else:
             show = (
                 _print_json
                 if arguments.json
                 else lambda now: console.print(_table(now, where, console.width))
             )
             watch(sampler, show, interval_s=interval_s, count=count)
-        else:
-            with Live(console=console, auto_refresh=False) as live:
-                watch(
-                    sampler,
-                    lambda now: live.update(
-                        _page(now, interval_s, where, console.width), refresh=True
-                    ),
-                    interval_s=interval_s,
-                )
     return ExitCode.PASS
+
+
+def _watch_live(sampler: Sampler, console: Console, where: str, interval_s: float) -> None:
+    """Show each sample in place, on a screen of its own, until interrupted; the last one stays."""
+    drawing = stale = False
+
+    def draw(*_: object) -> None:
+        nonlocal drawing, stale
+        stale = True  # a signal may come while a frame is written: another one is, then
+        while stale and not drawing and sampler.history:
+            drawing, stale = True, False
+            live.update(_page(sampler, interval_s, where, console), refresh=True)
+            drawing = False
+
+    try:
+        with Live(console=console, auto_refresh=False, screen=True) as live, _on_resize(draw):
+            watch(sampler, draw, interval_s=interval_s)
+    finally:
+        if sampler.history:
+            console.print(_table(sampler, where, console.width))
+
+
+@contextlib.contextmanager
+def _on_resize(draw: Callable[..., None]) -> Iterator[None]:
+    """Draw anew when the window's size changes, which may be long before the next sample."""
+    before = signal.signal(signal.SIGWINCH, draw)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGWINCH, before)
 
 
 def _sampler(group: str | None) -> Sampler:
@@ -119,34 +145,38 @@ def _print_json(sampler: Sampler) -> None:
     print(json.dumps(sampler.report()), flush=True)
 
 
-def _page(sampler: Sampler, interval_s: float, where: str, columns: int) -> Group:
-    note = f"{len(sampler.history)} samples, one every {interval_s:g} s; Ctrl-C ends"
-    others = _OTHERS if columns >= _WIDE else _NARROW_OTHERS
+def _page(sampler: Sampler, interval_s: float, where: str, console: Console) -> RenderableType:
+    """Give the live view, as much of it as the window holds: the rows before all else."""
+    columns = console.width
+    others = _OTHERS if columns >= _WIDE else _NARROW_OTHERS if columns >= _NARROW else _LEAST
     width = max(5, min(columns - others, HISTORY))
-    return Group(_table(sampler, where, columns, bar_width=width), Text(note, style="dim"))
+    table = _table(sampler, where, columns, bar_width=width)
+    if console.height < table.row_count + _AROUND:
+        table.title = table.caption = None
+        return table
+    note = f"{len(sampler.history)} samples, one every {interval_s:g} s; Ctrl-C ends"
+    return Group(table, Text(note, style="dim", no_wrap=True))
 
 
 def _table(sampler: Sampler, where: str, columns: int, *, bar_width: int = 0) -> Table:
     """Give the last sample as a table; with `bar_width` the samples before it as bars too."""
     if columns < _WIDE:
-        return _narrow_table(sampler, where, bar_width=bar_width)
+        return _narrow_table(sampler, where, columns, bar_width=bar_width)
     now = sampler.snapshot()
-    last_title = "each sample" if bar_width else "since boot"
-    table = Table(
-        title=f"pressure of {where}: % of time lost",
-        box=SIMPLE_HEAD if bar_width else HEAVY_HEAD,
-    )
-    table.add_column("resource")
-    table.add_column("who waits")
+    title = f"pressure of {where}: % of time lost"
+    if len(title) > columns:
+        title = f"pressure of {_short(where)}: % of time lost"
+    table = Table(title=title, box=SIMPLE_HEAD if bar_width else HEAVY_HEAD)
+    table.add_column("who waits", no_wrap=True)
     for name in ("last 10 s", "kernel 10 s", "60 s", "300 s"):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
+    last_title = "each sample" if bar_width else "since boot"
     table.add_column(last_title, justify="left" if bar_width else "right", no_wrap=True)
     last = now.samples[-1]
     for (resource, kind), line in last.lines().items():
         total = f"{line.total_us / 1e6:,.3f} s"
         table.add_row(
-            resource,
-            kind,
+            f"{resource} {kind}",
             _own(now.boxcar(resource, kind)),
             *(_percent(value) for value in (line.avg10, line.avg60, line.avg300)),
             bars(now.shares(resource, kind), bar_width) if bar_width else total,
@@ -156,25 +186,30 @@ def _table(sampler: Sampler, where: str, columns: int, *, bar_width: int = 0) ->
     return table
 
 
-def _narrow_table(sampler: Sampler, where: str, *, bar_width: int) -> Table:
+def _narrow_table(sampler: Sampler, where: str, columns: int, *, bar_width: int) -> Table:
     """Give what matters most where a whole line does not fit."""
     now = sampler.snapshot()
-    table = Table(title=f"% of time lost: {where}", box=SIMPLE_HEAD, padding=(0, 1))
+    table = Table(
+        title=f"% of time lost: {_short(where)}", box=None, pad_edge=False, padding=(0, 1, 0, 0)
+    )
     table.add_column("who waits", no_wrap=True)
-    for name in ("10 s", "60 s"):
+    for name in ("10 s", "60 s") if columns >= _NARROW else ("10 s",):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("each sample" if bar_width else "300 s", no_wrap=True)
+    table.add_column("samples" if bar_width else "300 s", justify="right", no_wrap=True)
     for (resource, kind), line in now.samples[-1].lines().items():
         own = now.boxcar(resource, kind)
-        table.add_row(
-            f"{resource} {kind}",
-            _percent(own.percent if own else line.avg10),
-            _percent(line.avg60),
-            bars(now.shares(resource, kind), bar_width) if bar_width else _percent(line.avg300),
-        )
+        recent = _percent(own.percent if own else line.avg10)
+        minute = (_percent(line.avg60),) if columns >= _NARROW else ()
+        drawn = bars(now.shares(resource, kind), bar_width) if bar_width else _percent(line.avg300)
+        table.add_row(f"{resource} {kind}", recent, *minute, drawn)
     if Resource.IRQ not in now.samples[-1].pressure:
         table.caption = "irq: not by this kernel"
     return table
+
+
+def _short(where: str) -> str:
+    """Give the end of a long path."""
+    return where if len(where) < 20 else f"…/{Path(where).name}"
 
 
 def _own(average: Average | None) -> Text:

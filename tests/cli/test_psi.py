@@ -256,6 +256,19 @@ def test_terminal_that_cannot_move_its_cursor_still_shows_every_sample() -> None
         stop(process)
 
 
+@has_pressure
+@pytest.mark.parametrize("more", ["", " --json"])
+def test_reader_that_goes_away_is_no_failed_gate(more: str) -> None:
+    command = f"{sys.executable} -m hyperbox psi --watch --interval 0.05{more} | head -n 1"
+    done = subprocess.run(
+        ["bash", "-c", f"{command}; exit ${{PIPESTATUS[0]}}"],
+        capture_output=True,
+        check=False,
+        cwd=Path(__file__).parents[2],
+    )
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, b"")
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
