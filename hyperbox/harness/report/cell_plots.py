@@ -6,9 +6,9 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hyperbox.harness.report.drawing import Drawing, Scale
+from hyperbox.harness.report.drawing import Drawing, Scale, fitted
 from hyperbox.harness.report.matrix import BlockValue, Entry
-from hyperbox.harness.report.plots import drawable, near_limits, scale_of, tick
+from hyperbox.harness.report.plots import drawable, near_limits, scale_of, tick_labels
 from hyperbox.harness.verdicts.wording import number, relative_interval
 
 __all__ = ["cell_figure"]
@@ -29,30 +29,28 @@ class _Box:
 
 _ORDER = _Box(58, 34, 358, 134)
 _ECDF = _Box(408, 34, 640, 134)
-_SPREAD = _Box(690, 34, 886, 134)
+_SPREAD = _Box(690, 34, 868, 134)
 
 
 def cell_figure(entries: Sequence[Entry]) -> str:
     """Draw each gated metric of a cell, a row a gate: run order, ECDF of the arms, spread.
 
-    Gives "" if no gate of the cell has two blocks: one alone has no shape. In run order,
-    filled dots ran the baseline first and hollow ones the judged arm; grey ones came after
-    the decision. The spread shows how the perturbed starts move each arm around its median.
+    Each row is an element of its own, so that paper is cut between them. Gives "" if no gate
+    of the cell has two blocks: one alone has no shape. In run order, filled dots ran the
+    baseline first and hollow ones the judged arm; grey ones came after the decision. The
+    spread shows how the perturbed starts move each arm around its median.
     """
-    drawn = [(entry, entry.blocks) for entry in entries if len(entry.blocks) > 1]
-    if not drawn:
-        return ""
-    drawing = Drawing(_WIDTH, _HEIGHT * len(drawn))
-    for place, (entry, values) in enumerate(drawn):
-        drawing.raw(f'<g transform="translate(0 {place * _HEIGHT:.0f})">')
-        _draw_run_order(drawing, entry, values)
-        arms = _arm_values(entry)
-        _draw_ecdf(drawing, entry, arms)
-        _draw_spread(drawing, arms)
-        drawing.raw("</g>")
-    cell = drawn[0][0].cell
-    assert cell is not None
-    return drawing.svg(f"{cell.cell.key}: blocks in run order, distributions and spread")
+    return "".join(_row(entry) for entry in entries if len(entry.blocks) > 1)
+
+
+def _row(entry: Entry) -> str:
+    drawing = Drawing(_WIDTH, _HEIGHT)
+    arms = _arm_values(entry)
+    _draw_run_order(drawing, entry, entry.blocks)
+    _draw_ecdf(drawing, entry, arms)
+    _draw_spread(drawing, arms)
+    where = f"{entry.gate.id} on {entry.column.label}"
+    return drawing.svg(f"{where}: blocks in run order, distributions and spread")
 
 
 def _draw_run_order(drawing: Drawing, entry: Entry, values: Sequence[BlockValue]) -> None:
@@ -64,10 +62,13 @@ def _draw_run_order(drawing: Drawing, entry: Entry, values: Sequence[BlockValue]
     near, note = near_limits(entry, shown)
     shown += near
     y = Scale.around(shown, box.bottom, box.top, room=0.1)
+    if not gate.is_paired and min(shown) >= 0:
+        y = y.above_zero()
     x = Scale(0.4, max(value.block for value in values) + 1.6, box.left, box.right)
     judged = entry.verdict.n if entry.verdict else 0
     title = f"{entry.mark.symbol} {gate.id}"
-    drawing.text(box.left, 18, title, "title", entry.mark.ink)
+    room = _ECDF.left - box.left - 14
+    drawing.text(box.left, 18, fitted(title, room, 13), "title", entry.mark.ink)
     _draw_frame(drawing, box, x, y, entry)
     if verdict is not None and verdict.estimate is not None:
         last = values[min(judged, len(values)) - 1].block + 1.4
@@ -85,13 +86,18 @@ def _draw_run_order(drawing: Drawing, entry: Entry, values: Sequence[BlockValue]
     if gate.is_paired:
         hollow = [p for p, v in zip(points, values, strict=True) if not v.baseline_first]
         drawing.dots(hollow, "hole")
-    what = "change by block" if gate.is_paired else f"{gate.metric} by block"
-    drawing.text((box.left + box.right) / 2, box.bottom + 32, f"{what}{note}", "small mid")
+    what = "change" if gate.is_ratio else "difference" if gate.is_paired else gate.metric
+    unit = f", {entry.unit}," if entry.unit not in ("", "1", "%") else ""
+    told = fitted(f"{_short(what, 18)}{unit} by block{note}", 400, 10.5)
+    drawing.text((box.left + box.right) / 2, box.bottom + 32, told, "small mid")
 
 
 def _draw_ecdf(drawing: Drawing, entry: Entry, arms: Sequence[tuple[str, list[float]]]) -> None:
     box = _ECDF
-    x = Scale.around([value for _, values in arms for value in values], box.left, box.right)
+    shown = [value for _, values in arms for value in values]
+    x = Scale.around(shown, box.left, box.right)
+    if min(shown, default=-1.0) >= 0:
+        x = x.above_zero()
     y = Scale(0, 1, box.bottom, box.top)
     _draw_frame(drawing, box, x, y, None)
     drawing.text(box.left - 6, box.top + 4, "1", "small end")
@@ -164,9 +170,10 @@ def _draw_frame(
             label = f"{value:+g} %"
         drawing.text(x(value), box.bottom + 15, label, "small mid")
     if entry and y:
-        for value in y.ticks(4):
+        ticks = y.ticks(4)
+        for value, label in zip(ticks, tick_labels(entry, ticks), strict=True):
             drawing.line(box.left, y(value), box.right, y(value), "grid")
-            drawing.text(box.left - 6, y(value) + 4, tick(entry.gate, value), "small end")
+            drawing.text(box.left - 6, y(value) + 4, label, "small end")
 
 
 def _brief(value: float) -> str:

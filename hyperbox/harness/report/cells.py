@@ -110,14 +110,21 @@ def attempts(run: RunData) -> tuple[Attempt, ...]:
 
 
 def reproduce_commands(run: RunData, cell: CellData) -> tuple[str, ...]:
-    """Give the commands that measure one cell again: with its very plan, and from scratch."""
+    """Give the commands that measure one cell again: with its very plan, and from scratch.
+
+    Only a measured cell of the exact lane has the first: no other can be compared bit for bit.
+    """
     gates = [gate.id for gate in run.gates if gate.experiment == cell.experiment.id]
     if cell.cell.lane is Lane.HOST:
         where = ["--target", "host"]
     else:
         where = ["--kernel", cell.cell.kernel, "--lane", cell.cell.lane]
     again = ["hyperbox", "validate", *gates, *where, "--seed", str(run.seed)]
-    recorded = ["hyperbox", "reproduce", f"runs/{run.run_id}", "--cell", cell.cell.key]
+    if cell.cell.lane is not Lane.EXACT or not cell.samples:
+        return (shlex.join(again),)
+    # A path of the measuring machine would mean nothing to a reader.
+    where_run = f"runs/{run.run_id}" if run.directory.is_absolute() else run.directory.as_posix()
+    recorded = ["hyperbox", "reproduce", where_run, "--cell", cell.cell.key]
     return shlex.join(recorded), shlex.join(again)
 
 
@@ -129,10 +136,17 @@ def flat(values: Mapping[str, object], prefix: str = "") -> dict[str, str]:
         if isinstance(value, Mapping):
             found.update(flat(value, f"{name}."))
         elif isinstance(value, (list, tuple)):
-            found[name] = ", ".join(str(item) for item in value)
+            found[name] = ", ".join(map(_plain, value))
         else:
-            found[name] = "" if value is None else str(value)
+            found[name] = _plain(value)
     return found
+
+
+def _plain(value: object) -> str:
+    """Give a fact as text: fractions with two decimals, or three digits below a tenth."""
+    if not isinstance(value, float) or not math.isfinite(value):
+        return "" if value is None else str(value)
+    return f"{value:.2f}".rstrip("0").rstrip(".") if abs(value) >= 0.1 else f"{value:.3g}"
 
 
 def _used(cell: CellData, place: int) -> str:

@@ -15,6 +15,8 @@ from hyperbox.harness.verdicts.wording import legible
 __all__ = ["Difference", "config_differences", "config_table", "environment_differences", "notable"]
 
 _ABSENT = "not set"
+_PROBE = "repeatability.probe."
+_NUMBERS = re.compile(r"-?\d+(\.\d+)?(, -?\d+(\.\d+)?)*")
 # Options that the measured features rest on; the rest is in the CSV file.
 _NOTABLE = re.compile(
     "CONFIG_(PSI|SWAP|ZRAM|ZSWAP|ZSMALLOC|Z3FOLD|ZBUD|MEMCG|LRU_GEN|TRANSPARENT_HUGEPAGE|DAMON"
@@ -33,22 +35,43 @@ class Difference:
 
 
 def environment_differences(run: RunData, kernels: Sequence[str]) -> tuple[Difference, ...]:
-    """Give what differs between the machines of the kernels, the kernel's own record apart.
+    """Give what differs between the machines of the kernels.
 
-    Several values for one kernel (cells measured on several machines) are joined by "; ".
+    The kernel's own record and the numbers of the repeatability probe, which are what a kernel
+    does, are left out. Of several values for one kernel (cells measured on several machines)
+    numbers are told by the smallest and the largest, texts are joined by "; ".
     """
     found: dict[str, dict[str, list[str]]] = {}
     for cell in run.cells:
         own = {key: value for key, value in cell.environment.items() if key != "kernel"}
         for name, value in flat(own).items():
+            if name.startswith(_PROBE):
+                continue
             known = found.setdefault(name, {}).setdefault(cell.cell.kernel, [])
             if value not in known:
                 known.append(value)
-    rows = (
-        Difference(name, tuple("; ".join(values.get(kernel, [])) for kernel in kernels))
+    differing = {
+        name: values
         for name, values in found.items()
+        if len({tuple(values.get(kernel, ())) for kernel in kernels}) > 1
+        or any(len(known) > 1 for known in values.values())
+    }
+    return tuple(
+        Difference(name, tuple(_several(values.get(kernel, [])) for kernel in kernels))
+        for name, values in differing.items()
     )
-    return tuple(row for row in rows if len(set(row.values)) > 1 or "; " in row.values[0])
+
+
+def _several(texts: Sequence[str]) -> str:
+    """Give the values that cells of one kernel saw as one text."""
+    rows = [text.split(", ") for text in texts]
+    if len(rows) < 2 or not all(_NUMBERS.fullmatch(text) for text in texts):
+        return "; ".join(texts)
+    if len({len(row) for row in rows}) > 1:
+        return "; ".join(texts)
+    columns = [sorted(column, key=float) for column in zip(*rows, strict=True)]
+    ranges = [f"{c[0]} … {c[-1]}" if c[0] != c[-1] else c[0] for c in columns]
+    return ", ".join(ranges)
 
 
 def config_differences(run: RunData, kernels: Sequence[str]) -> tuple[Difference, ...]:

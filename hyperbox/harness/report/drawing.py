@@ -8,13 +8,14 @@ page.
 from __future__ import annotations
 
 import math
+import unicodedata
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 
 from hyperbox.harness.verdicts.wording import legible, typeset
 
-__all__ = ["STYLE", "Drawing", "Scale", "standalone_figure", "text_width"]
+__all__ = ["STYLE", "Drawing", "Scale", "fitted", "standalone_figure", "text_width"]
 
 STYLE = """\
 .hb { font: 12px system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
@@ -61,6 +62,10 @@ class Scale:
         low, high = min(shown), max(shown)
         margin = room * (high - low) or 0.05 * abs(high) or 1.0
         return cls(low - margin, high + margin, start, end)
+
+    def above_zero(self) -> Scale:
+        """Give the scale without the room below zero, where what is shown cannot lie."""
+        return replace(self, low=max(self.low, -0.04 * self.high))
 
 
 class Drawing:
@@ -152,7 +157,18 @@ def standalone_figure(svg: str) -> str:
 
 def text_width(text: str, size: float = 12.0) -> float:
     """Estimate the width of a line of text in pixels, on the generous side."""
-    return 0.6 * size * len(text)
+    return size * sum(1.0 if unicodedata.east_asian_width(c) in "WF" else 0.6 for c in text)
+
+
+def fitted(text: str, width: float, size: float = 12.0) -> str:
+    """Shorten text in its middle until it is no wider than `width` pixels."""
+    if text_width(text, size) <= width:
+        return text
+    for kept in range(len(text) - 1, 2, -1):
+        short = f"{text[: kept // 2]}…{text[len(text) - (kept - kept // 2) :]}"
+        if text_width(short, size) <= width:
+            return short
+    return f"{text[0]}…{text[-1]}"
 
 
 def _p(value: float) -> str:

@@ -1,7 +1,8 @@
 """The release-validation form as PDF: A4 pages to be printed, signed and kept.
 
 Made by ReportLab (BSD licence, Python only), with the fonts that matplotlib brings, so that
-a run gives the same bytes on every machine: no font, clock or path of the machine gets in.
+a run gives the same bytes on every machine: no clock or path of the machine gets in, and no
+font, but for Chinese, Japanese or Korean text (see `hyperbox.harness.report.form_fonts`).
 (A renderer of the HTML form, such as WeasyPrint, would take fonts and Pango of the machine.)
 """
 
@@ -11,17 +12,12 @@ import io
 import re
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from html import escape
-from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 from reportlab.lib.colors import Color, HexColor
 from reportlab.lib.pagesizes import A4
 from reportlab.lib.styles import ParagraphStyle
 from reportlab.lib.units import mm
-from reportlab.pdfbase import pdfmetrics
-from reportlab.pdfbase.ttfonts import TTFont
 from reportlab.pdfgen.canvas import Canvas
 from reportlab.platypus import (
     CondPageBreak,
@@ -34,17 +30,25 @@ from reportlab.platypus import (
 )
 
 from hyperbox.harness.report.form import Form
+from hyperbox.harness.report.form_fonts import (
+    Lost,
+    advice,
+    font_markup,
+    recording,
+    register,
+    told,
+)
 from hyperbox.harness.report.marks import Mark
 from hyperbox.harness.report.matrix import Entry
 from hyperbox.harness.verdicts.wording import legible, typeset
 
 __all__ = ["form_pdf"]
 
-_FONTS = {"hb": "DejaVuSans", "hb-bold": "DejaVuSans-Bold", "hb-mono": "DejaVuSansMono"}
 _INK, _SOFT, _LINE = HexColor("#1c2127"), HexColor("#5a6270"), HexColor("#c4cad2")
 _MARGIN, _FOOT = 15 * mm, 18 * mm
 _WIDTH = A4[0] - 2 * _MARGIN
 _PADDING = 6  # points, of every frame of platypus
+_LONG_NAME = 25  # characters that fit beside each other in the column of gates
 _MOST_TEXT = 600  # characters of one cell: a row must fit on a page
 _DATE = re.compile(r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)")
 
@@ -58,7 +62,7 @@ def form_pdf(form: Form) -> bytes:
 
     Every page names the run, its number and how many there are; table heads are repeated.
     """
-    _register_fonts()
+    register()
     pages = _built(form, 0)[0]
     return _built(form, pages)[1]
 
@@ -86,7 +90,7 @@ def _built(form: Form, total: int) -> tuple[int, bytes]:
         canvas.setDateFormatter(lambda *_: _pdf_date(form.run.created))
         canvas.setFont("hb", 7.5)
         canvas.setFillColor(_SOFT)
-        canvas.drawString(_MARGIN, 10 * mm, title[:90])
+        canvas.drawString(_MARGIN, 10 * mm, told(title[:90]))
         number = f"page {canvas.getPageNumber()} of {total}"
         canvas.drawRightString(A4[0] - _MARGIN, 10 * mm, number)
 
@@ -95,16 +99,30 @@ def _built(form: Form, total: int) -> tuple[int, bytes]:
 
 
 def _story(form: Form) -> list[Flowable]:
-    return [
-        *_head(form),
-        *_gates(form),
-        *_verdicts(form),
-        *_deviations(form),
-        *_excluded(form),
-        *_problems(form),
-        *_environment(form),
-        KeepTogether(list(_sign_off(form))),
-    ]
+    with recording() as lost:
+        head = list(_head(form))
+        rest = [
+            *_gates(form),
+            *_verdicts(form),
+            *_deviations(form),
+            *_excluded(form),
+            *_problems(form),
+            *_environment(form),
+            KeepTogether(list(_sign_off(form))),
+        ]
+    return [*head, *_unprintable(lost), *rest]
+
+
+def _unprintable(lost: Lost) -> Iterable[Flowable]:
+    """Say which characters are missing, since a form that is signed must not hide it."""
+    if lost:
+        points = [f"U+{ord(character):04X}" for character in sorted(lost)]
+        more = f" and {len(points) - 12} more" if len(points) > 12 else ""
+        yield Spacer(0, 4)
+        yield _text(
+            f"Characters that no font of this form has stand as �: "
+            f"{', '.join(points[:12])}{more}. release-form.html has them. {advice()}"
+        )
 
 
 def _head(form: Form) -> Iterable[Flowable]:
@@ -308,20 +326,22 @@ def _badge(mark: Mark, reason: str = "") -> Paragraph:
 
 def _named(name: str, title: str = "") -> Paragraph:
     """Give an identifier, and below it what it is."""
-    told = _code(name)
     below = f'<br/><font color="#5a6270" size="7">{_markup(title)}</font>' if title else ""
-    return Paragraph(told + below, _style("body"))
+    return Paragraph(_code(name) + below, _style("body"))
 
 
 def _code(text: str) -> str:
     """Give markup for what is copied as it stands: no typographic minus signs."""
-    return f'<font name="hb-mono">{escape(_cut(legible(text)))}</font>'
+    size = 7.5 if len(text) > _LONG_NAME else 8
+    return (
+        f'<font name="hb-mono" size="{size}">{font_markup(_cut(legible(text)), "hb-mono")}</font>'
+    )
 
 
 def _number(text: str, below: str = "", *, strong: bool = False) -> Paragraph:
-    told = f'<font name="hb-bold">{_markup(text)}</font>' if strong else _markup(text)
-    told += f'<br/><font color="#5a6270" size="7">{_markup(below)}</font>' if below else ""
-    return Paragraph(told, _style("number"))
+    number = f'<font name="hb-bold">{_markup(text)}</font>' if strong else _markup(text)
+    number += f'<br/><font color="#5a6270" size="7">{_markup(below)}</font>' if below else ""
+    return Paragraph(number, _style("number"))
 
 
 def _lines(lines: Sequence[str]) -> Paragraph:
@@ -342,7 +362,7 @@ def _paragraph(text: str, style: ParagraphStyle) -> Paragraph:
 
 def _markup(text: str) -> str:
     """Keep measured text from becoming markup, and a row from outgrowing its page."""
-    return escape(typeset(_cut(legible(text))))
+    return font_markup(typeset(_cut(legible(text))))
 
 
 def _cut(text: str) -> str:
@@ -364,13 +384,6 @@ def _style(name: str, ink: Color = _INK) -> ParagraphStyle:
         spaceAfter=before / 3,
         alignment=2 if name.endswith("number") else 0,
     )
-
-
-def _register_fonts() -> None:
-    for name, font in _FONTS.items():
-        if name not in pdfmetrics.getRegisteredFontNames():
-            path = Path(mpl.get_data_path()) / "fonts" / "ttf" / f"{font}.ttf"
-            pdfmetrics.registerFont(TTFont(name, str(path)))
 
 
 def _pdf_date(created: str) -> str:

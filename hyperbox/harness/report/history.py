@@ -20,8 +20,13 @@ from hyperbox.harness.report.data import RunData
 from hyperbox.harness.report.drawing import Drawing, Scale
 from hyperbox.harness.report.marks import Mark
 from hyperbox.harness.report.matrix import Column, Entry, entries
-from hyperbox.harness.report.plots import near_limits, scale_of, tick
-from hyperbox.harness.verdicts.wording import relative, with_unit
+from hyperbox.harness.report.plots import (
+    axis_title,
+    near_limits,
+    scale_of,
+    tick_labels,
+)
+from hyperbox.harness.verdicts.wording import number, relative, with_unit
 
 __all__ = ["Change", "Point", "Series", "change_points", "history", "history_plot"]
 
@@ -65,13 +70,20 @@ class Series:
     points: tuple[Point, ...]
     changes: tuple[Change, ...]
 
+    @property
+    def axis(self) -> str:
+        """What the values are: metric, arms, unit, and which way is better."""
+        return axis_title(self.points[-1].entry)
+
 
 def history(run: RunData, earlier: Sequence[RunData]) -> tuple[Series, ...]:
     """Give the series of every gate of `run` that an earlier run measured in the same way.
 
-    Runs whose gate has another metric, rule or arms are left out of its series.
+    Runs whose gate has another metric, rule or arms are left out of its series. A run given
+    twice counts once; runs are told apart by name and time, since a name may be used again.
     """
-    runs = sorted({one.run_id: one for one in (*earlier, run)}.values(), key=lambda r: r.created)
+    told_apart = {(one.run_id, one.created): one for one in (*earlier, run)}
+    runs = sorted(told_apart.values(), key=lambda one: one.created)
     found: dict[tuple[str, str, str], list[tuple[RunData, Entry]]] = {}
     for one in runs:
         for entry in entries(one):
@@ -116,9 +128,12 @@ def history_plot(series: Series) -> str:
     drawing = Drawing(_WIDTH, _HEIGHT)
     y = Scale.around(values, _HEIGHT - 46, 26, room=0.1)
     x = Scale(-0.5, len(points) - 0.5, 70, _WIDTH - 20)
-    for value in y.ticks(4):
+    if not series.gate.is_paired and min(values) >= 0:
+        y = y.above_zero()
+    ticks = y.ticks(4)
+    for value, label in zip(ticks, tick_labels(points[-1].entry, ticks), strict=True):
         drawing.line(x.start, y(value), x.end, y(value), "grid")
-        drawing.text(x.start - 8, y(value) + 4, tick(series.gate, value), "small end")
+        drawing.text(x.start - 8, y(value) + 4, label, "small end")
     for limit in limits:
         drawing.line(x.start, y(limit), x.end, y(limit), "limit")
     if note:
@@ -127,10 +142,13 @@ def history_plot(series: Series) -> str:
         drawing.line(x(change.index - 0.5), 20, x(change.index - 0.5), y.start, "tuned dash")
         drawing.text(x(change.index - 0.5), 14, f"▼ {change.text}", "small mid", "#0072b2")
     every = math.ceil(len(points) / 8)
+    days = [point.created[:10] for point in points]
+    times = [point.created[5:16].replace("T", " ") for point in points]
     for place, point in enumerate(points):
         _draw_point(drawing, point, x(place), y, factor)
         if place % every == 0:
-            drawing.text(x(place), y.start + 18, point.created[:10], "small mid")
+            when = days[place] if len(set(days)) == len(days) else times[place]
+            drawing.text(x(place), y.start + 18, when, "small mid")
             drawing.text(x(place), y.start + 32, point.version, "small mid")
     return drawing.svg(f"{series.gate.id} on {series.column.label} over {len(points)} runs")
 
@@ -175,6 +193,8 @@ def _change(entry: Entry, points: Sequence[Point], index: int, p: float) -> Chan
     shift = float(np.median(np.subtract.outer(np.asarray(after), np.asarray(before))))
     if entry.gate.is_ratio:
         text = f"{relative(shift).removesuffix(' %')} points"
+    elif entry.unit == "%":  # a difference of percentages is no percentage
+        text = f"{'+' if shift > 0 else ''}{number(shift)} points"
     else:
         text = ("+" if shift > 0 else "") + with_unit(shift, entry.unit)
     return Change(index, p, text)

@@ -53,6 +53,7 @@ _TEMPLATES = Path(__file__).parent / "templates"
 _KERNEL_COLUMNS = ("label", "release", "version", "sha256", "remarks")
 _MOST_ROWS = 600
 _CELLS_A_PAGE = 200
+_MOST_SERIES = 60
 
 
 def write_report(run: RunData, directory: Path, history: Sequence[Series] = ()) -> tuple[Path, ...]:
@@ -98,7 +99,7 @@ def write_report(run: RunData, directory: Path, history: Sequence[Series] = ()) 
 
 
 def html_page(run: RunData, history: Sequence[Series] = ()) -> str:
-    """Give the page: HTML5 without scripts, links to elsewhere or anything to load."""
+    """Give the page: HTML5 without scripts or anything to load; links lead beside it at most."""
     return next(_pages(Material.of(run), history))[1]
 
 
@@ -165,6 +166,8 @@ def _context(material: Material, history: Sequence[Series]) -> Mapping[str, Any]
     configs = config_differences(run, kernels)
     tried = attempts(run)
     rows = [entry for entry in matrix if not entry.gate.id.startswith(FALSE_ALARM)]
+    alarms = [entry for entry in matrix if entry.gate.id.startswith(FALSE_ALARM)]
+    series = sorted(history, key=lambda one: not one.changes)[:_MOST_SERIES]
     return {
         "run": run,
         "chart_style": STYLE,
@@ -184,13 +187,17 @@ def _context(material: Material, history: Sequence[Series]) -> Mapping[str, Any]
         "forests": material.figures(false_alarms=False),
         "heat_map": material.heat_map,
         "false_alarms": material.figures(false_alarms=True),
+        "false_alarm_tables": chosen_tables(run, alarms, _MOST_ROWS) if alarms else [],
         "attempts": _told_attempts(tried),
         "attempt_count": len(tried),
         "environment": flat(run.environment),
         "environment_differences": environment_differences(run, kernels),
         "config_differences": notable(configs),
         "config_count": len(configs),
-        "history": [(series, history_plot(series)) for series in history],
+        "has_machines": any(cell.environment for cell in run.cells),
+        "history": [(one, history_plot(one)) for one in series],
+        "history_count": len(history),
+        "changed": sum(1 for one in history if one.changes),
     }
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from hyperbox.harness.model import Gate, Rule, Verdict
-from hyperbox.harness.report.drawing import Drawing, Scale, text_width
+from hyperbox.harness.report.drawing import Drawing, Scale, fitted, text_width
 from hyperbox.harness.report.matrix import Entry
 from hyperbox.harness.verdicts.wording import number
 
@@ -20,12 +20,15 @@ __all__ = [
     "limits_drawn",
     "near_limits",
     "scale_of",
-    "tick",
+    "tick_labels",
 ]
 
 _WIDTH = 900.0
 _ROW = 26.0
-_TOLD = 280.0  # room for the verdict beside a row
+_TOLD = (280.0, 440.0)  # room for the verdict beside a row
+_THOUSANDS = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9}
+_NAME = 180.0  # room for a kernel's name
+_GATE = 330.0  # and for a gate's
 _LABELLED_TILES = 12  # beyond so many columns a tile holds its symbol only
 
 
@@ -37,18 +40,19 @@ def forest_plot(rows: Sequence[Entry]) -> str:
     """
     if not any(drawable(entry) for entry in rows):
         return ""
-    left = 28 + min(180.0, max(text_width(entry.column.label) for entry in rows))
+    left = 28 + min(_NAME, max(text_width(entry.column.label) for entry in rows))
+    told = 24 + max(text_width(_told(entry)) for entry in rows)
     drawing = Drawing(_WIDTH, 62 + _ROW * len(rows))
-    scale = _forest_scale(rows, left, _WIDTH - _TOLD)
+    scale = _forest_scale(rows, left, _WIDTH - min(max(told, _TOLD[0]), _TOLD[1]))
     top, bottom = 20.0, 20 + _ROW * len(rows)
     _draw_target(drawing, rows[0], scale, top, bottom)
     for place, entry in enumerate(rows):
         _draw_estimate(drawing, entry, scale, top + _ROW * (place + 0.5))
     _draw_axis(drawing, rows[0], scale, bottom)
     gate = rows[0].gate
-    told = [f"{e.column.label} {e.mark.word} {e.estimate_text}".rstrip() for e in rows[:12]]
+    said = [f"{e.column.label} {e.mark.word} {e.estimate_text}".rstrip() for e in rows[:12]]
     more = f" and {len(rows) - 12} more" if len(rows) > 12 else ""
-    label = f"{gate.id}, limit {rows[0].limit_text}: {', '.join(told)}{more}"
+    label = f"{gate.id}, limit {rows[0].limit_text}: {', '.join(said)}{more}"
     return drawing.svg(label, "forest")
 
 
@@ -59,11 +63,14 @@ def heat_map(matrix: Sequence[Entry]) -> str:
     if not columns or not gates:
         return ""
     told = len(columns) <= _LABELLED_TILES
-    width, height = (100.0, 32.0) if told else (16.0, 16.0)
-    left = 12 + max(text_width(gate, 11.5) for gate in gates)
-    labels = max(text_width(column.label) for column in columns)
+    names = {column: fitted(column.label, _NAME) for column in columns}
+    left = 12 + min(_GATE, max(text_width(gate, 11.5) for gate in gates))
+    side = max(16.0, min(26.0, (_WIDTH - left) / len(columns)))
+    width, height = (100.0, 32.0) if told else (side, min(side, 20.0))
+    labels = max(text_width(name) for name in names.values())
     top = 24.0 if labels < width else 20 + 0.77 * labels
-    drawing = Drawing(left + width * len(columns) + 60, top + height * len(gates) + 6)
+    beyond = 0.0 if labels < width else 0.6 * labels
+    drawing = Drawing(left + width * len(columns) + 20 + beyond, top + height * len(gates) + 6)
     drawing.raw(
         '<defs><pattern id="untested" width="6" height="6" patternUnits="userSpaceOnUse" '
         'patternTransform="rotate(45)"><rect width="6" height="6" fill="#fff"/>'
@@ -72,11 +79,12 @@ def heat_map(matrix: Sequence[Entry]) -> str:
     for place, column in enumerate(columns):
         middle = left + width * (place + 0.5)
         if labels < width:
-            drawing.text(middle, top - 8, column.label, "mid")
+            drawing.text(middle, top - 8, names[column], "mid")
         else:
-            drawing.slanted(middle + 3, top - 5, column.label, "small")
+            drawing.slanted(middle + 3, top - 5, names[column], "small")
     for place, name in enumerate(gates):
-        drawing.text(left - 8, top + height * (place + 0.5) + 4, name, "end")
+        y = top + height * (place + 0.5) + 4
+        drawing.text(left - 8, y, fitted(name, left - 12, 11.5), "end")
     where = {column: place for place, column in enumerate(columns)}
     rows = {name: place for place, name in enumerate(gates)}
     for entry in matrix:
@@ -134,11 +142,22 @@ def axis_title(entry: Entry) -> str:
     return f"{title}{unit} ({arrow})"
 
 
-def tick(gate: Gate, value: float) -> str:
-    """Give the label of a tick."""
-    if gate.is_ratio:
-        return f"{value:+g} %" if value else "0"
-    return f"{value:g}" if abs(value) < 1e4 else number(value)
+def tick_labels(entry: Entry, ticks: Sequence[float]) -> list[str]:
+    """Give the labels of an axis' ticks: alike in decimals and thousands, "%" where due."""
+    largest = max(map(abs, ticks), default=0.0)
+    letters = ((1e9, "G"), (1e6, "M"), (1e5, "k"))
+    letter = next((letter for least, letter in letters if largest >= least), "")
+    shown = [value / _THOUSANDS[letter] for value in ticks]
+    decimals = next((d for d in range(12) if all(round(v, d) == v for v in shown)), None)
+    unit = f"{letter} %" if entry.unit == "%" else letter
+    sign = "+" if entry.gate.is_ratio else ""
+    return [f"{_tick(value, sign, decimals)}{unit}" if value else "0" for value in shown]
+
+
+def _tick(value: float, sign: str, decimals: int | None) -> str:
+    if abs(value) >= 1e4:
+        return number(value)
+    return f"{value:{sign}g}" if decimals is None else f"{value:{sign}.{decimals}f}"
 
 
 def _forest_scale(rows: Sequence[Entry], start: float, end: float) -> Scale:
@@ -158,23 +177,29 @@ def _forest_scale(rows: Sequence[Entry], start: float, end: float) -> Scale:
     return replace(around, low=-0.04 * around.high)  # levels: from zero on
 
 
+def _told(entry: Entry) -> str:
+    """Give what stands beside a row: outcome, estimate and interval."""
+    told = f"{entry.mark.symbol} {entry.mark.word}"
+    if drawable(entry) is None:
+        return told
+    interval = f" ({entry.interval_text})" if entry.interval_text else ""
+    return f"{told}  {entry.estimate_text}{interval}"
+
+
 def _blocks(entry: Entry) -> list[float]:
     return [value.value for value in entry.blocks]
 
 
 def _draw_estimate(drawing: Drawing, entry: Entry, scale: Scale, y: float) -> None:
     verdict, mark, factor = drawable(entry), entry.mark, scale_of(entry.gate)
-    drawing.text(scale.start - 10, y + 4, entry.column.label, "end")
-    told = f"{mark.symbol} {mark.word}"
+    drawing.text(scale.start - 10, y + 4, fitted(entry.column.label, _NAME), "end")
     if verdict is not None and verdict.estimate is not None:
         drawing.ticks([scale(factor * value) for value in _blocks(entry)], y - 5, y + 5, "tick")
         if verdict.low is not None and verdict.high is not None:
             low, high = scale(factor * verdict.low), scale(factor * verdict.high)
             drawing.area(low, y - 1.5, high, y + 1.5, fill=mark.ink)
         _draw_mark(drawing, entry, scale(factor * verdict.estimate), y)
-        interval = f" ({entry.interval_text})" if entry.interval_text else ""
-        told = f"{told}  {entry.estimate_text}{interval}"
-    drawing.text(scale.end + 12, y + 4, told, "told", mark.ink)
+    drawing.text(scale.end + 12, y + 4, _told(entry), "told", mark.ink)
 
 
 def _draw_mark(drawing: Drawing, entry: Entry, x: float, y: float) -> None:
@@ -214,9 +239,10 @@ def _draw_target(drawing: Drawing, entry: Entry, scale: Scale, top: float, botto
 
 def _draw_axis(drawing: Drawing, entry: Entry, scale: Scale, y: float) -> None:
     drawing.line(scale.start, y, scale.end, y, "axis")
-    for value in scale.ticks(6):
+    ticks = scale.ticks(6)
+    for value, label in zip(ticks, tick_labels(entry, ticks), strict=True):
         drawing.line(scale(value), y, scale(value), y + 4, "axis")
-        drawing.text(scale(value), y + 16, tick(entry.gate, value), "small mid")
+        drawing.text(scale(value), y + 16, label, "small mid")
     drawing.text((scale.start + scale.end) / 2, y + 34, axis_title(entry), "mid what")
 
 
@@ -233,6 +259,8 @@ def _draw_tile(
         return
     text = mark.symbol
     if told:
-        text = f"{text} {entry.estimate_text or mark.word.lower()}"
+        found = entry.estimate_text or mark.word.lower()
+        texts = (f"{text} {found}", f"{text} {found.removesuffix(f' {entry.unit}')}", text)
+        text = next(one for one in texts if one == text or text_width(one, 11.5) < width)
     colour = "#fff" if mark.word == "ERROR" else "#111"
     drawing.text(x + width / 2, y + height / 2 + 4, text, "mid" if told else "small mid", colour)

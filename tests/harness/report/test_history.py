@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import random
+import re
 from dataclasses import replace
 
 import pytest
 
+from hyperbox.harness.report import page
 from hyperbox.harness.report.data import RunData
 from hyperbox.harness.report.differences import (
     config_differences,
@@ -76,6 +78,54 @@ def test_history_tells_the_run_that_changed(run: RunData) -> None:
     assert "Earlier runs" in page
 
 
+def test_a_name_may_be_used_again(run: RunData) -> None:
+    """Runs of one directory name, as a published one has release by release, are many runs."""
+    again = [replace(older(run, number, 1.0), run_id=run.run_id) for number in (1, 2)]
+    series = history(run, [*again, again[0], run])
+    assert {len(one.points) for one in series} == {3}
+
+
+def test_runs_of_one_day_are_told_apart_by_their_hour(run: RunData) -> None:
+    early = replace(run, run_id="early", created="2030-01-01T00:00:00Z")
+    late = replace(run, run_id="late", created="2030-01-01T17:05:00Z")
+    figure = history_plot(history(late, [early])[0])
+    assert "01-01 00:00" in figure
+    assert "01-01 17:05" in figure
+    assert "2030-01-01" in history_plot(history(run, [older(run, 1, 1.0)])[0])
+
+
+def test_a_change_of_percentages_is_told_in_points(run: RunData) -> None:
+    cells = tuple(
+        replace(c, samples=tuple(replace(s, value=s.value + 10) for s in c.samples))
+        for c in run.cells
+    )
+    before = replace(run, run_id="r1", created="2029-12-01T00:00:00Z", cells=cells)
+    (level,) = (
+        s
+        for s in history(run, [before])
+        if (s.gate.id, s.column.kernel) == ("psi.monitor_cpu", "6.12")
+    )
+    assert [change.text for change in level.changes] == ["-10 points"]
+    assert level.axis == "CPU of the monitor (← better)"
+
+
+def test_a_long_history_shows_its_changes_first(
+    run: RunData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    series = history(run, [older(run, 1, 1.3), older(run, 2, 1.0)])
+    changed = [f"<code>{s.gate.id}</code> on {s.column.label}" for s in series if s.changes]
+    assert len(changed) == 3
+    assert not series[0].changes
+    monkeypatch.setattr(page, "_MOST_SERIES", 4)
+    text = html_page(run, series)
+    section = text[text.index('<section id="history">') :]
+    shown = re.findall(r"<figcaption>(<code>[^<]+</code> on [^ ]+)", section)
+    assert shown[:3] == changed
+    assert len(shown) == 4
+    assert "3 of 15 series have change points, shown first." in section
+    assert "Shown are 4." in section
+
+
 def test_history_leaves_out_other_questions(run: RunData) -> None:
     other = replace(older(run, 1, 1.0), gates=tuple(replace(g, arm="off") for g in run.gates))
     assert history(run, [other]) == ()
@@ -95,7 +145,23 @@ def test_environment_differences_name_only_what_differs(run: RunData) -> None:
 def test_several_machines_for_one_kernel_are_a_difference(run: RunData) -> None:
     cells = tuple(replace(c, environment={"host": str(n)}) for n, c in enumerate(run.cells[:2]))
     found = environment_differences(replace(run, cells=cells), ["5.10"])
-    assert found[0].values == ("0; 1",)
+    assert found[0].values == ("0 … 1",)
+    named = tuple(replace(c, environment={"host": f"h{n}"}) for n, c in enumerate(run.cells[:2]))
+    assert environment_differences(replace(run, cells=named), ["5.10"])[0].values == ("h0; h1",)
+
+
+def test_changing_facts_of_many_cells_stay_readable(run: RunData) -> None:
+    """Loads of five cells are told by their range, with digits that somebody may read."""
+    loads = ([3.64990234375, 2.5], [0.0123, 2.5], [1.0, 10.0])
+    cells = tuple(
+        replace(
+            run.cells[0],
+            environment={"load": load, "repeatability": {"probe": {"files": load[0]}}},
+        )
+        for load in loads
+    )
+    found = environment_differences(replace(run, cells=cells), ["5.10"])
+    assert [(one.name, one.values) for one in found] == [("load", ("0.0123 … 3.65, 2.5 … 10",))]
 
 
 def test_config_differences(run: RunData) -> None:

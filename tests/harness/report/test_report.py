@@ -6,6 +6,7 @@ import argparse
 import csv
 import io
 import json
+import random
 import re
 import shlex
 from collections.abc import Callable
@@ -24,17 +25,28 @@ from hyperbox.harness.report.cell_plots import cell_figure
 from hyperbox.harness.report.cells import attempts, flat, metric_rows, reproduce_commands
 from hyperbox.harness.report.data import RunData
 from hyperbox.harness.report.exports import CSV_COLUMNS, summary, verdicts_csv
+from hyperbox.harness.report.history import history
 from hyperbox.harness.report.junit import junit_xml
 from hyperbox.harness.report.markdown import markdown
 from hyperbox.harness.report.matrix import Entry, block_values, entries, headline
 from hyperbox.harness.report.page import html_page, write_report
 from hyperbox.harness.report.plots import forest_plot, heat_map
 from hyperbox.harness.report.tables import headline_text, verdict_table
+from hyperbox.harness.verdicts.diagnosis import UNDERPOWERED
 from hyperbox.harness.verdicts.gates import decide
 from hyperbox.harness.verdicts.wording import relative
 
 Draw = Callable[[RunData], str]
 
+BESIDE = {
+    "release-form.pdf",
+    "release-form.html",
+    "report.md",
+    "verdicts.csv",
+    "summary.json",
+    "junit.xml",
+    "kcidb.json",
+}
 VOID = {"meta", "link", "br", "hr", "img", "input", "col", "wbr"}
 
 
@@ -99,7 +111,8 @@ def test_page_is_well_formed_and_self_contained(any_run: RunData, page_of: Draw)
     assert not page.tags & {"script", "link", "iframe", "object", "img"}
     for tag, name, value in page.attributes:
         assert not name.startswith("on"), f"{name} in <{tag}>"
-        assert name not in ("src", "href") or value.startswith("#")
+        assert name != "src"
+        assert name != "href" or value.startswith("#") or value in BESIDE
         assert "http:" not in value or name.startswith("xmlns")
     assert "@import" not in text
     assert not re.search(r"url\((?!#)", text)
@@ -359,6 +372,7 @@ def test_write_report_writes_all_forms(small_run: RunData, tmp_path: Path) -> No
         "kcidb.json",
     ]
     assert sorted(path for path in directory.rglob("*") if path.is_file()) == sorted(paths)
+    assert {path.name for path in paths} >= BESIDE, "the page links to them"
     for path in paths:
         if path.suffix == ".svg":
             assert ET.fromstring(path.read_text()).tag == "{http://www.w3.org/2000/svg}svg"
@@ -392,6 +406,11 @@ def test_false_alarm_gates_have_a_panel_of_their_own(run: RunData) -> None:
     assert panel < text.index("The same twice", panel) < text.index('<section id="attempts">')
     forest = text[text.index('<section id="forest">') : text.index('<section id="matrix">')]
     assert name not in forest
+    # Interval, power and verdict stand there too: the tables above have the targets only.
+    table = text[panel : text.index('<section id="attempts">')]
+    assert table.count('data-label="Verdict"') == 3
+    assert table.count("% level") == 3
+    assert text.count(f"<code>{name}</code></a>") == 3
 
 
 def test_attempts_say_which_one_counts(run: RunData) -> None:
@@ -417,8 +436,15 @@ def test_commands_repeat_a_cell(run: RunData) -> None:
     assert recorded == f"hyperbox reproduce runs/{run.run_id} --cell 5.10--psi.swap_storm--exact"
     assert again.startswith("hyperbox validate psi.pressure_reduction psi.swap_reduction ")
     assert again.endswith("--kernel 5.10 --lane exact --seed 1")
+    published = replace(run, directory=Path("reports/psi"))
+    assert reproduce_commands(published, run.cells[1])[0].startswith(
+        "hyperbox reproduce reports/psi "
+    )
+    # Only measured cells of the exact lane can be compared bit for bit: `reproduce` says no.
     host = replace(run.cells[0], cell=replace(run.cells[0].cell, lane=Lane.HOST))
-    assert "--target host" in reproduce_commands(run, host)[1]
+    (alone,) = reproduce_commands(run, host)
+    assert "--target host" in alone
+    assert len(reproduce_commands(run, replace(run.cells[0], samples=()))) == 1
     parser_accepts(again)
 
 
@@ -446,3 +472,61 @@ def test_targets_with_two_limits_and_differences(run: RunData) -> None:
         assert "equal is good" in plot
         assert cell_figure([entry]).count("M") > 20
         assert len(entry.blocks) == 12
+
+
+def test_a_verdict_reached_in_spite_of_low_power_is_no_contradiction(run: RunData) -> None:
+    """The power is for an effect as small as the target's; a larger one was found."""
+    noise = random.Random(1)
+    cell = next(c for c in run.cells if c.cell.key == "6.12--psi.swap_storm--exact")
+    gate = next(g for g in run.gates if g.id == "psi.pressure_reduction")
+
+    def told(change: float) -> Entry:
+        samples = [
+            Sample(block, place, arm, "some_us", 1e6 * factor * noise.gauss(1, 0.12))
+            for block in range(8)
+            for place, (arm, factor) in enumerate((("off", 1.0), ("on", change)))
+        ]
+        mine = replace(cell, samples=tuple(samples))
+        verdict = decide(gate, cell.experiment, "6.12", Lane.EXACT, mine.samples)
+        one = replace(run, gates=(gate,), verdicts=(verdict,), cells=(mine,), kernels=())
+        return entries(one)[0]
+
+    far, near = told(0.2), told(0.93)
+    assert (far.mark.word, near.mark.word) == ("PASS", "INCONCLUSIVE")
+    (remark,) = (text for text in far.remarks if UNDERPOWERED in text)
+    assert remark.startswith(
+        "far enough from the limit to be decided; with an effect in the middle"
+    )
+    assert f"only {far.power_text} of such runs" in remark
+    assert any(text.startswith(UNDERPOWERED) for text in near.remarks)
+    assert far.verdict
+    assert "no doubt about a verdict" in html_page(replace(run, verdicts=(far.verdict,)))
+
+
+def test_the_page_keeps_its_order(run: RunData, troubled_run: RunData) -> None:
+    older = replace(run, run_id="older", created="2029-12-01T00:00:00Z")
+    text = html_page(replace(run, problems=("odd",)), history(run, [older]))
+    assert re.findall('<section id="([^"]+)">', text) == [
+        "problems",
+        "verdicts",
+        "forest",
+        "matrix",
+        "cells",
+        "false-alarms",
+        "attempts",
+        "environment",
+        "reproduce",
+        "history",
+        "form",
+    ]
+    links = re.findall('href="#([^"]+)"', text[: text.index("<main>")])
+    assert links == re.findall('<section id="([^"]+)">', text)
+    for cell in run.cells:
+        assert f"hyperbox reproduce runs/{run.run_id} --cell {cell.cell.key}\n" in text
+    assert 'href="release-form.pdf"' in text
+
+
+def test_an_empty_run_claims_nothing(empty_run: RunData) -> None:
+    text = Page(html_page(empty_run)).text
+    assert "all cells were measured on machines alike" not in text
+    assert "No machine is on record." in text
