@@ -4,7 +4,8 @@ uvicorn by itself waits for ever for the rest of a request, and for ever for a c
 does not read its answer. Here a whole request has to arrive within `Limits.receive_s`, and
 the client has to read something every `Limits.send_s`; then the connection is dropped.
 Beyond `Limits.connections` a request is answered by 503, and what is no HTTP by 400, in
-the one shape of refusals.
+the one shape of refusals. Beyond twice as many a connection is dropped at once: those that
+say nothing would use up the file descriptors, and asyncio takes that badly.
 """
 
 from __future__ import annotations
@@ -54,6 +55,9 @@ class _Connection(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        if len(self.connections) > 2 * self.limits.connections:
+            transport.abort()
+            return
         # Any byte that the client has not taken counts, not only those above 64 KiB.
         transport.set_write_buffer_limits(high=0)
         if len(self.connections) > self.limits.connections:

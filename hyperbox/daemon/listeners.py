@@ -17,6 +17,7 @@ from pathlib import Path
 from hyperbox.errors import ConfigError, HyperboxError
 
 __all__ = [
+    "BACKLOG",
     "Address",
     "ListenError",
     "default_socket",
@@ -27,6 +28,8 @@ __all__ = [
 
 SOCKET_MODE = 0o660
 BACKLOG = 128
+"""Connections that wait to be accepted."""
+
 _LONGEST_PATH = 107  # bytes: sun_path of unix(7) less its NUL
 _PATIENCE_S = 5.0
 

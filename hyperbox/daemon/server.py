@@ -21,6 +21,7 @@ import uvicorn
 from hyperbox.daemon.application import application
 from hyperbox.daemon.connections import Limits, connection_class
 from hyperbox.daemon.house import House
+from hyperbox.daemon.listeners import BACKLOG
 from hyperbox.daemon.logs import fields
 from hyperbox.daemon.notify import notify
 
@@ -54,6 +55,7 @@ def _config(house: House, limits: Limits) -> uvicorn.Config:
         application(house, longest_body=limits.body),
         http=connection_class(limits),
         loop="asyncio",
+        backlog=BACKLOG,  # asyncio accepts so many at a time before it looks at one of them
         ws="none",
         lifespan="off",
         log_config=None,

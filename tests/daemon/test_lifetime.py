@@ -207,6 +207,26 @@ def test_too_many_connections_are_told_so() -> None:
         assert answer.headers["connection"] == "close"
 
 
+def test_connections_that_say_nothing_do_not_use_up_its_files() -> None:
+    with by_options("", "Limits(connections=3)") as running, contextlib.ExitStack() as stack:
+        wires = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", running.port)))
+            for _ in range(50)
+        ]
+        deadline = time.monotonic() + PATIENCE_S
+        while len(select.select(wires, [], [], 0)[0]) < len(wires) - 6:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        open_now = [wire for wire in wires if wire not in select.select(wires, [], [], 0)[0]]
+        assert len(open_now) == 6
+        stack.close()
+        with running.client() as client:
+            while client.get("/healthz").status_code != 200:
+                assert time.monotonic() < deadline
+        assert running.end() == 0
+        assert not running.said("socket.accept() out of system resource")
+
+
 def test_without_pressure_it_serves_and_says_why(tmp_path: Path) -> None:
     with by_options(f"pressure=Path({str(tmp_path)!r})") as running, running.client() as client:
         answer = client.get("/metrics/memory/psi")

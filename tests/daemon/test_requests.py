@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from email.utils import parsedate_to_datetime
+from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -194,6 +195,25 @@ def test_promtool_has_nothing_to_say(shared: Daemon) -> None:
         ["promtool", "check", "metrics"], input=text, capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="needs promtool (prometheus)")
+def test_prometheus_itself_reads_the_openmetrics(shared: Daemon, tmp_path: Path) -> None:
+    with shared.client() as client:
+        text = client.get("/metrics", headers={"accept": OPENMETRICS}).text
+    lines = [line if line.startswith("#") else f"{line} 1700000000" for line in text.splitlines()]
+    (tmp_path / "metrics").write_text("\n".join(lines) + "\n")
+    # `check metrics` knows the text format only; this one wants a time at each sample.
+    argv = ["promtool", "tsdb", "create-blocks-from", "openmetrics"]
+    done = subprocess.run(
+        [*argv, tmp_path / "metrics", tmp_path / "blocks"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    samples = [line for line in lines if not line.startswith("#")]
+    assert f" {len(samples)} " in done.stdout.splitlines()[1]
 
 
 @pytest.mark.parametrize(
