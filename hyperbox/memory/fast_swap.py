@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hyperbox.errors import HyperboxError, KernelFeatureMissing
-from hyperbox.linux.knob import KnobChange, read_knob, setting
+from hyperbox.linux.knob import KnobChange, read_knob, setting, sysctl
 from hyperbox.linux.modules import why_not_loadable
 from hyperbox.linux.swap import SwapArea, swap_areas
 from hyperbox.linux.zram_swap import ZramSwap
@@ -190,12 +190,17 @@ class ZswapActuator:
         return "" if areas else "there is no disk swap to go in front of"
 
     def apply(self) -> tuple[str, ...]:
-        """Choose the compression, let it write cold pages back by itself, switch it on."""
+        """Choose the compression, let it write cold pages back by itself, switch it on.
+
+        Pages are read back singly: what lies beside one would be taken out of the compressed
+        memory, too, and push others out to the disk.
+        """
         try:
             done = [self._compressor()]
             if (ZSWAP / "shrinker_enabled").exists():
-                done.append(self._set("shrinker_enabled", "Y"))
-            done.append(self._set("enabled", "Y"))
+                done.append(self._set(ZSWAP / "shrinker_enabled", "Y"))
+            done.append(self._set(sysctl("vm.page-cluster"), "0"))
+            done.append(self._set(ZSWAP / "enabled", "Y"))
         except BaseException:
             with contextlib.suppress(HyperboxError):
                 put_back(self._changes)
@@ -218,21 +223,22 @@ class ZswapActuator:
         """Take the first that the kernel accepts; what it has now will do too."""
         for name in self._compressors:
             with contextlib.suppress(HyperboxError):
-                return self._set("compressor", name)
+                return self._set(ZSWAP / "compressor", name)
         return f"zswap compressor stays {read_knob(ZSWAP / 'compressor')}"
 
-    def _set(self, name: str, value: str) -> str:
-        change = KnobChange(ZSWAP / name)
+    def _set(self, path: Path, value: str) -> str:
+        name = f"zswap {path.name}" if path.is_relative_to(ZSWAP) else f"vm.{path.name}"
+        change = KnobChange(path)
         before = setting(change.original)
         if before == value:
-            return f"zswap {name} is {value}"
+            return f"{name} is {value}"
         self._changes.append(change)
         try:
             change.apply(value)
         except HyperboxError:
             self._changes.remove(change)
             raise
-        return f"zswap {name} {before} -> {value}"
+        return f"{name} {before} -> {value}"
 
 
 def _is_zram(area: SwapArea) -> bool:

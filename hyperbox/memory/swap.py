@@ -98,7 +98,7 @@ class Tuner:
         self._found = tuple(found)
         self._actuators: Mapping[str, Actuator] = {one.name: one for one in (*preparations, *steps)}
         names = [[one.name for one in made] for made in (steps, preparations)]
-        self._policy = Policy.of(*names, reliefs)
+        self._policy = Policy.of(names[0], names[1], reliefs)
         self._made: list[str] = []  # in order; undone backwards
         self._probe()
         self._status = TunerStatus()
