@@ -109,7 +109,7 @@ def test_writes_json_and_page(
     assert json.loads((tmp_path / "calibration.json").read_text()) == printed
     assert (tmp_path / "calibration.html").stat().st_size > 10_000
     assert status == (ExitCode.PASS if printed["kept"] else ExitCode.GATE_FAILED)
-    assert len(printed["rows"]) == len(tuple(scenarios())) == 76
+    assert len(printed["rows"]) == len(tuple(scenarios())) == 92
     promised = [row for row in printed["rows"] if row["promised"]]
     assert all(row["false_pass"]["lower"] <= 0.025 for row in promised)
 

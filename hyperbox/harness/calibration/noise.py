@@ -5,9 +5,11 @@ Three things make blocks differ, and each asks for a truth of its own:
 *The machine.* Noise of single measurements, in run order. Pairs are made of it as an
 experiment makes them: two successive measurements, arms in random order, so that a
 constant effect leaves their differences symmetric whatever the machine does over time.
+If one arm alone is skewed or has two modes, they are not; the truth is their median.
 *The effect.* It may drift over a run or remember its last block. A verdict is then on the
 effect in the blocks measured (the mean of their true effects is 0 at every look); a
 verdict for all time cannot be had from one run, and "lasting" noise shows by how much.
+`SLOW` puts the same noise of the machine and of the effect side by side.
 *The start* (exact lane). Each block's start is drawn by itself, so blocks are independent,
 but the effect may differ from start to start in any shape. The truth is its median.
 """
@@ -26,7 +28,7 @@ from scipy.stats import norm
 
 from hyperbox.harness.statistics.design import LOOKS
 
-__all__ = ["LEVEL_NOISE", "PAIR_NOISE", "START_NOISE", "Noise"]
+__all__ = ["LEVEL_NOISE", "PAIR_NOISE", "SLOW", "START_NOISE", "Noise"]
 
 Matrix = npt.NDArray[np.float64]
 Draw = Callable[[np.random.Generator, int, int], Matrix]
@@ -42,13 +44,15 @@ class Noise:
 
     `draw(rng, rows, blocks)` gives values whose true location is 0 and whose standard
     deviation is 1. `promised` says whether the promised error rates hold for it; the
-    others show what happens where the assumption in `title` breaks.
+    others show what happens where the assumption in `title` breaks. `once` keeps it to one
+    rule of each sort: the others err alike.
     """
 
     id: str
     title: str
     promised: bool
     draw: Draw
+    once: bool = False
 
 
 def _mixture(*parts: tuple[float, float, float]) -> Draw:
@@ -165,26 +169,62 @@ def _standardised(draw: Draw) -> Draw:
 
 def _table(*entries: tuple[str, str, bool, Draw]) -> Mapping[str, Noise]:
     return {
-        name: Noise(name, title, promised, _standardised(draw))
+        name: Noise(name, title, promised, _standardised(draw), name in _ONCE)
         for name, title, promised, draw in entries
     }
 
 
-_EFFECTS = (
-    (
+SLOW: Mapping[str, tuple[str, str, str]] = {
+    "AR(1) of 0.3": (
+        "autocorrelated_mild",
+        "effect_ar_mild",
+        "lasting_autocorrelated",
+    ),
+    "AR(1) of 0.8": (
+        "autocorrelated",
         "effect_autocorrelated",
-        "the effect is AR(1) of 0.8; judged for the blocks measured",
-        True,
-        _in_blocks_measured(_autocorrelated(0.8)),
+        "lasting_ar_strong",
     ),
-    (
-        "effect_drifting",
-        "the effect drifts by 2 deviations from look to look; judged for the blocks measured",
-        True,
-        _in_blocks_measured(_trend(2.0)),
+    "drift by 2 deviations": ("drifting_mild", "effect_drifting", "lasting_drifting"),
+    "drift by 10 deviations": (
+        "drifting",
+        "effect_drift_strong",
+        "lasting_drift_strong",
     ),
-    ("lasting_autocorrelated", "AR(1) of 0.3; judged for all time", False, _autocorrelated(0.3)),
-    ("lasting_drifting", "drift by 2 deviations; judged for all time", False, _drifting(2.0)),
+}
+"""What is slow -> noises that are so: the machine, the effect judged for the blocks measured,
+and the effect judged for all time."""
+
+_ONCE = (
+    "autocorrelated_mild",
+    "drifting_mild",
+    "effect_ar_mild",
+    "effect_drift_strong",
+    *(lasting for _, _, lasting in SLOW.values()),
+)
+
+
+def _measured(name: str, what: str, effect: Draw) -> tuple[str, str, bool, Draw]:
+    return name, f"{what}; judged for the blocks measured", True, _in_blocks_measured(effect)
+
+
+def _lasting(name: str, what: str, effect: Draw) -> tuple[str, str, bool, Draw]:
+    return name, f"{what}; judged for all time", False, effect
+
+
+_AR = "the effect is AR(1) of {}".format
+_DRIFT = "the effect drifts by {} deviations".format
+_EACH_LOOK = "the effect drifts by {} deviations from look to look".format
+
+_EFFECTS = (
+    _measured("effect_autocorrelated", _AR(0.8), _autocorrelated(0.8)),
+    _measured("effect_ar_mild", _AR(0.3), _autocorrelated(0.3)),
+    _measured("effect_drifting", _EACH_LOOK(2), _trend(2.0)),
+    _measured("effect_drift_strong", _EACH_LOOK(10), _trend(10.0)),
+    _lasting("lasting_autocorrelated", _AR(0.3), _autocorrelated(0.3)),
+    _lasting("lasting_ar_strong", _AR(0.8), _autocorrelated(0.8)),
+    _lasting("lasting_drifting", _DRIFT(2), _drifting(2.0)),
+    _lasting("lasting_drift_strong", _DRIFT(10), _drifting(10.0)),
 )
 
 START_NOISE: Mapping[str, Noise] = _table(
@@ -202,11 +242,13 @@ PAIR_NOISE: Mapping[str, Noise] = _table(
     ("skewed", "skewed (exponential)", True, _pairs(_skewed)),
     ("spiky", "spikes of 10 deviations in 5 % of measurements", True, _pairs(_spiky)),
     ("bimodal", "two modes, 70 and 30 %", True, _pairs(_bimodal)),
-    ("autocorrelated", "AR(1) of 0.8 between measurements", True, _pairs(_autocorrelated(0.8))),
-    ("drifting", "machine drifts by 10 deviations", True, _pairs(_drifting(10.0))),
+    ("autocorrelated", "the machine is AR(1) of 0.8", True, _pairs(_autocorrelated(0.8))),
+    ("autocorrelated_mild", "the machine is AR(1) of 0.3", True, _pairs(_autocorrelated(0.3))),
+    ("drifting", "the machine drifts by 10 deviations", True, _pairs(_drifting(10.0))),
+    ("drifting_mild", "the machine drifts by 2 deviations", True, _pairs(_drifting(2.0))),
     *_EFFECTS,
-    ("unlike_skewed", "only the tuned arm is skewed", False, _unlike_arms(_skewed, 0.3)),
-    ("unlike_bimodal", "only the tuned arm has two modes", False, _unlike_arms(_bimodal, 0.3)),
+    ("unlike_skewed", "only the tuned arm is skewed", True, _unlike_arms(_skewed, 0.3)),
+    ("unlike_bimodal", "only the tuned arm has two modes", True, _unlike_arms(_bimodal, 0.3)),
 )
 """Noise of differences between the arms of a block, measured in the host's time."""
 

@@ -19,6 +19,7 @@ from rich.table import Table
 from hyperbox import files
 from hyperbox.harness.calibration.evidence import Evidence
 from hyperbox.harness.calibration.findings import Calibration, ExactCell, Row
+from hyperbox.harness.calibration.noise import SLOW
 from hyperbox.harness.model import Lane, Outcome
 from hyperbox.harness.report.calibration_runs import (
     evidence_plot,
@@ -37,6 +38,7 @@ __all__ = ["calibration_page", "calibration_table", "percent", "write_calibratio
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _PASS, _FAIL = MARKS[Outcome.PASS].ink, MARKS[Outcome.FAIL].ink
+_SIDE_BY_SIDE = ("non_inferior", Lane.KVM)
 _LOOK_COLOURS = ("#56b4e9", "#0072b2", "#cc79a7", "#222222")
 _LOOK_STYLES = (":", "-.", "--", "-")
 
@@ -73,6 +75,7 @@ def calibration_page(found: Calibration) -> str:
         mark=MARKS[outcome],
         promised=promised,
         others=others,
+        slow=_slow(found.rows),
         errors_plot=_errors_plot(promised, "errors-promised"),
         others_plot=_errors_plot(others, "errors-others"),
         power_plots=[(rule, _power_plot(rule, promised)) for rule in _rules(promised)],
@@ -132,6 +135,16 @@ def _rule_name(row: Row) -> str:
 
 def _rules(rows: Sequence[Row]) -> list[str]:
     return list(dict.fromkeys(_rule_name(row) for row in rows))
+
+
+def _slow(rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
+    """Give what is slow, side by side: of the machine, the blocks measured, all time."""
+    judged = {row.noise: row for row in rows if (row.rule, row.lane) == _SIDE_BY_SIDE}
+    return [
+        (what, [judged[noise] for noise in noises])
+        for what, noises in SLOW.items()
+        if all(noise in judged for noise in noises)
+    ]
 
 
 def _told_planted(evidence: Evidence) -> str:

@@ -4,17 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hyperbox.harness.statistics.design import (
-    LOOKS,
-    ONE_LIMIT,
-    SIGN_LIMIT,
-    SIGN_TWO_LIMITS,
-    TWO_LIMITS,
-)
+from hyperbox.harness.statistics.design import LOOKS, ONE_LIMIT, TWO_LIMITS
 
 __all__ = ["blocks_needed", "holm"]
 
-_ALL_ALPHAS = (ONE_LIMIT, TWO_LIMITS, SIGN_LIMIT, SIGN_TWO_LIMITS)
+_ALL_ALPHAS = (ONE_LIMIT, TWO_LIMITS)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

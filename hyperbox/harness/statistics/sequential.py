@@ -6,13 +6,13 @@ decides.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from hyperbox.harness.statistics.design import ALPHA, LOOKS, Matrix, Target
+from hyperbox.harness.statistics.design import ALPHA, LOOKS, Kind, Matrix, Target
 from hyperbox.harness.statistics.location import critical_value, median, p_above, p_below, points
 
 __all__ = [
@@ -29,6 +29,7 @@ _CHUNK = 2048  # samples at a time: 2048 x 528 Walsh averages are 8 MiB
 _MAD_TO_DEVIATION = 1.4826  # of a normal distribution
 
 Flags = npt.NDArray[np.bool_]
+Sides = npt.NDArray[np.int8]
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Decisions:
     decision of the last look reached, or all blocks before the first look.
     """
 
-    side: npt.NDArray[np.int8]
+    side: Sides
     n: npt.NDArray[np.int64]
 
 
@@ -53,39 +54,42 @@ def first_decisions(values: Matrix, target: Target) -> Decisions:
     rows, blocks = values.shape
     side = np.zeros(rows, dtype=np.int8)
     used = np.full(rows, blocks, dtype=np.int64)
-    for look, alpha in zip(LOOKS, target.alphas, strict=True):
+    for place, look in enumerate(LOOKS):
         if look > blocks:
             break
         open_rows = np.flatnonzero(side == 0)
         used[open_rows] = look
-        cut = critical_value(look, alpha, target.kind)
-        if cut is None:
-            continue
+        cuts = {kind: critical_value(look, target.alphas[place], kind) for kind in target.tests}
         for start in range(0, open_rows.size, _CHUNK):
             chunk = open_rows[start : start + _CHUNK]
-            side[chunk] = _look(values[chunk, :look], target, cut)
+            side[chunk] = _look(values[chunk, :look], target, cuts)
     return Decisions(side, used)
 
 
-def p_met(values: Sequence[float], target: Target) -> float:
-    """Give the p-value of "the target is met" without regard to earlier looks."""
-    counts, kind = target.limit_counts, target.kind
-    found = []
-    if target.high is not None:
-        found.append(p_below(values, target.high, limit_counts=counts, kind=kind))
-    if target.low is not None:
-        found.append(p_above(values, target.low, limit_counts=counts, kind=kind))
+def p_met(values: Sequence[float], target: Target, tests: Sequence[Kind] | None = None) -> float:
+    """Give the p-value of "the target is met" without regard to earlier looks.
+
+    It is that of the least convinced test at the nearer limit; `tests` names others than
+    the target's own.
+    """
+    counts, found = target.limit_counts, []
+    for kind in tests or target.tests:
+        if target.high is not None:
+            found.append(p_below(values, target.high, limit_counts=counts, kind=kind))
+        if target.low is not None:
+            found.append(p_above(values, target.low, limit_counts=counts, kind=kind))
     return max(found)
 
 
-def p_missed(values: Sequence[float], target: Target) -> float:
+def p_missed(values: Sequence[float], target: Target, tests: Sequence[Kind] | None = None) -> float:
     """Give the p-value of "the target is missed", of the worse side if there are two."""
-    counts, kind = not target.limit_counts, target.kind
-    found = []
+    counts, kinds, found = not target.limit_counts, tests or target.tests, []
     if target.high is not None:
-        found.append(p_above(values, target.high, limit_counts=counts, kind=kind))
+        high = target.high
+        found.append(max(p_above(values, high, limit_counts=counts, kind=kind) for kind in kinds))
     if target.low is not None:
-        found.append(p_below(values, target.low, limit_counts=counts, kind=kind))
+        low = target.low
+        found.append(max(p_below(values, low, limit_counts=counts, kind=kind) for kind in kinds))
     return min(found)
 
 
@@ -118,32 +122,39 @@ def spread_of(values: Matrix) -> Matrix:
     return spread
 
 
-def _look(values: Matrix, target: Target, cut: int) -> npt.NDArray[np.int8]:
+def _look(values: Matrix, target: Target, cuts: Mapping[Kind, int | None]) -> Sides:
     """Decide each row at one look."""
-    found = points(values, target.kind)
-    side = np.zeros(len(values), dtype=np.int8)
+    limits = tuple(_limits(target))
     met = np.ones(len(values), dtype=np.bool_)
-    for limit, sign in _limits(target):
-        good, bad = _beyond(found, limit, sign, limit_counts=target.limit_counts)
-        met &= bad <= cut
-        _mark(side, good <= cut, -1, values, found, (limit,), target)
-    _mark(side, met, 1, values, found, [limit for limit, _ in _limits(target)], target)
+    missed = np.ones((len(limits), len(values)), dtype=np.bool_)
+    for kind, cut in cuts.items():
+        if cut is None:
+            return np.zeros(len(values), dtype=np.int8)
+        rows = np.flatnonzero(met | missed.any(axis=0))  # the dear test asks those that are left
+        found = points(values[rows], kind)
+        for place, (limit, sign) in enumerate(limits):
+            good, bad = _beyond(found, limit, sign, limit_counts=target.limit_counts)
+            met[rows] &= bad <= cut
+            missed[place, rows] &= good <= cut
+    side = np.zeros(len(values), dtype=np.int8)
+    for place, (limit, _) in enumerate(limits):
+        _mark(side, missed[place], -1, values, (limit,), target)
+    _mark(side, met, 1, values, [limit for limit, _ in limits], target)
     return side
 
 
 def _mark(
-    side: npt.NDArray[np.int8],
+    side: Sides,
     rows: Flags,
     mark: int,
     values: Matrix,
-    found: Matrix,
     limits: Sequence[float],
     target: Target,
 ) -> None:
     """Mark the rows that may claim their side of all these limits."""
     chosen = np.flatnonzero(rows)
     if target.resolution is not None and chosen.size:
-        centre = median(found[chosen])
+        centre = median(points(values[chosen], target.kind))
         needed = np.maximum(spread_of(values[chosen]), target.resolution)
         far = [np.abs(centre - limit) >= needed for limit in limits]
         chosen = chosen[np.logical_and.reduce(far)]

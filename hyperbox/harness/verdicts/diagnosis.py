@@ -28,6 +28,10 @@ Numbers for `Verdict.details`, all on the scale that is decided (log ratio or un
 "not worse" and "within"; the middle of the band, or no change, for a reduction; a tenth
 of the limit for a level. A remark is made where a test has p < `REMARKABLE`, so one in
 a hundred sound cells gets it too.
+
+Remarks withhold no verdict. In simulations of 32 blocks of an effect that drifts by 2
+deviations, judged for all time, withholding those with p < 0.05 for drift or lag-1
+correlation lowered wrong ones from 10.5 to 9.8 % a side, and right ones from 99 to 66 %.
 """
 
 from __future__ import annotations
@@ -38,8 +42,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hyperbox.harness.model import Gate, Rule
-from hyperbox.harness.statistics.design import LOOKS, Kind, Target
+from hyperbox.harness.model import Gate, Outcome, Rule
+from hyperbox.harness.statistics.design import LOOKS, Target
 from hyperbox.harness.statistics.diagnostics import diagnostics, groups_of
 from hyperbox.harness.statistics.power import WANTED_POWER, detectable, power
 from hyperbox.harness.verdicts.blocks import DecidedBlock
@@ -56,7 +60,7 @@ REMARKABLE = 0.01
 """A diagnostic test with a smaller p makes a remark."""
 
 UNDERPOWERED = "underpowered"
-"""First word of the remark of a gate with less than 80 % power."""
+"""First word of the remark of a gate with less than 80 % power; its verdict stands all the same."""
 
 _MOST = 256
 _ASYMMETRIC = 0.5
@@ -73,11 +77,16 @@ class Diagnosis:
 
 
 def diagnose(
-    gate: Gate, blocks: Sequence[DecidedBlock], target: Target, planned_blocks: int
+    gate: Gate,
+    blocks: Sequence[DecidedBlock],
+    target: Target,
+    planned_blocks: int,
+    outcome: Outcome = Outcome.INCONCLUSIVE,
 ) -> Diagnosis:
     """Diagnose the measured blocks of a gate; fewer than the first look say nothing.
 
-    Of very many blocks the first `_MOST` are diagnosed: pairs of blocks are compared.
+    `outcome` only words the remark on power: a verdict that came did not want for it. Of very
+    many blocks the first `_MOST` are diagnosed: pairs of blocks are compared.
     """
     if len(blocks) < LOOKS[0]:
         return Diagnosis({}, ())
@@ -89,7 +98,9 @@ def diagnose(
     details["groups"] = float(len(groups))
     details |= _power(gate, target, details["spread"], planned_blocks)
     finite = {name: value for name, value in details.items() if math.isfinite(value)}
-    remarks = _remarks(gate, target, finite, len(blocks))
+    remarks = _remarks(target, finite, len(blocks))
+    if finite.get("power", 1.0) < WANTED_POWER:
+        remarks.append(_underpowered(gate, finite, decided=outcome is not Outcome.INCONCLUSIVE))
     return Diagnosis(finite, (*remarks, *_group_remarks(gate, groups)))
 
 
@@ -114,7 +125,7 @@ def _distance(gate: Gate, target: Target) -> float:
     return abs(nearest) * (1.0 if gate.is_paired else _LEVEL_DISTANCE)
 
 
-def _remarks(gate: Gate, target: Target, details: dict[str, float], n: int) -> list[str]:
+def _remarks(target: Target, details: dict[str, float], n: int) -> list[str]:
     remarks = []
     if details.get("p_order", 1.0) < REMARKABLE:
         remarks.append(
@@ -136,10 +147,7 @@ def _remarks(gate: Gate, target: Target, details: dict[str, float], n: int) -> l
     if details["warm_up"] and target.resolution is None:
         remarks.append(f"warm-up: the first {details['warm_up']:.0f} of them lie far off")
     if n >= _ASYMMETRY_BLOCKS and abs(details.get("asymmetry", 0.0)) > _ASYMMETRIC:
-        minded = ", which signed ranks mind" if target.kind is Kind.SIGNED_RANK else ""
-        remarks.append(f"asymmetric: blocks lie skewed around the estimate{minded}")
-    if details.get("power", 1.0) < WANTED_POWER:
-        remarks.append(_underpowered(gate, details))
+        remarks.append("asymmetric: blocks lie skewed around the estimate")
     return remarks
 
 
@@ -153,14 +161,15 @@ def _group_remarks(gate: Gate, groups: Sequence[tuple[int, float]]) -> list[str]
     return [f"blocks fall into {len(groups)} groups: {', '.join(told)}"]
 
 
-def _underpowered(gate: Gate, details: dict[str, float]) -> str:
+def _underpowered(gate: Gate, details: dict[str, float], *, decided: bool) -> str:
     if not gate.is_paired:
         truth = f"the truth is {100 * _LEVEL_DISTANCE:.0f} % off the limit"
     elif gate.band_upper is not None:
         truth = "the truth is the middle of the band"
     else:
         truth = "nothing changes"
-    told = f"{UNDERPOWERED}: a chance of {100 * details['power']:.0f} % of a verdict if {truth}"
+    marked = f"{UNDERPOWERED} for smaller effects (the verdict stands)" if decided else UNDERPOWERED
+    told = f"{marked}: a chance of {100 * details['power']:.0f} % of a verdict if {truth}"
     smallest = details.get("detectable")
     if smallest is None:
         return f"{told}; it takes at least {LOOKS[0]} blocks"

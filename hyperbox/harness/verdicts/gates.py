@@ -10,6 +10,9 @@ What is judged is the median change (or level) of the blocks. Host time: of the 
 measured; whether a machine that drifts would show the same tomorrow is beyond any number
 of blocks. Exact lane: of all starts, since starts are drawn independently.
 
+Every claim needs the exact sign test, which minds no shape. Pairs in the host's time are
+told by Hodges and Lehmann's estimate, and need the exact signed-rank test as well.
+
 The exact lane repeats to the nanosecond, so that its noise is only what the perturbed
 starts show. There a verdict also needs the estimate to lie further from the limit than
 the starts spread, and a ratio further than what two boots differ by: without noise, any
@@ -41,7 +44,7 @@ from hyperbox.harness.model import (
     Sample,
     Verdict,
 )
-from hyperbox.harness.statistics.design import ALPHA, LOOKS, Target, next_look
+from hyperbox.harness.statistics.design import ALPHA, LOOKS, Kind, Target, next_look
 from hyperbox.harness.statistics.location import Location, locate
 from hyperbox.harness.statistics.sequential import (
     alpha_at,
@@ -169,9 +172,9 @@ def _decide_location(
         outcome,
         shown,
         (smallest, largest),
-        refused=outcome is Outcome.INCONCLUSIVE and _only_refused(used, target),
+        *_leaning(outcome, used, target),
     )
-    diagnosis = diagnose(gate, blocks, target, experiment.blocks)
+    diagnosis = diagnose(gate, blocks, target, experiment.blocks, outcome)
     has_interval = location.n > 1
     return Verdict(
         gate.id,
@@ -196,12 +199,23 @@ def _decide_location(
     )
 
 
-def _only_refused(used: Sequence[float], target: Target) -> bool:
-    """Say whether the interval decides and only the spread of the starts stands against it."""
-    if target.resolution is None or len(used) not in LOOKS:
-        return False
-    alpha = alpha_at(len(used), target)
-    return min(p_met(used, target), p_missed(used, target)) <= alpha
+def _leaning(outcome: Outcome, used: Sequence[float], target: Target) -> tuple[Outcome, int | None]:
+    """Give what the interval alone says, and how many blocks stand against it if they do.
+
+    They do where the interval is the signed ranks'; a sign test's own is refused by the
+    spread of the starts only, which is no matter of single blocks.
+    """
+    if outcome is not Outcome.INCONCLUSIVE or len(used) not in LOOKS:
+        return outcome, None
+    alpha, own = alpha_at(len(used), target), (target.kind,)
+    good = sum(target.holds(value) for value in used)
+    for leaning, p, against in (
+        (Outcome.PASS, p_met(used, target, own), len(used) - good),
+        (Outcome.FAIL, p_missed(used, target, own), good),
+    ):
+        if p <= alpha:
+            return leaning, None if target.kind is Kind.SIGN else against
+    return outcome, None
 
 
 def _in_verdict_terms(location: Location, *, ratio: bool) -> Location:

@@ -25,8 +25,9 @@ __all__ = ["Told"]
 class Told:
     """What a verdict is told from.
 
-    `shown` and `spread` (smallest and largest block) are in the verdict's terms.
-    `refused` says that only the exact lane's spread of starts stood against a decision.
+    `shown` and `spread` (smallest and largest block) are in the verdict's terms. `leaning`
+    is what the interval alone says. Where that is not the outcome, `against` counts the
+    single blocks that say otherwise, or is None: the exact lane's starts spread too far.
     """
 
     gate: Gate
@@ -34,23 +35,29 @@ class Told:
     outcome: Outcome
     shown: Location
     spread: tuple[float, float]
-    refused: bool = False
+    leaning: Outcome
+    against: int | None = None
 
     def reason(self) -> str:
         """Say why the outcome is what it is, in one line."""
         shown, found, limit = self.shown, self._interval(), self._limit()
         if shown.n < LOOKS[0]:
             return f"{shown.n} of the {LOOKS[0]} blocks that a verdict needs; so far {found}"
-        if self.refused:
+        withheld = self.leaning is not self.outcome
+        if withheld and self.against is None:
             return f"{found} lies closer to {limit} than perturbed starts can tell"
         if self.gate.rule is Rule.WITHIN:
             sides = {Outcome.PASS: "lies wholly within", Outcome.FAIL: "lies wholly outside of"}
-            return f"{found} {sides.get(self.outcome, 'spans a limit of')} {limit}"
-        sides = {
-            Outcome.PASS: "lies wholly on the good side of",
-            Outcome.FAIL: "lies wholly on the wrong side of",
-        }
-        return f"{found} {sides.get(self.outcome, 'spans')} {limit}"
+            said = f"{found} {sides.get(self.leaning, 'spans a limit of')} {limit}"
+        else:
+            sides = {
+                Outcome.PASS: "lies wholly on the good side of",
+                Outcome.FAIL: "lies wholly on the wrong side of",
+            }
+            said = f"{found} {sides.get(self.leaning, 'spans')} {limit}"
+        if withheld:
+            return f"{said}, but {self.against} of {shown.n} single blocks do not: too many"
+        return said
 
     def remarks(self, measured: int) -> tuple[str, ...]:
         """Give the remarks on the estimate and the spread of `measured` blocks."""

@@ -34,7 +34,7 @@ def test_holm_follows_its_p_values_around(raw: list[float], dice: object) -> Non
 
 
 @pytest.mark.parametrize(
-    ("family", "look"), [(1, 8), (2, 12), (11, 12), (12, 20), (1468, 20), (1469, 32), (10**9, None)]
+    ("family", "look"), [(1, 8), (2, 12), (13, 12), (14, 20), (1468, 20), (1469, 32), (10**9, None)]
 )
 def test_blocks_needed(family: int, look: int | None) -> None:
     assert blocks_needed(family) == look

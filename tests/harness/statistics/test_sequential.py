@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import binomtest, norm
 
 from hyperbox.harness.statistics.design import (
     ALPHA,
     LOOKS,
     ONE_LIMIT,
-    SIGN_LIMIT,
-    SIGN_TWO_LIMITS,
     TWO_LIMITS,
     Kind,
     Target,
@@ -50,7 +50,7 @@ def targets(draw: st.DrawFn) -> Target:
         high,
         limit_counts=draw(st.booleans()),
         kind=draw(st.sampled_from(Kind)),
-        alphas=draw(st.sampled_from((ONE_LIMIT, SIGN_LIMIT, TWO_LIMITS, SIGN_TWO_LIMITS))),
+        alphas=draw(st.sampled_from((ONE_LIMIT, TWO_LIMITS))),
         resolution=draw(st.none() | st.sampled_from((0.0, 0.3))),
     )
 
@@ -142,53 +142,94 @@ def test_p_values_over_all_looks_say_whether_a_look_decides(
 
 
 @given(st.lists(quarters, min_size=8, max_size=32), targets())
-def test_the_interval_says_what_the_p_values_say(values: list[float], target: Target) -> None:
-    alpha = alpha_at(len(values), target)
-    location = locate(values, alpha, target.kind)
-    if critical_value(len(values), alpha, target.kind) is None:
-        return
-    above = target.low is None or (
-        location.low >= target.low if target.limit_counts else location.low > target.low
-    )
-    below = target.high is None or (
-        location.high <= target.high if target.limit_counts else location.high < target.high
-    )
-    assert (p_met(values, target) <= alpha) == (above and below)
-    assert location.low <= location.estimate <= location.high
+def test_the_intervals_say_what_the_p_values_say(values: list[float], target: Target) -> None:
+    """A claim is made exactly if the interval of every test lies beyond the limits."""
+    alpha, inside = alpha_at(len(values), target), []
+    for kind in target.tests:
+        if critical_value(len(values), alpha, kind) is None:
+            return
+        location = locate(values, alpha, kind)
+        above = target.low is None or (
+            location.low >= target.low if target.limit_counts else location.low > target.low
+        )
+        below = target.high is None or (
+            location.high <= target.high if target.limit_counts else location.high < target.high
+        )
+        inside.append(above and below)
+        assert location.low <= location.estimate <= location.high
+    assert (p_met(values, target) <= alpha) == all(inside)
 
 
-def test_blocks_of_any_shape_are_told_by_signs_and_not_by_ranks() -> None:
-    """A third of the blocks lies far up: signed ranks call the median missed."""
+one_arm = st.sampled_from((0.2, 0.3, 0.4))
+
+
+@settings(deadline=None, max_examples=10)
+@given(one_arm, st.sampled_from((1.0, 3.0, 10.0)), st.integers(0, 99), st.sampled_from(Kind))
+def test_blocks_of_any_shape_keep_the_promise(
+    share: float, reach: float, seed: int, kind: Kind
+) -> None:
+    """A part of the blocks lies far up: signed ranks alone would call the median missed."""
+    rng = np.random.default_rng(seed)
+    values = rng.normal(0, 0.1, (4000, 32)) + reach * (rng.random((4000, 32)) < share)
+    values -= 0.1 * float(norm.ppf(0.5 / (1 - share)))  # the median, but for a tail too far
+    side = first_decisions(values, Target(0.0, None, kind=kind)).side
+    for wrong in (1, -1):
+        assert binomtest(int((side == wrong).sum()), 4000, ALPHA, "greater").pvalue > 1e-4
+
+
+def test_signed_ranks_alone_would_break_it() -> None:
+    """Why signs must agree."""
     rng = np.random.default_rng(4)
     values = rng.normal(0, 0.1, (4000, 32)) + 3.0 * (rng.random((4000, 32)) < 0.3)
-    values -= np.median(rng.normal(0, 0.1, 100_000) + 3.0 * (rng.random(100_000) < 0.3))
-    met = {
-        kind: first_decisions(values, Target(0.0, None, kind=kind, alphas=SIGN_LIMIT)).side == 1
-        for kind in Kind
-    }
-    assert met[Kind.SIGNED_RANK].mean() > 3 * ALPHA
-    assert met[Kind.SIGN].mean() < ALPHA
+    values -= 0.1 * float(norm.ppf(0.5 / 0.7))
+    alone = [p_met(row, Target(0.0, None), (Kind.SIGNED_RANK,)) <= 0.0062 for row in values[:400]]
+    assert np.mean(alone) > 2 * ALPHA
 
 
-@pytest.mark.parametrize("alphas", [ONE_LIMIT, SIGN_LIMIT])
-def test_looks_share_the_budget(alphas: tuple[float, ...]) -> None:
-    assert sum(alphas) == pytest.approx(ALPHA)
-
-
-@pytest.mark.parametrize("alphas", [TWO_LIMITS, SIGN_TWO_LIMITS])
-def test_two_limits_share_the_budget_and_still_decide_at_the_first_look(
-    alphas: tuple[float, ...],
+@settings(deadline=None)
+@given(matrices, targets(), st.integers(-3, 3))
+def test_a_power_of_two_as_unit_changes_nothing(
+    matrix: list[list[float]], target: Target, exponent: int
 ) -> None:
-    assert 2 * sum(alphas) == pytest.approx(ALPHA)
-    target = Target(low=-1.0, high=1.0, alphas=alphas)
+    unit = 2.0**exponent
+    scaled = replace(
+        target,
+        low=None if target.low is None else target.low * unit,
+        high=None if target.high is None else target.high * unit,
+        resolution=None if target.resolution is None else target.resolution * unit,
+    )
+    here = first_decisions(np.array(matrix), target)
+    there = first_decisions(np.array(matrix) * unit, scaled)
+    assert (here.side.tolist(), here.n.tolist()) == (there.side.tolist(), there.n.tolist())
+
+
+@settings(deadline=None)
+@given(st.lists(quarters, min_size=32, max_size=32), targets(), st.integers(0, 32))
+def test_a_decision_stands_whatever_comes_after_it(
+    values: list[float], target: Target, more: int
+) -> None:
+    whole = first_decisions(np.array([values]), target)
+    if whole.side[0]:
+        n = int(whole.n[0])
+        part = first_decisions(np.array([values[: min(32, n + more)]]), target)
+        assert (part.side[0], part.n[0]) == (whole.side[0], n)
+
+
+def test_looks_share_the_budget() -> None:
+    assert sum(ONE_LIMIT) == pytest.approx(ALPHA)
+
+
+def test_two_limits_share_the_budget_and_still_decide_at_the_first_look() -> None:
+    assert 2 * sum(TWO_LIMITS) == pytest.approx(ALPHA)
+    target = Target(low=-1.0, high=1.0, alphas=TWO_LIMITS)
     found = first_decisions(np.array([[2.0] * 8, [0.0] * 8, [-2.0] * 8]), target)
     assert found.side.tolist() == [-1, 1, -1]
 
 
 def test_alpha_at_each_look() -> None:
-    target = Target(low=0.0, high=None, alphas=SIGN_LIMIT)
+    target = Target(low=0.0, high=None, alphas=ONE_LIMIT)
     assert [alpha_at(n, target) for n in (1, 8, 11, 12, 20, 40)] == [
-        SIGN_LIMIT[look] for look in (0, 0, 0, 1, 2, 3)
+        ONE_LIMIT[look] for look in (0, 0, 0, 1, 2, 3)
     ]
 
 

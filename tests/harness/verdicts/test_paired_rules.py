@@ -220,6 +220,33 @@ def test_starts_of_two_times_are_told_by_the_middle_one() -> None:
     assert verdict(rule, samples, Lane.KVM).outcome is Outcome.INCONCLUSIVE
 
 
+def test_an_interval_that_too_many_blocks_gainsay_decides_nothing() -> None:
+    """Some pairs are slightly worse, the others far better: is that an improvement?"""
+    values = [0.8, 0.81, 1.001, 0.82, 0.83, 1.002, 0.84, 0.85, 0.855, 0.86, 0.87, 0.88]
+    found = verdict(gate(Rule.NON_INFERIOR, 0.0), ratios(values))
+    assert found.outcome is Outcome.INCONCLUSIVE
+    assert found.reason == (
+        "-14.6 % (-18.5 … -6.6) lies wholly on the good side of the limit 0.0 %, "
+        "but 2 of 12 single blocks do not: too many"
+    )
+    assert found.details["p_met"] > found.details["alpha"]
+    worse = verdict(gate(Rule.NON_INFERIOR, 0.0), ratios([1 / value for value in values]))
+    assert "wholly on the wrong side of the limit 0.0 %, but 2 of 12" in worse.reason
+    alike = verdict(gate(Rule.WITHIN, 0.0005), ratios([1 / value for value in values]))
+    assert "wholly outside of -0.05 % … +0.05 %, but 2 of 12" in alike.reason
+
+
+def test_a_verdict_that_came_is_not_called_wanting() -> None:
+    """Blocks spread by 5 %: too much for the limit of 2 %, not for an effect of 50 %."""
+    wide = [1.0 + 0.05 * (-1) ** n * (1 + n / 8) for n in range(8)]
+    undecided = verdict(gate(Rule.NON_INFERIOR, 0.02), ratios(wide))
+    assert any(remark.startswith("underpowered: a chance") for remark in undecided.remarks)
+    far = verdict(gate(Rule.NON_INFERIOR, 0.02), ratios([value / 2 for value in wide]))
+    assert far.outcome is Outcome.PASS
+    words = "underpowered for smaller effects (the verdict stands): a chance of"
+    assert any(remark.startswith(words) for remark in far.remarks)
+
+
 def test_half_of_the_starts_tied_is_no_nonsense() -> None:
     found = verdict(WITHIN, ratios([1.0, 1.0, 1.0, 1.0, 1.001, 1.0, 0.999, 1.0]), Lane.EXACT)
     assert found.outcome is Outcome.PASS
