@@ -7,24 +7,26 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
 
-from hyperbox import files
-from hyperbox.errors import HyperboxError
+from hyperbox.errors import HarnessError, HyperboxError
 from hyperbox.harness.report.data import RunData
+from hyperbox.harness.report.exports import verdicts_document
 from hyperbox.harness.report.github import annotation_lines, job_summary
 from hyperbox.harness.report.history import Series, history
 from hyperbox.harness.report.page import write_report
 from hyperbox.harness.report.tables import headline_text, verdict_table
 from hyperbox.harness.runs.loading import load_run
 from hyperbox.harness.verdicts.gates import exit_code
+from hyperbox.harness.verdicts.wording import legible
 
-__all__ = ["add_parser", "finish", "say", "verdict_document"]
+__all__ = ["add_parser", "finish", "say"]
 
 _JOB_SUMMARY = "GITHUB_STEP_SUMMARY"
+_AGAIN = "a cell whose directory is taken away is measured again by hyperbox validate"
 
 
 def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -86,33 +88,23 @@ def finish(
     run, series = _with_history(load_run(directory), earlier)
     pages = write_report(run, output or directory / "report", series)
     code = exit_code(run.deciding, strict=strict)
-    if os.environ.get(_JOB_SUMMARY):
-        _add_summary(Path(os.environ[_JOB_SUMMARY]), job_summary(run))
     if as_json:
-        say(json.dumps(verdict_document(run, code, pages), indent=2) + "\n")
+        document = verdicts_document(run, code, pages)
+        say(json.dumps(document, indent=2, allow_nan=False) + "\n")
     elif for_github:
         say("\n".join(annotation_lines(run)) + "\n")
     else:
         say(_shown(run, pages))
+    if os.environ.get(_JOB_SUMMARY):
+        _add_summary(Path(os.environ[_JOB_SUMMARY]), run)
     return code
 
 
-def verdict_document(run: RunData, code: int, pages: tuple[Path, ...]) -> dict[str, object]:
-    """Give verdicts, exit code and places as JSON data."""
-    return {
-        "run": run.run_id,
-        "directory": str(run.directory),
-        "exit_code": int(code),
-        "problems": list(run.problems),
-        "verdicts": [asdict(verdict) for verdict in run.verdicts],
-        "report": [str(page) for page in pages],
-    }
-
-
 def say(text: str) -> None:
-    """Print text; nobody reading it is no error."""
+    """Print text; nobody reading it is no error, nor is a terminal that lacks a letter."""
+    encoding = sys.stdout.encoding or "utf-8"
     try:
-        sys.stdout.write(text)
+        sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
         sys.stdout.flush()
     except BrokenPipeError:  # nobody reads; the last flush at exit must not complain
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -126,15 +118,28 @@ def _with_history(run: RunData, earlier: Sequence[Path]) -> tuple[RunData, tuple
         try:
             found.append(load_run(path))
         except HyperboxError as error:
-            problems.append(f"earlier run left out: {error.message}")
+            problems.append(legible(f"earlier run left out: {error.message}"))
     run = replace(run, problems=(*run.problems, *problems))
     return run, history(run, found) if found else ()
 
 
-def _add_summary(path: Path, text: str) -> None:
-    """Add to the job's summary what earlier steps may have begun."""
-    before = path.read_text(encoding="utf-8") if path.exists() else ""
-    files.write_text(path, before + text)
+def _add_summary(path: Path, run: RunData) -> None:
+    """Append to the job's summary, which earlier commands of the step may have begun.
+
+    It may be a pipe or ``/dev/stdout``: never replaced.
+    """
+    try:
+        with path.open("ab") as stream:
+            taken = os.fstat(stream.fileno()).st_size
+            text = job_summary(run, taken=taken + 1)
+            stream.write(("\n" + text if taken else text).encode())
+    except OSError as error:
+        raise HarnessError(
+            f"cannot write the job's summary {path}: {error.strerror or error}",
+            hint=f"make it writable or unset {_JOB_SUMMARY}; the report itself is written",
+        ) from error
+    if not text:
+        print("hyperbox: the job's summary is full: nothing was added", file=sys.stderr)
 
 
 def _shown(run: RunData, pages: tuple[Path, ...]) -> str:
@@ -143,6 +148,8 @@ def _shown(run: RunData, pages: tuple[Path, ...]) -> str:
         console.print(verdict_table(run, console.width))
         console.print(headline_text(run))
     lines = [f"damage: {problem}" for problem in run.problems]
+    if lines:
+        lines.append(f"hint: restore what is damaged; {_AGAIN} --resume {run.directory}")
     lines.append(f"run directory: {run.directory}")
     lines += [f"report: {page}" for page in pages if page.name == "report.html"]
     return capture.get() + "\n".join(lines) + "\n"

@@ -51,7 +51,7 @@ def test_report_for_github(run: Path, capsys: Output, monkeypatch: pytest.Monkey
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(summary))
     assert main(["report", "--github", str(run)]) == ExitCode.PASS
     assert capsys.readouterr().out.startswith("::notice title=hyperbox::Passed")
-    assert summary.read_text().startswith("of an earlier step\n# ✓ Passed")
+    assert summary.read_text().startswith("of an earlier step\n\n# ✓ Passed")
 
 
 def test_report_with_history(run: Path, capsys: Output) -> None:

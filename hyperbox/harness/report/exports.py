@@ -5,6 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from hyperbox.harness.report.data import RunData
@@ -12,11 +15,12 @@ from hyperbox.harness.report.matrix import Entry, entries, headline, release_hea
 from hyperbox.harness.verdicts.release import release
 from hyperbox.harness.verdicts.wording import legible
 
-__all__ = ["CSV_COLUMNS", "summary", "verdicts_csv"]
+__all__ = ["CSV_COLUMNS", "UNREADABLE", "summary", "verdicts_csv", "verdicts_document"]
 
 CSV_COLUMNS = (
     "run",
     "kernel",
+    "release",
     "gate",
     "lane",
     "outcome",
@@ -37,7 +41,16 @@ CSV_COLUMNS = (
 )
 """Ratio rules state `estimate`, `low`, `high` and `limit` as fractions (-0.25 = 25 %
 lower, `unit` "1"); level rules in the metric's unit. `p_met` and `p_missed` are exact
-one-sided p-values of "the target is met" and "is missed"."""
+one-sided p-values of "the target is met" and "is missed". An empty number is none.
+
+Spreadsheets and pandas take the kernel 5.10 for the number 5.1: read `kernel` as text, or use
+`release`. Text that a spreadsheet would take for a formula begins with an apostrophe. A line
+without a gate, with the outcome `UNREADABLE`, names what was left out of the run."""
+
+UNREADABLE = "UNREADABLE"
+"""Outcome of the lines of the CSV that name damage."""
+
+_FORMULA = tuple("=+-@\t")
 
 
 def summary(run: RunData) -> dict[str, Any]:
@@ -46,15 +59,15 @@ def summary(run: RunData) -> dict[str, Any]:
     return {
         "schema": 1,
         "run": run.run_id,
-        "created": run.created,
-        "hyperbox": run.hyperbox_version,
+        "created": legible(run.created),
+        "hyperbox": legible(run.hyperbox_version),
         "lane": str(run.lane),
         "seed": run.seed,
         "outcome": str(told.outcome),
         "headline": legible(told.text),
         "release": _release(run),
         "exit_code": int(told.code),
-        "reproduce": run.reproduce,
+        "reproduce": legible(run.reproduce),
         "problems": [legible(problem) for problem in run.problems],
         "verdicts": [
             {**_record(entry, run), "remarks": [legible(remark) for remark in entry.remarks]}
@@ -64,19 +77,62 @@ def summary(run: RunData) -> dict[str, Any]:
 
 
 def verdicts_csv(run: RunData) -> str:
-    """Give one line per gate and kernel, with `CSV_COLUMNS` as header."""
+    """Give one line per gate and kernel, with `CSV_COLUMNS` as header, and one per damage."""
     stream = io.StringIO()
     writer = csv.DictWriter(stream, CSV_COLUMNS, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(_record(entry, run) for entry in entries(run))
+    releases = {str(found.get("label")): str(found.get("release", "")) for found in run.kernels}
+    for entry in entries(run):
+        record = {**_record(entry, run), "release": releases.get(entry.kernel, "")}
+        writer.writerow({key: _cell(value) for key, value in record.items()})
+    for problem in run.problems:
+        record = {"run": run.run_id, "outcome": UNREADABLE, "reason": problem}
+        writer.writerow({key: _cell(value) for key, value in record.items()})
     return stream.getvalue()
+
+
+def verdicts_document(run: RunData, code: int, pages: Sequence[Path]) -> dict[str, Any]:
+    """Give verdicts, exit code and the report's files as JSON-ready values, for ``--json``."""
+    return {
+        "schema": 1,
+        "run": run.run_id,
+        "directory": legible(str(run.directory)),
+        "exit_code": int(code),
+        "problems": [legible(problem) for problem in run.problems],
+        "verdicts": [_plain(asdict(verdict)) for verdict in run.verdicts],
+        "report": [legible(str(page)) for page in pages],
+    }
+
+
+def _plain(value: Any) -> Any:
+    """Give plain data: no number that JSON does not have, no text that is no Unicode."""
+    if isinstance(value, str):
+        return legible(value)
+    if isinstance(value, float):
+        return _finite(value)
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def _cell(value: object) -> object:
+    """Give a value of the CSV: text in one line, and never a formula."""
+    if not isinstance(value, str):
+        return value
+    text = " ".join(legible(value).split())
+    return f"'{text}" if text.startswith(_FORMULA) else text
 
 
 def _release(run: RunData) -> dict[str, Any]:
     """Give the verdict on a release, and the cells whose failure is proven for all together."""
     told = release_headline(run)
     failing = [
-        {"gate": one.gate, "kernel": legible(one.kernel), "lane": one.lane, "p": one.adjusted_p}
+        {
+            "gate": legible(one.gate),
+            "kernel": legible(one.kernel),
+            "lane": one.lane,
+            "p": one.adjusted_p,
+        }
         for one in release(run.deciding).failing
     ]
     return {"outcome": str(told.outcome), "text": legible(told.text), "failing": failing}
@@ -88,7 +144,7 @@ def _record(entry: Entry, run: RunData) -> dict[str, Any]:
     return {
         "run": run.run_id,
         "kernel": legible(entry.kernel),
-        "gate": entry.gate.id,
+        "gate": legible(entry.gate.id),
         "lane": str(entry.lane),
         "outcome": entry.mark.word,
         "n": verdict.n if verdict else 0,
@@ -98,8 +154,8 @@ def _record(entry: Entry, run: RunData) -> dict[str, Any]:
         "level": _finite(verdict.level if verdict else None),
         "limit": _finite(entry.limit),
         "rule": str(entry.gate.rule),
-        "metric": entry.gate.metric,
-        "unit": "1" if entry.gate.is_ratio else entry.unit,
+        "metric": legible(entry.gate.metric),
+        "unit": "1" if entry.gate.is_ratio else legible(entry.unit),
         "p_met": _finite(details.get("p_met")),
         "p_missed": _finite(details.get("p_missed")),
         "power": _finite(details.get("power")),

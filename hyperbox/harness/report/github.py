@@ -1,7 +1,8 @@
 """The run for GitHub Actions: annotation lines and the job summary. Pure.
 
 Follows "Workflow commands for GitHub Actions": data escapes %, CR and LF, properties also
-colons and commas. GitHub shows ten annotations of a kind and takes a summary of 1 MiB.
+colons and commas. Of each step GitHub shows ten annotations of a kind, with 64 KiB of message
+and 255 characters of title; a summary beyond 1 MiB is refused as a whole.
 """
 
 from __future__ import annotations
@@ -17,20 +18,24 @@ from hyperbox.harness.verdicts.wording import legible
 __all__ = ["annotation_lines", "job_summary"]
 
 _SHOWN = 10
-_SUMMARY_BYTES = 1_000_000
+_SUMMARY_BYTES = 1 << 20
+_MESSAGE_BYTES = 60_000
+_TITLE_CHARACTERS = 250
+_CUT = "\n\nCut here: the whole report is in the run directory.\n"
 _KINDS = {Outcome.FAIL: "error", Outcome.ERROR: "error", Outcome.INCONCLUSIVE: "warning"}
 
 
 def annotation_lines(run: RunData) -> tuple[str, ...]:
     """Give one ``::error``, ``::warning`` or ``::notice`` line for what calls for a reader.
 
-    FAIL and ERROR are errors, INCONCLUSIVE and untested are warnings, the verdict sentence
-    is a notice. Of each kind the last of ten lines counts those that are left out.
+    FAIL and ERROR are errors; INCONCLUSIVE, untested and the same in lanes that decide nothing
+    are warnings; the verdict sentence is a notice. Of each kind the last of ten lines counts
+    those that are left out.
     """
     told = headline(run)
     lines: dict[str, list[str]] = {"error": [], "warning": []}
     for entry in entries(run):
-        kind = _kind(entry)
+        kind = _kind(run, entry)
         if kind:
             title = f"{entry.mark.word} {entry.gate.id} on {entry.column.label}"
             lines[kind].append(_line(kind, title, entry.reason))
@@ -41,19 +46,27 @@ def annotation_lines(run: RunData) -> tuple[str, ...]:
     return tuple(found)
 
 
-def job_summary(run: RunData) -> str:
-    """Give the Markdown report, cut at a line where GitHub would refuse it."""
-    text = markdown(run)
-    if len(text.encode()) <= _SUMMARY_BYTES:
-        return text
-    cut = text.encode()[:_SUMMARY_BYTES].decode(errors="ignore")
-    return cut[: cut.rindex("\n")] + "\n\nCut here: the whole report is in the run directory.\n"
+def job_summary(run: RunData, *, taken: int = 0) -> str:
+    """Give the Markdown report, cut at a line where GitHub would refuse it.
+
+    Parameters
+    ----------
+    taken
+        Bytes of the step's summary that are there already; empty text if nothing more fits.
+    """
+    whole = markdown(run).encode()
+    room = _SUMMARY_BYTES - taken
+    if len(whole) <= room:
+        return whole.decode()
+    cut = whole[: max(0, room - len(_CUT))].decode(errors="ignore").rpartition("\n")[0]
+    return cut + _CUT if cut else ""
 
 
-def _kind(entry: Entry) -> str | None:
+def _kind(run: RunData, entry: Entry) -> str | None:
     if entry.verdict is None:
         return "warning"
-    return _KINDS.get(entry.verdict.outcome)
+    kind = _KINDS.get(entry.verdict.outcome)
+    return "warning" if kind and entry.lane is not run.lane else kind
 
 
 def _capped(kind: str, lines: list[str]) -> Iterator[str]:
@@ -66,11 +79,15 @@ def _capped(kind: str, lines: list[str]) -> Iterator[str]:
 
 
 def _line(kind: str, title: str, message: str) -> str:
-    return f"::{kind} title={_property(title)}::{_data(message)}"
+    text = legible(message).encode()
+    if len(text) > _MESSAGE_BYTES:
+        text = text[:_MESSAGE_BYTES] + b" ..."
+    cut = _data(text.decode(errors="ignore"))
+    return f"::{kind} title={_property(legible(title)[:_TITLE_CHARACTERS])}::{cut}"
 
 
 def _data(text: str) -> str:
-    return legible(text).replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
 
 
 def _property(text: str) -> str:

@@ -1,7 +1,9 @@
 """JUnit XML: one test suite per kernel, one test case per gate.
 
-INCONCLUSIVE, SKIP and untested gates are "skipped" with their word first: a CI system
-must never count them as passed.
+What is no PASS is never green, and an error or failure stands in the file exactly if the
+run's exit code says so. INCONCLUSIVE, SKIP and untested gates are "skipped" with their word
+first; so is all that decides nothing: the lanes beside, and what could not be read, in the
+suite ``hyperbox.record``. A run that decided nothing is an error of its own.
 """
 
 from __future__ import annotations
@@ -9,9 +11,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from xml.etree import ElementTree as ET
 
+from hyperbox.errors import ExitCode
 from hyperbox.harness.model import Outcome
 from hyperbox.harness.report.data import RunData
-from hyperbox.harness.report.matrix import Column, Entry, columns, entries
+from hyperbox.harness.report.matrix import Column, Entry, columns, entries, headline
 from hyperbox.harness.verdicts.wording import legible
 
 __all__ = ["junit_xml"]
@@ -27,51 +30,74 @@ def junit_xml(run: RunData) -> str:
         suites[entry.column].append(entry)
     for column, matrix in suites.items():
         _add_suite(root, run, column, matrix)
+    _add_record(root, run)
     ET.indent(root)
     body = ET.tostring(root, encoding="unicode")
     return f'<?xml version="1.0" encoding="UTF-8"?>\n{body}\n'
 
 
 def _add_suite(root: ET.Element, run: RunData, column: Column, matrix: Sequence[Entry]) -> None:
-    tags = [_tag(entry) for entry in matrix]
-    suite = ET.SubElement(
-        root,
-        "testsuite",
-        {
-            "name": legible(f"hyperbox.{column.label}"),
-            "tests": str(len(matrix)),
-            "failures": str(tags.count("failure")),
-            "errors": str(tags.count("error")),
-            "skipped": str(tags.count("skipped")),
-            "time": f"{_seconds(run, column):.3f}",
-            "timestamp": legible(run.created),
-        },
-    )
+    name = legible(f"hyperbox.{column.label}")
+    tags = [_tag(run, entry) for entry in matrix]
+    suite = _suite(root, run, name, tags)
+    suite.set("time", f"{_seconds(run, column):.3f}")
     properties = ET.SubElement(suite, "properties")
     facts = {"run": run.run_id, "lane": column.lane, "hyperbox": run.hyperbox_version}
-    for name, value in facts.items():
-        ET.SubElement(properties, "property", {"name": name, "value": legible(value)})
+    for key, value in facts.items():
+        ET.SubElement(properties, "property", {"name": key, "value": legible(value)})
     for entry, tag in zip(matrix, tags, strict=True):
-        case = ET.SubElement(
-            suite,
-            "testcase",
-            {"classname": legible(f"hyperbox.{column.label}"), "name": legible(entry.gate.id)},
-        )
+        case = ET.SubElement(suite, "testcase", {"classname": name, "name": legible(entry.gate.id)})
         if tag:
-            message = legible(f"{entry.mark.word}: {entry.reason}")
-            child = ET.SubElement(case, tag, {"message": message})
-            if tag != "skipped":
-                child.set("type", entry.mark.word)
-                child.text = legible(_evidence(entry))
+            _add_finding(case, tag, entry.mark.word, entry.reason, _evidence(entry))
         ET.SubElement(case, "system-out").text = legible(_evidence(entry))
 
 
-def _tag(entry: Entry) -> str:
+def _add_record(root: ET.Element, run: RunData) -> None:
+    """Add what is wrong with the run as a whole: what was left out, that nothing was decided."""
+    told = headline(run)
+    found = [("skipped", "UNREADABLE", problem) for problem in run.problems]
+    if told.code is ExitCode.HARNESS_ERROR and told.outcome is not Outcome.ERROR:
+        found.append(("error", "UNDECIDED", told.text))
+    if not found:
+        return
+    name = "hyperbox.record"
+    suite = _suite(root, run, name, [tag for tag, _, _ in found])
+    for number, (tag, word, text) in enumerate(found, 1):
+        case = ET.SubElement(
+            suite, "testcase", {"classname": name, "name": f"{word.lower()} {number}"}
+        )
+        _add_finding(case, tag, word, text, text)
+
+
+def _suite(root: ET.Element, run: RunData, name: str, tags: Sequence[str]) -> ET.Element:
+    return ET.SubElement(
+        root,
+        "testsuite",
+        {
+            "name": name,
+            "tests": str(len(tags)),
+            "failures": str(tags.count("failure")),
+            "errors": str(tags.count("error")),
+            "skipped": str(tags.count("skipped")),
+            "timestamp": legible(run.created),
+        },
+    )
+
+
+def _add_finding(case: ET.Element, tag: str, word: str, reason: str, evidence: str) -> None:
+    child = ET.SubElement(case, tag, {"message": legible(f"{word}: {reason}")})
+    if tag != "skipped":
+        child.set("type", word)
+        child.text = legible(evidence)
+
+
+def _tag(run: RunData, entry: Entry) -> str:
     if entry.verdict is None:
         return "skipped"
     if entry.verdict.outcome is Outcome.PASS:
         return ""
-    return _TAGS.get(entry.verdict.outcome, "skipped")
+    decides = entry.lane is run.lane
+    return _TAGS.get(entry.verdict.outcome, "skipped") if decides else "skipped"
 
 
 def _evidence(entry: Entry) -> str:

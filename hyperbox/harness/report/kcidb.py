@@ -2,6 +2,7 @@
 
 A kernel of the run is a checkout with one build (a distribution's package, tested as it
 is); a gate on it is a test. INCONCLUSIVE is DONE: a measurement without a word on the code.
+What could not be read is told with every checkout.
 Follows the schema of kcidb-io, which allows no nulls.
 """
 
@@ -18,6 +19,8 @@ from hyperbox.harness.report.matrix import Entry, columns, entries
 from hyperbox.harness.verdicts.wording import legible
 
 __all__ = ["ORIGIN", "kcidb"]
+
+_LOG_CHARACTERS = 16_384  # the schema's limit of an excerpt
 
 ORIGIN = "hyperbox"
 """Name of the submitting system: the prefix of every id."""
@@ -50,7 +53,10 @@ def _checkout(run: RunData, kernel: str, record: Mapping[str, object]) -> dict[s
         "comment": _plain(f"Linux {record.get('release') or kernel} {record.get('version', '')}"),
         "start_time": run.created,
         "valid": True,
-        "misc": {"label": _plain(kernel)},
+        "misc": {
+            "label": _plain(kernel),
+            **({"unreadable": [_plain(text) for text in run.problems]} if run.problems else {}),
+        },
     }
 
 
@@ -77,7 +83,7 @@ def _test(run: RunData, entry: Entry) -> dict[str, Any]:
         "status": _STATUS[verdict.outcome] if verdict else "MISS",
         "start_time": run.created,
         "environment": {"comment": f"{entry.lane} lane", "misc": {"lane": str(entry.lane)}},
-        "log_excerpt": _plain("\n".join((entry.reason, *entry.remarks))),
+        "log_excerpt": _excerpt("\n".join((entry.reason, *entry.remarks))),
         "misc": _evidence(run, entry),
     }
     estimate = verdict.estimate if verdict else None
@@ -108,6 +114,16 @@ def _evidence(run: RunData, entry: Entry) -> dict[str, Any]:
 
 def _id(run: RunData, *parts: str) -> str:
     return ":".join([ORIGIN, *(_plain(part) for part in (run.run_id, *parts))])
+
+
+def _excerpt(text: str) -> str:
+    """Give the beginning of a text that is too long; it begins with what happened."""
+    text = _plain(text)
+    return (
+        text
+        if len(text) <= _LOG_CHARACTERS
+        else text[: _LOG_CHARACTERS - 1] + "\N{HORIZONTAL ELLIPSIS}"
+    )
 
 
 def _plain(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 
 from hyperbox.harness.report.cells import attempts, flat, metric_rows
@@ -12,6 +13,10 @@ from hyperbox.harness.verdicts.wording import legible
 
 __all__ = ["markdown"]
 
+# Backslash, code, emphasis (not within words), links, strike-through, borders of cells.
+_MARKUP = re.compile(r"[\\`*\[\]~|$]|#(?=#*$)|(?<![^\W_])_|_(?![^\W_])")
+_ENTITY = re.compile(r"&(?=#?\w+;)")
+_LEADING = re.compile(r"^(\d*)([#>+=.)-])")
 _MOST_CELLS = 60
 _MOST_ATTEMPTS = 600
 
@@ -24,7 +29,7 @@ def markdown(run: RunData) -> str:
     parts = [
         f"# {MARKS[told.outcome].symbol} {_plain(told.text)}",
         f"**{_plain(release_headline(run).text)}**",
-        f"Run `{run.run_id}`, {_plain(run.created)}, hyperbox {_plain(run.hyperbox_version)}, "
+        f"Run {_code(run.run_id)}, {_plain(run.created)}, hyperbox {_plain(run.hyperbox_version)}, "
         f"seed {run.seed}, **{run.lane}** lane: {LANES[run.lane]}",
         *_problems(run),
         "## Verdicts",
@@ -65,7 +70,7 @@ def markdown(run: RunData) -> str:
         _table(("kernel record", "value"), _kernel_facts(run)),
         _table(("machine", "value"), flat(run.environment).items()),
         "## Reproduce",
-        f"```sh\n{run.reproduce}\n```",
+        _block(run.reproduce),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -78,7 +83,7 @@ def _left_out(count: int, what: str) -> Iterable[str]:
 def _problems(run: RunData) -> Iterable[str]:
     if run.problems:
         yield "## What could not be read"
-        yield "\n".join(f"- {_plain(problem)}" for problem in run.problems)
+        yield "\n".join(f"- {_line(problem)}" for problem in run.problems)
 
 
 def _verdicts(run: RunData) -> Iterable[str]:
@@ -141,6 +146,29 @@ def _cells(row: Sequence[str]) -> Iterable[str]:
 
 
 def _plain(text: str) -> str:
-    """Keep measured text from becoming markup: one line, no tags, no cell borders."""
-    escaped = " ".join(legible(text).split()).replace("\\", "\\\\").replace("|", "\\|")
-    return escaped.replace("<", "&lt;").replace("`", "'")
+    """Keep measured text from becoming markup: one line that renders as it reads."""
+    line = " ".join(legible(text).split())
+    line = _MARKUP.sub(r"\\\g<0>", _ENTITY.sub("&amp;", line))
+    return line.replace("<", "&lt;")
+
+
+def _line(text: str) -> str:
+    """Give text that stands first in its line: no heading, no list, no quotation."""
+    return _LEADING.sub(lambda found: f"{found[1]}\\{found[2]}", _plain(text))
+
+
+def _code(text: str) -> str:
+    """Give text as a code span, whatever backticks are in it."""
+    line = " ".join(legible(text).split())
+    fence = "`" * (_longest_run(line) + 1)
+    return f"{fence} {line} {fence}" if "`" in line else f"{fence}{line}{fence}"
+
+
+def _block(command: str) -> str:
+    """Give a command as a code block, whatever backticks are in it."""
+    fence = "`" * max(3, _longest_run(command) + 1)
+    return f"{fence}sh\n{legible(command)}\n{fence}"
+
+
+def _longest_run(text: str) -> int:
+    return max(map(len, re.findall("`+", text)), default=0)

@@ -163,7 +163,7 @@ def _cell(store: RunStore, info: RunInfo, cell: Cell, seen: _Seen) -> _Read:
     if found is not None and not problems:
         try:
             samples = found.samples() if found.state is State.MEASURED else ()
-            _check_times(found, samples, experiment)
+            _check_samples(found.directory, samples, experiment)
         except HarnessError as error:
             problems.append(error.message)
             samples = ()
@@ -198,6 +198,7 @@ def _records(store: RunStore, cell: Cell) -> tuple[list[Record], list[str]]:
     for number, path in enumerate(paths, 1):
         try:
             record = read_record(path)
+            _check_times(record)
         except HarnessError as error:
             problems.append(error.message)
             continue
@@ -222,7 +223,7 @@ def _changed_logs(record: Record) -> Iterator[str]:
             yield error.message
 
 
-def _check_times(record: Record, samples: Sequence[Sample], experiment: Experiment) -> None:
+def _check_times(record: Record) -> None:
     """Refuse durations that no clock can give; HarnessError names the first."""
     where, document = record.directory, record.document
     if _seconds(document) < 0:
@@ -234,6 +235,10 @@ def _check_times(record: Record, samples: Sequence[Sample], experiment: Experime
                     raise HarnessError(
                         f"{where}: arm {arm} of block {block['number']} took {seconds} s"
                     )
+
+
+def _check_samples(where: Path, samples: Sequence[Sample], experiment: Experiment) -> None:
+    """Refuse negative samples of metrics that are times; HarnessError names the first."""
     timed = {metric.id for metric in experiment.metrics if metric.unit in _TIME_UNITS}
     for sample in samples:
         if sample.value < 0 and sample.metric in timed:

@@ -2,25 +2,40 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
+import math
 import re
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree as ET
 
 import kcidb_io
+import pandas as pd
 import pytest
 import xmlschema
 from jsonschema import Draft202012Validator
 
-from hyperbox.harness.model import Outcome
+from hyperbox.errors import ExitCode
+from hyperbox.harness.model import Lane, Outcome
 from hyperbox.harness.report.data import RunData
-from hyperbox.harness.report.exports import summary
+from hyperbox.harness.report.exports import (
+    CSV_COLUMNS,
+    summary,
+    verdicts_csv,
+    verdicts_document,
+)
 from hyperbox.harness.report.form import Form, gate_summaries
 from hyperbox.harness.report.github import annotation_lines, job_summary
 from hyperbox.harness.report.junit import junit_xml
 from hyperbox.harness.report.kcidb import kcidb
 from hyperbox.harness.report.matrix import entries, release_headline
+from hyperbox.harness.verdicts.gates import exit_code
 
 JUNIT = xmlschema.XMLSchema(str(Path(__file__).parent / "data" / "junit.xsd"))
 
@@ -39,6 +54,68 @@ def test_junit_is_valid(any_run: RunData) -> None:
 def test_the_junit_schema_can_refuse() -> None:
     with pytest.raises(xmlschema.XMLSchemaException):
         JUNIT.validate('<testsuites><testsuite name="x"/></testsuites>')
+
+
+def counts(document: str) -> Counter[str]:
+    found = ET.fromstring(document).iter()
+    return Counter(one.tag for one in found if one.tag in ("failure", "error", "skipped"))
+
+
+@pytest.mark.parametrize("outcome", list(Outcome))
+def test_junit_is_green_for_a_pass_only(small_run: RunData, outcome: Outcome) -> None:
+    """What a CI system reads off the file is what it reads off the exit code."""
+    verdict = replace(small_run.verdicts[0], outcome=outcome)
+    run = replace(small_run, verdicts=(verdict,))
+    found = counts(junit_xml(run))
+    assert bool(found) is (outcome is not Outcome.PASS)
+    red = found["failure"] + found["error"] > 0
+    assert red is (exit_code(run.deciding, strict=False) is not ExitCode.PASS)
+
+
+def test_junit_of_nothing_is_an_error(empty_run: RunData) -> None:
+    assert counts(junit_xml(empty_run)) == {"error": 1}
+
+
+def test_lanes_that_decide_nothing_break_no_build(small_run: RunData) -> None:
+    beside = replace(small_run.verdicts[0], lane=Lane.FAST, outcome=Outcome.FAIL)
+    run = replace(small_run, verdicts=(*small_run.verdicts, beside))
+    assert counts(junit_xml(run)) == {"skipped": 1}
+    assert exit_code(run.deciding, strict=False) is ExitCode.PASS
+    kinds = [line.partition(" ")[0] for line in annotation_lines(run)]
+    assert kinds == ["::notice", "::warning"]
+
+
+HOSTILE = "".join(map(chr, range(0x20))) + "\x7f\x85\ud800\ufffe\u202e]]>&<'\"" + "x" * 100_000
+
+
+def test_hostile_and_long_texts_pass_through_every_form(small_run: RunData) -> None:
+    verdict = replace(
+        small_run.verdicts[0], outcome=Outcome.FAIL, reason=HOSTILE, remarks=(HOSTILE,)
+    )
+    run = replace(small_run, verdicts=(verdict,), problems=(HOSTILE,), reproduce=HOSTILE)
+    JUNIT.validate(junit_xml(run))
+    kcidb_io.schema.LATEST.validate(kcidb(run))
+    for document in (summary(run), kcidb(run), verdicts_document(run, 1, ())):
+        json.dumps(document, allow_nan=False, ensure_ascii=False).encode()
+    verdicts_csv(run).encode()
+    for line in annotation_lines(run):
+        assert len(line.encode()) < 1 << 16
+        assert line.replace("\t", "").isprintable()
+
+
+def test_what_could_not_be_read_stands_in_every_form(small_run: RunData) -> None:
+    run = replace(small_run, problems=("record.json is not JSON",))
+    told = (
+        junit_xml(run),
+        json.dumps(kcidb(run)),
+        json.dumps(summary(run)),
+        json.dumps(verdicts_document(run, 0, ())),
+        verdicts_csv(run),
+        job_summary(run),
+        "\n".join(annotation_lines(run)),
+    )
+    assert ["record.json is not JSON" in form for form in told] == [True] * len(told)
+    assert counts(junit_xml(run)) == {"skipped": 1}
 
 
 def test_kcidb_is_valid(any_run: RunData) -> None:
@@ -98,6 +175,16 @@ def test_job_summary_keeps_below_githubs_limit(small_run: RunData) -> None:
     assert text.endswith("Cut here: the whole report is in the run directory.\n")
 
 
+def test_job_summary_fills_what_earlier_commands_left(small_run: RunData) -> None:
+    huge = replace(small_run, problems=tuple(f"cell {n}" * 20 for n in range(20_000)))
+    for taken in (0, 1, 1_000_000, (1 << 20) - 200):
+        text = job_summary(huge, taken=taken)
+        assert 0 < len(text.encode()) <= (1 << 20) - taken
+        assert text.endswith("the whole report is in the run directory.\n")
+    for taken in ((1 << 20) - 10, 1 << 20, 1 << 21):
+        assert job_summary(huge, taken=taken) == ""
+
+
 def test_form_names_the_worst_of_every_gate(troubled_run: RunData) -> None:
     marks = {one.gate.id: one.mark.word for one in gate_summaries(entries(troubled_run))}
     assert marks["psi.pressure_reduction"] == "ERROR"
@@ -112,11 +199,75 @@ def test_form_names_the_worst_of_every_gate(troubled_run: RunData) -> None:
     }
 
 
-def test_summary_follows_its_published_schema(any_run: RunData) -> None:
+def published(name: str) -> dict[str, Any]:
     package = resources.files("hyperbox.harness.report")
-    schema = json.loads(package.joinpath("schema/summary.json").read_text())
-    Draft202012Validator.check_schema(schema)
-    Draft202012Validator(schema).validate(json.loads(json.dumps(summary(any_run))))
+    found: dict[str, Any] = json.loads(package.joinpath(f"schema/{name}.json").read_text())
+    return found
+
+
+def test_summary_follows_its_published_schema(any_run: RunData) -> None:
+    Draft202012Validator.check_schema(published("summary"))
+    Draft202012Validator(published("summary")).validate(json.loads(json.dumps(summary(any_run))))
+
+
+def test_printed_verdicts_follow_their_published_schema(any_run: RunData) -> None:
+    Draft202012Validator.check_schema(published("verdicts"))
+    bad = [replace(v, details={"power": math.nan}, high=math.inf) for v in any_run.verdicts]
+    for run in (any_run, replace(any_run, verdicts=tuple(bad))):
+        document = verdicts_document(run, 0, (Path("report.html"),))
+        text = json.dumps(document, allow_nan=False)
+        Draft202012Validator(published("verdicts")).validate(json.loads(text))
+
+
+@pytest.mark.parametrize("name", ["summary", "verdicts"])
+def test_every_field_is_explained(name: str) -> None:
+    assert [*nameless(published(name))] == []
+
+
+def nameless(schema: Any, path: str = "") -> Iterator[str]:
+    for key, value in schema.items() if isinstance(schema, dict) else ():
+        if key == "properties":
+            yield from (f"{path}/{n}" for n, one in value.items() if "description" not in one)
+        yield from nameless(value, f"{path}/{key}")
+
+
+def as_frame(text: str, **options: Any) -> pd.DataFrame:
+    frame: pd.DataFrame = pd.read_csv(io.StringIO(text), **options)
+    return frame
+
+
+def test_csv_opens_in_pandas(run: RunData, troubled_run: RunData) -> None:
+    frame = as_frame(verdicts_csv(run))
+    assert tuple(frame.columns) == CSV_COLUMNS
+    assert len(frame) == len(entries(run))
+    numbers = ("n", "estimate", "low", "high", "level", "limit", "p_met", "p_missed", "power")
+    assert all(pd.api.types.is_numeric_dtype(frame[name]) for name in numbers)
+    troubled = as_frame(verdicts_csv(troubled_run), dtype={"kernel": str})
+    assert set(troubled.kernel) == {"5.10", "6.12", "7.3"}
+    assert troubled[troubled.outcome == "UNTESTED"].estimate.isna().all()
+
+
+def test_kernels_stay_apart_also_where_labels_are_read_as_numbers(run: RunData) -> None:
+    renamed = {"5.10": "6.10", "6.12": "6.1"}
+    kernels = [{**k, "label": renamed.get(str(k["label"]), k["label"])} for k in run.kernels]
+    verdicts = [replace(v, kernel=renamed.get(v.kernel, v.kernel)) for v in run.verdicts]
+    frame = as_frame(
+        verdicts_csv(replace(run, cells=(), kernels=tuple(kernels), verdicts=tuple(verdicts)))
+    )
+    assert frame.kernel.nunique() == 2
+    assert frame.release.nunique() == 3
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@x", "\t=1", "\n=1", " =cmd|' /C calc'!A0"])
+def test_csv_holds_no_formula(small_run: RunData, text: str) -> None:
+    bad = replace(small_run.verdicts[0], reason=text, remarks=(text,), estimate=-0.5)
+    run = replace(small_run, verdicts=(bad,), problems=(text,))
+    rows = list(csv.DictReader(io.StringIO(verdicts_csv(run))))
+    for row in rows:
+        texts = {key: value for key, value in row.items() if key != "estimate"}
+        assert not [value for value in texts.values() if value.startswith(tuple("=+-@\t\r"))]
+    assert rows[0]["estimate"] == "-0.5"
+    assert len(verdicts_csv(run).splitlines()) == 3
 
 
 def test_release_needs_more_than_a_gate(run: RunData, troubled_run: RunData) -> None:

@@ -214,17 +214,18 @@ def test_headlines(run: RunData, troubled_run: RunData, empty_run: RunData) -> N
 def test_junit_counts_what_it_holds(any_run: RunData) -> None:
     root = ET.fromstring(junit_xml(any_run))
     assert root.tag == "testsuites"
-    assert len(root) == len(any_run.kernels)
+    kernels = [suite for suite in root if suite.attrib["name"] != "hyperbox.record"]
+    assert len(kernels) == len(any_run.kernels)
+    assert all(len(suite.findall("testcase")) == len(any_run.gates) for suite in kernels)
     for suite in root:
-        cases = suite.findall("testcase")
-        assert int(suite.attrib["tests"]) == len(cases) == len(any_run.gates)
+        assert int(suite.attrib["tests"]) == len(suite.findall("testcase"))
         for tag, attribute in (
             ("failure", "failures"),
             ("error", "errors"),
             ("skipped", "skipped"),
         ):
             assert int(suite.attrib[attribute]) == len(suite.findall(f"testcase/{tag}"))
-        assert float(suite.attrib["time"]) >= 0
+        assert float(suite.get("time", "0")) >= 0
 
 
 def test_junit_never_counts_a_hole_as_passed(troubled_run: RunData) -> None:
