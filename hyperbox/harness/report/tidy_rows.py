@@ -1,4 +1,4 @@
-"""The rows of each table, from runs as they are read. Pure."""
+"""The rows of the tables of `hyperbox.results`, from runs as they are read. Pure."""
 
 from __future__ import annotations
 
@@ -194,4 +194,4 @@ ROWS = {
     "environment": _environment,
     "kernel_configs": _kernel_configs,
 }
-"""Table -> what gives its rows, with the columns of `COLUMNS`."""
+"""Table -> what gives its rows, with the columns of `tidy_columns.MEANINGS`."""

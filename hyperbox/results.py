@@ -30,7 +30,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -40,11 +40,14 @@ import pandas as pd
 
 from hyperbox.harness.report.data import RunData
 from hyperbox.harness.report.matrix import columns as matrix_columns
+from hyperbox.harness.report.tidy_columns import MEANINGS, type_of
+from hyperbox.harness.report.tidy_rows import ROWS
 from hyperbox.harness.runs.loading import load_run
-from hyperbox.results.columns import COLUMNS, type_of
-from hyperbox.results.rows import ROWS
 
 __all__ = ["COLUMNS", "Results", "columns", "load"]
+
+COLUMNS: Mapping[str, Mapping[str, str]] = MEANINGS
+"""Table -> column -> what the column holds, with its unit."""
 
 
 @dataclass(frozen=True)

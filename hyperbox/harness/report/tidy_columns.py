@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-__all__ = ["COLUMNS", "type_of"]
+__all__ = ["MEANINGS", "type_of"]
 
 _CELL = {
     "run": "name of the run directory",
@@ -14,7 +14,7 @@ _CELL = {
 }
 _UNIT = '"1" for relative changes, else the unit of the metric'
 
-COLUMNS: Mapping[str, Mapping[str, str]] = {
+MEANINGS: Mapping[str, Mapping[str, str]] = {
     "samples": {
         **_CELL,
         "block": "number of the block, from 0: one repetition on fresh machines",
