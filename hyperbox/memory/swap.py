@@ -72,7 +72,8 @@ class Tuner:
     steps, preparations
         What can be tried, in order, and what is made ahead of need.
     reliefs
-        Names of the steps that take nothing that is wanted (`hyperbox.memory.policy`).
+        Gives the names of the steps that take nothing that is wanted, as things stand
+        (`hyperbox.memory.policy`).
     swaps
         Gives the names of the swap areas now, to tell a change of ours from somebody's.
     dry_run
@@ -86,7 +87,7 @@ class Tuner:
         steps: Sequence[Actuator],
         preparations: Sequence[Actuator] = (),
         *,
-        reliefs: Collection[str] = (),
+        reliefs: Callable[[], Collection[str]] = tuple,
         rules: Rules | None = None,
         swaps: Callable[[], frozenset[str]] | None = None,
         dry_run: bool = False,
@@ -97,8 +98,8 @@ class Tuner:
         self._swaps = swaps
         self._found = tuple(found)
         self._actuators: Mapping[str, Actuator] = {one.name: one for one in (*preparations, *steps)}
-        names = [[one.name for one in made] for made in (steps, preparations)]
-        self._policy = Policy.of(names[0], names[1], reliefs)
+        self._reliefs = reliefs
+        self._policy = Policy.of([s.name for s in steps], [p.name for p in preparations])
         self._made: list[str] = []  # in order; undone backwards
         self._probe()
         self._status = TunerStatus()
@@ -228,7 +229,8 @@ class Tuner:
     def _probe(self) -> None:
         idle = [n for n, step in self._policy.steps.items() if step.status is StepStatus.IDLE]
         found = {name: self._actuators[name].unavailable() for name in idle}
-        self._policy = self._policy.with_unavailable(found)
+        policy = replace(self._policy, reliefs=frozenset(self._reliefs()))
+        self._policy = policy.with_unavailable(found)
 
     def _publish(self, decision: Decision | None) -> None:
         before = self._status

@@ -175,6 +175,18 @@ def test_step_that_becomes_possible_is_found_when_swap_is_plugged_in(bench: Benc
     assert bench.feed(0).step == "ahead"
 
 
+def test_what_is_a_relief_is_asked_again_when_something_was_done() -> None:
+    bench = Bench()
+    bench.tuner = Tuner(
+        [bench.one, bench.two],
+        [bench.ahead],
+        swaps=lambda: bench.swaps,
+        reliefs=lambda: ["two"] if bench.machine["ahead"] != 30 else ["one"],
+    )
+    assert bench.until(Action.PREPARE, 50).step == "ahead"
+    assert bench.until(Action.APPLY, 50).step == "two"
+
+
 def test_own_swap_area_is_no_surprise(bench: Bench) -> None:
     applied = bench.ahead.apply
 
