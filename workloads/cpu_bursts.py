@@ -1,51 +1,69 @@
 """Processes that want the same CPU at the same time, a little each period: CPU pressure.
 
 They are pinned to one CPU and start on a common grid of time, so they compete on every
-machine, and the CPU is idle in between.
+machine, and the CPU is idle in between. There is no chance in it, and so no seed. They run
+until SIGINT or SIGTERM; the others end with the first.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 import signal
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
+
+if __package__ in (None, ""):  # run by its path
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from workloads import alone
 
 __all__ = ["main"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run until killed; give the exit code."""
-    parser = argparse.ArgumentParser(prog="cpu_bursts", description=__doc__)
-    parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--burst-ms", type=float, default=8.0, help="CPU time of each a period")
-    parser.add_argument("--period-ms", type=float, default=500.0)
+    parser = alone.parser("cpu_bursts", __doc__, "python3 -m workloads.cpu_bursts --burst-ms 100")
+    parser.add_argument(
+        "--processes", type=alone.whole(1, 1000), default=2, help="that want the same CPU"
+    )
+    parser.add_argument(
+        "--burst-ms", type=alone.number(0.001), default=8.0, help="CPU time of each a period"
+    )
+    parser.add_argument(
+        "--period-ms", type=alone.number(0.001), default=500.0, help="from one burst to the next"
+    )
     options = parser.parse_args(argv)
-    if options.processes < 1 or not 0 < options.burst_ms < options.period_ms:
-        parser.error("need a process, and bursts shorter than their period")
+    if options.burst_ms >= options.period_ms:
+        parser.error("bursts are shorter than their period")
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    children = [_fork(options.burst_ms, options.period_ms) for _ in range(options.processes - 1)]
+    first = os.getpid()
+    children: list[int] = []
     try:
-        _burn(options.burst_ms, options.period_ms)
+        for _ in range(options.processes - 1):
+            children.append(_fork(first, options.burst_ms, options.period_ms))
+        _burn(first, options.burst_ms, options.period_ms)
     finally:
-        for child in children:
+        for child in children if os.getpid() == first else ():
             os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
     return 0
 
 
-def _fork(burst_ms: float, period_ms: float) -> int:
-    """Start a copy; the group is one session, which a parent ends as a whole."""
+def _fork(first: int, burst_ms: float, period_ms: float) -> int:
+    """Start a copy."""
     child = os.fork()
     if child == 0:
-        _burn(burst_ms, period_ms)
+        _burn(first, burst_ms, period_ms)
+        os._exit(0)
     return child
 
 
-def _burn(burst_ms: float, period_ms: float) -> None:
+def _burn(first: int, burst_ms: float, period_ms: float) -> None:
+    """Burst until the first process is gone, killed even."""
     period_ns = int(period_ms * 1e6)
-    while True:
+    while first in (os.getpid(), os.getppid()):
         time.sleep((period_ns - time.monotonic_ns() % period_ns) / 1e9)
         end = time.thread_time_ns() + int(burst_ms * 1e6)
         while time.thread_time_ns() < end:
@@ -53,4 +71,4 @@ def _burn(burst_ms: float, period_ms: float) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(alone.ended(main))

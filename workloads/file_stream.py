@@ -24,11 +24,12 @@ from pathlib import Path
 if __package__ in (None, ""):  # run by its path
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from workloads import memory_walk
+from workloads import alone, memory_walk
 
 __all__ = ["Plan", "Result", "files", "main", "stream"]
 
 _CHUNK = 64 << 10
+_LEAST_RATE = 0.001  # MiB a second
 
 
 @dataclass(frozen=True)
@@ -75,38 +76,53 @@ def stream(plan: Plan, paths: Sequence[Path]) -> Result:
 
 
 def _read(path: Path, plan: Plan, started: int, done: list[int]) -> None:
-    """Read a file in pieces, none ahead of the rate; `done` counts bytes and files."""
-    with path.open("rb", buffering=0) as file:
-        while piece := file.read(_CHUNK):
-            done[0] += len(piece)
-            if plan.rate:
-                due = started + int(done[0] * 1e9 / (plan.rate * (1 << 20)))
-                time.sleep(max(due - time.monotonic_ns(), 0) / 1e9)
+    """Read a file in pieces, none ahead of the rate; `done` counts bytes and files.
+
+    One that cannot be read, or is gone, is passed over.
+    """
+    try:
+        with path.open("rb", buffering=0) as file:
+            while piece := file.read(_CHUNK):
+                done[0] += len(piece)
+                if plan.rate:
+                    due = started + int(done[0] * 1e9 / (plan.rate * (1 << 20)))
+                    time.sleep(max(due - time.monotonic_ns(), 0) / 1e9)
+    except OSError:
+        return
     done[1] += 1
+
+
+def _rate(text: str) -> float:
+    """Give a rate at which some file is read in a human's time."""
+    rate = alone.number(0)(text)
+    if 0 < rate < _LEAST_RATE:
+        raise argparse.ArgumentTypeError(f"{rate:g} MiB a second are not from {_LEAST_RATE:g}")
+    return rate
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Read as the options say; give the exit code."""
-    parser = argparse.ArgumentParser(prog="file_stream", description=__doc__)
+    parser = alone.parser("file_stream", __doc__, "python3 -m workloads.file_stream --mib 16")
     tree = Path(os.__file__).parent
-    parser.add_argument("--tree", type=Path, default=tree, help="default: Python's own library")
-    parser.add_argument("--mib", type=float, default=Plan.mib, help="how much; 0: until SIGTERM")
-    parser.add_argument("--rate", type=float, default=Plan.rate, help="MiB a second; 0: no limit")
-    parser.add_argument("--seed", type=int, default=Plan.seed, help="of the order")
+    for name, kind, default, said in (
+        ("mib", alone.number(0), Plan.mib, "how much; 0: until SIGTERM"),
+        ("rate", _rate, Plan.rate, "MiB a second; 0: no limit"),
+        ("seed", alone.whole(0), Plan.seed, "of the order"),
+    ):
+        parser.add_argument(f"--{name}", type=kind, default=default, help=said)
+    parser.add_argument("--tree", type=Path, default=tree, help="directory whose files are read")
     parser.add_argument("--stepwise", action="store_true", help="wait for the parent's word")
     options = vars(parser.parse_args(argv))
     stepwise = options.pop("stepwise")
     plan = Plan(**options)
-    if min(plan.mib, plan.rate) < 0:
-        parser.error("mib and rate cannot be negative")
     if not plan.tree.is_dir():
         parser.error(f"no directory {plan.tree}")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     paths = files(plan)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the usual end, with a result
     memory_walk.step("started", stepwise)
     print(json.dumps(asdict(stream(plan, paths))), flush=True)
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(alone.ended(main))

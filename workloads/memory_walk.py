@@ -14,7 +14,6 @@ is one fault.
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import mmap
@@ -24,6 +23,12 @@ import time
 from array import array
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
+
+if __package__ in (None, ""):  # run by its path
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from workloads import alone
 
 __all__ = ["Plan", "Result", "fill", "main", "offsets", "pages", "percentile", "step", "walk"]
 
@@ -145,22 +150,25 @@ def percentile(ordered: Sequence[int], percent: float) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Walk as the options say; give the exit code."""
-    parser = argparse.ArgumentParser(prog="memory_walk", description=__doc__)
-    parser.add_argument("--mib", type=int, default=64, help="memory walked over")
-    parser.add_argument("--accesses", type=int, default=10_000, help="pages touched in all")
-    parser.add_argument("--seed", type=int, default=Plan.seed)
-    parser.add_argument("--hot-fraction", type=float, default=Plan.hot_fraction)
-    parser.add_argument("--hot-share", type=float, default=Plan.hot_share)
-    parser.add_argument("--write-share", type=float, default=Plan.write_share)
-    parser.add_argument("--burst", type=int, default=Plan.burst, help="accesses between pauses")
-    parser.add_argument("--pause-us", type=int, default=Plan.pause_us, help="sleep after a burst")
-    parser.add_argument("--seconds", type=float, default=Plan.seconds, help="walk for this long")
+    parser = alone.parser(
+        "memory_walk", __doc__, "python3 -m workloads.memory_walk --mib 64 --accesses 10000"
+    )
+    for name, kind, default, said in (
+        ("mib", alone.whole(1), 64, "memory walked over"),
+        ("accesses", alone.whole(1), 10_000, "pages touched in all, at least with --seconds"),
+        ("seed", alone.whole(0), Plan.seed, "of the contents and the order"),
+        ("hot-fraction", alone.number(0, 1), Plan.hot_fraction, "of the pages that are hot"),
+        ("hot-share", alone.number(0, 1), Plan.hot_share, "of the accesses that are of hot pages"),
+        ("write-share", alone.number(0, 1), Plan.write_share, "of the accesses that write"),
+        ("burst", alone.whole(1), Plan.burst, "accesses between pauses"),
+        ("pause-us", alone.whole(0), Plan.pause_us, "sleep after a burst"),
+        ("seconds", alone.number(0), Plan.seconds, "go round for this long; 0: once"),
+    ):
+        parser.add_argument(f"--{name}", type=kind, default=default, help=said)
     parser.add_argument("--stepwise", action="store_true", help="wait for the parent's word")
     options = vars(parser.parse_args(argv))
     stepwise = options.pop("stepwise")
     plan = Plan(**options)
-    if min(plan.mib, plan.accesses, plan.burst) < 1:
-        parser.error("mib, accesses and burst must be above 0")
     sequence = offsets(plan)
     step("started", stepwise)
     memory = fill(plan)
@@ -179,4 +187,4 @@ def step(name: str, stepwise: bool) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(alone.ended(main))

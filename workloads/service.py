@@ -14,8 +14,8 @@ in between.
 
 from __future__ import annotations
 
-import argparse
 import json
+import math
 import sys
 import time
 from array import array
@@ -27,10 +27,11 @@ from pathlib import Path
 if __package__ in (None, ""):  # run by its path
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from workloads import memory_walk
+from workloads import alone, memory_walk
 
 __all__ = ["Plan", "Result", "main", "serve"]
 
+_LONGEST_S = 86_400
 _RATIO_OPTIONS = ("hot_fraction", "hot_share", "write_share")
 
 
@@ -59,6 +60,10 @@ class Plan:
     def __post_init__(self) -> None:
         if min(self.mib, self.requests, self.touches) < 1:
             raise ValueError("mib, requests and touches must be above 0")
+        if not math.isfinite(self.rate) or not math.isfinite(self.settle_s):
+            raise ValueError("rate and settle-s are numbers")
+        if self.settle_s > _LONGEST_S or 0 < self.rate < 1 / _LONGEST_S:
+            raise ValueError(f"settle-s, and the time between requests, are at most {_LONGEST_S} s")
         if min(self.rate, self.think_us, self.warm_up, self.settle_s) < 0:
             raise ValueError("rate, think-us, warm-up and settle-s cannot be negative")
         if not all(0 <= getattr(self, name) <= 1 for name in _RATIO_OPTIONS):
@@ -131,13 +136,15 @@ def serve(plan: Plan, memory: mmap, sequence: Sequence[int]) -> Result:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Serve as the options say; give the exit code."""
-    parser = argparse.ArgumentParser(prog="service", description=__doc__)
+    parser = alone.parser(
+        "service", __doc__, "python3 -m workloads.service --mib 64 --requests 1000"
+    )
     for name, setting in Plan.__dataclass_fields__.items():
         parser.add_argument(
             f"--{name.replace('_', '-')}",
             type=type(setting.default),
             default=setting.default,
-            help=f"{setting.metadata.get('help', 'of the contents and the order')} (%(default)s)",
+            help=setting.metadata.get("help", "of the contents and the order"),
         )
     parser.add_argument("--stepwise", action="store_true", help="wait for the parent's word")
     options = vars(parser.parse_args(argv))
@@ -164,4 +171,4 @@ def _run(plan: Plan, stepwise: bool) -> Result:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(alone.ended(main))

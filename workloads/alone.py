@@ -1,0 +1,85 @@
+"""What a workload needs to run alone: a help that says it all, numbers that are numbers, an end.
+
+Bad usage, too little memory and an interruption are a line and an exit code, never a trace.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import signal
+import sys
+from collections.abc import Callable
+from types import FrameType
+from typing import NoReturn
+
+__all__ = ["ended", "number", "parser", "whole"]
+
+_NO_MEMORY = 3  # as of the harness: nothing could be measured
+_MOST = 1 << 40
+
+
+class _Formatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
+    """Paragraphs stay paragraphs, and every option says its default."""
+
+
+def parser(name: str, documentation: str | None, example: str) -> argparse.ArgumentParser:
+    """Give a parser whose help is a module's documentation, and a command to begin with."""
+    return argparse.ArgumentParser(
+        prog=name,
+        description=(documentation or "").replace("``", "`").strip(),
+        epilog=f"example: {example}",
+        formatter_class=_Formatter,
+        allow_abbrev=False,
+    )
+
+
+def whole(least: int, most: int = _MOST) -> Callable[[str], int]:
+    """Give what argparse's `type` takes: whole numbers from `least` to `most`."""
+
+    def parse(text: str) -> int:
+        if not (text.isascii() and text.isdigit() and len(text) < 20):
+            raise argparse.ArgumentTypeError(f"{text!r} is no whole number")
+        return int(_within(int(text), least, most))
+
+    return parse
+
+
+def number(least: float, most: float = float(_MOST)) -> Callable[[str], float]:
+    """Give what argparse's `type` takes: numbers from `least` to `most`."""
+
+    def parse(text: str) -> float:
+        try:
+            return _within(float(text), least, most)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is no number") from None
+
+    return parse
+
+
+def ended(main: Callable[[], int]) -> int:
+    """Run a workload's main function; give the exit code of the process.
+
+    That is 130 after SIGINT and 143 after SIGTERM, once what it started or made is gone.
+    """
+    signal.signal(signal.SIGTERM, _terminated)
+    try:
+        return main()
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    except BrokenPipeError:
+        sys.stderr.close()  # the interpreter would complain about its last flush
+        return 128 + signal.SIGPIPE
+    except MemoryError:
+        print("not enough memory for that", file=sys.stderr)
+        return _NO_MEMORY
+
+
+def _terminated(number: int, _frame: FrameType | None) -> NoReturn:
+    raise SystemExit(128 + number)
+
+
+def _within(value: float, least: float, most: float) -> float:
+    if math.isnan(value) or not least <= value <= most:
+        raise argparse.ArgumentTypeError(f"{value:g} is not from {least:g} to {most:g}")
+    return value
