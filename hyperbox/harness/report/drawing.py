@@ -29,6 +29,7 @@ STYLE = """\
 .hb .good { fill: #009e73; fill-opacity: .10; } .hb .band { fill: #009e73; fill-opacity: .20; }
 .hb .base { stroke: #767676; stroke-width: 1.4; } .hb .tuned { stroke: #0072b2; stroke-width: 1.6; }
 .hb .dash { stroke-dasharray: 4 2; } .hb .thin { stroke-width: .8; stroke: #9a9a9a; }
+.hb .fail { fill: none; stroke: #111; stroke-width: 2; }
 .hb .tick { stroke: #9a9a9a; stroke-width: 1; }
 .hb .range { fill: #0072b2; fill-opacity: .14; }
 .hb .dots { stroke-linecap: round; stroke-width: 7; }

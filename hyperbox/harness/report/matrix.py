@@ -16,7 +16,6 @@ from hyperbox.errors import ExitCode
 from hyperbox.harness.model import Gate, Lane, Metric, Outcome, Rule, Sample, Verdict
 from hyperbox.harness.report.data import CellData, RunData
 from hyperbox.harness.report.marks import Mark, mark_of
-from hyperbox.harness.verdicts.diagnosis import UNDERPOWERED
 from hyperbox.harness.verdicts.gates import exit_code
 from hyperbox.harness.verdicts.release import release
 from hyperbox.harness.verdicts.targets import limit_of, limits_of
@@ -143,27 +142,8 @@ class Entry:
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """Remarks of the verdict; one that was reached in spite of low power says so."""
-        if self.verdict is None:
-            return ()
-        if self.verdict.outcome not in (Outcome.PASS, Outcome.FAIL):
-            return self.verdict.remarks
-        return tuple(
-            self._decided_all_the_same() if remark.startswith(UNDERPOWERED) else remark
-            for remark in self.verdict.remarks
-        )
-
-    def _decided_all_the_same(self) -> str:
-        if not self.gate.is_paired:
-            smaller = "a level 10 % off the limit"
-        elif self.gate.band_upper is not None:
-            smaller = "an effect in the middle of the band"
-        else:
-            smaller = "no change at all"
-        return (
-            f"far enough from the limit to be decided; with {smaller} only "
-            f"{self.power_text or 'few'} of such runs would be ({UNDERPOWERED})"
-        )
+        """Remarks of the verdict."""
+        return self.verdict.remarks if self.verdict else ()
 
     def _told(self, value: float) -> str:
         return relative(value) if self.gate.is_ratio else with_unit(value, self.unit)

@@ -257,6 +257,16 @@ def _draw_tile(
     drawing.area(x + gap, y + gap, x + width - gap, y + height - gap, fill=fill)
     if untested:
         return
+    if mark.word == "FAIL":  # on paper without colour its grey is that of PASS: a frame tells
+        frame = (
+            f"{x + gap + 1:.1f}",
+            f"{y + gap + 1:.1f}",
+            width - 2 * gap - 2,
+            height - 2 * gap - 2,
+        )
+        drawing.raw(
+            '<rect class="fail" x="{}" y="{}" width="{:.1f}" height="{:.1f}"/>'.format(*frame)
+        )
     text = mark.symbol
     if told:
         found = entry.estimate_text or mark.word.lower()

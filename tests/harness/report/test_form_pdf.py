@@ -9,9 +9,12 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import matplotlib as mpl
 import pypdf
 import pytest
 
+from hyperbox.harness.report import form_fonts
+from hyperbox.harness.report import form_pdf as form_pdf_module
 from hyperbox.harness.report.data import RunData
 from hyperbox.harness.report.form import Form
 from hyperbox.harness.report.form_pdf import form_pdf
@@ -118,3 +121,41 @@ def test_heads_are_repeated(run: RunData) -> None:
     within = [text for text in pages if "5.10.0-36-cloud-amd64" in text]
     assert len(within) > 1
     assert all("Release and package" in text for text in within)
+
+
+def in_another_script(run: RunData, text: str) -> RunData:
+    gates = (replace(run.gates[0], title=f"{text} readings"), *run.gates[1:])
+    return replace(run, gates=gates)
+
+
+def test_characters_without_a_font_are_seen_to_be_missing(
+    run: RunData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A form that is signed must not show empty boxes as if they were what was agreed."""
+    monkeypatch.setattr(form_pdf_module, "register", lambda: form_fonts.register(()))
+    odd = replace(in_another_script(run, "\u5185\u5b58"), run_id="\u8fd0-1")
+    pages = [page.extract_text() for page in read(odd).pages]
+    told = words(" ".join(pages))
+    assert "\N{REPLACEMENT CHARACTER}\N{REPLACEMENT CHARACTER} readings" in told
+    assert "U+5185, U+5B58, U+8FD0" in words(pages[0])
+    assert "fonts-droid-fallback" in words(pages[0])
+    assert all("Release validation \N{REPLACEMENT CHARACTER}-1" in page for page in pages)
+    plain = words(" ".join(page.extract_text() for page in read(run).pages))
+    assert "U+" not in plain
+
+
+def test_a_font_of_the_machine_stands_in_where_it_is_needed(
+    run: RunData, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """STIX, which matplotlib brings too, has a sign that DejaVu lacks."""
+    broken = tmp_path / "broken.ttf"
+    broken.write_bytes(b"no font")
+    stix = Path(mpl.get_data_path()) / "fonts" / "ttf" / "STIXGeneral.ttf"
+    fonts = (tmp_path / "absent.ttf", broken, stix)
+    plain = form_pdf(Form.of(run))
+    monkeypatch.setattr(form_pdf_module, "register", lambda: form_fonts.register(fonts))
+    odd = read(in_another_script(run, "\u20dd"))
+    told = words(" ".join(page.extract_text() for page in odd.pages))
+    assert "\u20dd readings" in told
+    assert "U+20DD" not in told
+    assert form_pdf(Form.of(run)) == plain, "no font gets in that is not needed"

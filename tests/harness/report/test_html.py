@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import html5lib
+import pypdf
 import pytest
 from PIL import Image
 
@@ -175,6 +176,42 @@ def test_comparison_fits_a_phone_without_scrolling(
         "one => Math.max(one.getBoundingClientRect().right, one.scrollWidth))))"
     )
     assert 300 < in_phone(browser, page, asked, tmp_path) <= 390
+
+
+def test_names_of_any_length_fit_a_phone(
+    browser: Callable[..., str], run: RunData, tmp_path: Path
+) -> None:
+    label = "/home/somebody/linux/arch/x86/boot/bzImage"
+    cells = tuple(replace(c, cell=replace(c.cell, kernel=label)) for c in run.cells[:2])
+    gates = tuple(replace(g, id=f"{g.id}.{'a_long_name' * 6}") for g in run.gates)
+    verdicts = tuple(
+        replace(v, kernel=label, gate=f"{v.gate}.{'a_long_name' * 6}")
+        for v in run.verdicts
+        if v.kernel == run.cells[0].cell.kernel
+    )
+    long = replace(run, run_id="run" * 40, cells=cells, kernels=(), gates=gates, verdicts=verdicts)
+    asked = "document.documentElement.scrollWidth"
+    assert in_phone(browser, html_page(long), asked, tmp_path) <= 390
+
+
+def test_paper_keeps_together_what_belongs_together(
+    browser: Callable[..., str], run: RunData, tmp_path: Path
+) -> None:
+    """Closed details are printed, pages are numbered, no heading loses what it stands over."""
+    configs = {"5.10": {"CONFIG_HZ": "250"}, "7.3": {"CONFIG_HZ": "1000"}}
+    page, paper = tmp_path / "report.html", tmp_path / "report.pdf"
+    page.write_text(html_page(replace(run, kernel_configs=configs)))
+    browser(page, f"--print-to-pdf={paper}", "--no-pdf-header-footer")
+    sheets = [" ".join(sheet.extract_text().split()) for sheet in pypdf.PdfReader(paper).pages]
+    assert all(f"page {at} of {len(sheets)}" in text for at, text in enumerate(sheets, start=1))
+    assert "CONFIG_HZ" in " ".join(sheets)
+    for cell in run.cells:
+        head = f"{cell.experiment.title} on {cell.cell.kernel}"
+        (sheet,) = (text for text in sheets if head in text)
+        below = sheet[sheet.index(head) :]
+        assert cell.cell.key in below, "the heading stands alone at the foot of a page"
+        first = next(gate for gate in run.gates if gate.experiment == cell.experiment.id)
+        assert first.id in below.split(cell.cell.key, 1)[1], "its figure is on the next page"
 
 
 def test_report_and_form_print(browser: Callable[..., str], run: RunData, tmp_path: Path) -> None:
