@@ -5,7 +5,9 @@ misses a target then passes only if that very cell errs, so no correction is nee
 (Berger 1982). FAIL says that some target is missed, so with 40 cells there are 40 chances
 to err: it is controlled family-wise by Holm's step-down of Bonferroni's bound, which
 holds however the cells depend on each other. In between the release is INCONCLUSIVE:
-cells FAIL one by one, but too weakly for the number of cells; more blocks settle that.
+cells FAIL one by one, but too weakly for the number of cells; more blocks settle that. The
+run fails all the same (`gates.exit_code`): each FAIL stands for its own cell, at the risk
+that every verdict carries. With 8 blocks, no single cell of two or more can FAIL a release.
 """
 
 from __future__ import annotations
@@ -102,9 +104,9 @@ def _decided(findings: Sequence[CellFinding]) -> tuple[Outcome, str]:
         return Outcome.PASS, f"all {total} verdicts pass"
     if failed:
         look = blocks_needed(total)
-        more = f"measure them with {look} blocks or more" if look else "measure fewer gates at once"
+        more = f"--blocks {look} or more settles that" if look else "measure fewer gates at once"
         return Outcome.INCONCLUSIVE, (
-            f"{failed} of {total} verdicts fail one by one, too weakly for a family of {total}; "
-            f"{more}"
+            f"{failed} of {total} verdicts fail, and so does the run; "
+            f"but each has a risk of its own, too large to fail a release of {total}: {more}"
         )
     return Outcome.INCONCLUSIVE, f"{total - passed} of {total} verdicts are inconclusive"

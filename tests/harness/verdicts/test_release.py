@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from hyperbox.errors import ExitCode
 from hyperbox.harness.model import Lane, Outcome, Verdict
 from hyperbox.harness.statistics.design import (
     ALPHA,
@@ -15,6 +16,7 @@ from hyperbox.harness.statistics.design import (
 )
 from hyperbox.harness.statistics.multiplicity import blocks_needed
 from hyperbox.harness.statistics.sequential import first_decisions, through_all_looks
+from hyperbox.harness.verdicts.gates import exit_code
 from hyperbox.harness.verdicts.release import release
 
 PASS, FAIL, OPEN = Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE
@@ -33,7 +35,7 @@ def cell(outcome: Outcome, p: float | None = None, kernel: str = "6.12") -> Verd
         ([cell(PASS), cell(SKIP)], PASS, "all 1 verdicts pass"),
         ([cell(PASS), cell(OPEN)], OPEN, "1 of 2 verdicts are inconclusive"),
         ([cell(FAIL, 0.0156)], FAIL, "1 of 1 verdicts fail"),
-        ([*[cell(PASS)] * 39, cell(FAIL, 0.0156)], OPEN, "measure them with 20 blocks or more"),
+        ([*[cell(PASS)] * 39, cell(FAIL, 0.0156)], OPEN, "--blocks 20 or more settles that"),
         ([*[cell(PASS)] * 39, cell(FAIL, 0.0006)], FAIL, "1 of 40"),
         ([*[cell(PASS)] * 39, cell(FAIL)], FAIL, "1 of 40"),
         ([cell(PASS), cell(ERROR)], ERROR, "1 of 2 verdicts broke"),
@@ -47,6 +49,23 @@ def test_release(cells: list[Verdict], outcome: Outcome, words: str) -> None:
     assert found.outcome is outcome
     assert words in found.reason
     assert found.skipped == sum(1 for verdict in cells if verdict.outcome is SKIP)
+
+
+def test_a_run_fails_by_what_is_too_weak_to_fail_a_release() -> None:
+    """Eight blocks give p = 1/256: enough for one verdict, for two together it is not."""
+    target = Target(low=None, high=1.0)
+    weak = cell(FAIL, through_all_looks([9.0] * 8, target)[1])
+    assert release([weak]).outcome is FAIL
+    found = release([weak, cell(PASS)])
+    assert found.outcome is OPEN
+    assert found.reason == (
+        "1 of 2 verdicts fail, and so does the run; but each has a risk of its own, "
+        "too large to fail a release of 2: --blocks 12 or more settles that"
+    )
+    assert exit_code([weak, cell(PASS)], strict=False) == ExitCode.GATE_FAILED
+    assert exit_code([weak, cell(PASS)], strict=True) == ExitCode.GATE_FAILED
+    twice = cell(FAIL, through_all_looks([9.0] * 12, target)[1])
+    assert release([twice, cell(PASS)]).outcome is FAIL
 
 
 def test_who_failed_comes_strongest_first() -> None:
