@@ -38,16 +38,22 @@ from typing import Any
 
 import pandas as pd
 
+from hyperbox.harness.report import comparison, tidy_columns
+from hyperbox.harness.report.comparison_data import comparison_document
 from hyperbox.harness.report.data import RunData
 from hyperbox.harness.report.matrix import columns as matrix_columns
-from hyperbox.harness.report.tidy_columns import MEANINGS, type_of
+from hyperbox.harness.report.tidy_columns import type_of
 from hyperbox.harness.report.tidy_rows import ROWS
 from hyperbox.harness.runs.loading import load_run
 
-__all__ = ["COLUMNS", "Results", "columns", "load"]
+__all__ = ["COLUMNS", "COMPARED", "Results", "columns", "compare", "load"]
 
-COLUMNS: Mapping[str, Mapping[str, str]] = MEANINGS
+COLUMNS: Mapping[str, Mapping[str, str]] = tidy_columns.MEANINGS
 """Table -> column -> what the column holds, with its unit."""
+
+
+COMPARED: Mapping[str, str] = tidy_columns.COMPARED
+"""Column of what `compare` gives -> what it holds, with its unit."""
 
 
 @dataclass(frozen=True)
@@ -150,6 +156,34 @@ def load(run: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> Resu
     """
     paths = [run] if isinstance(run, (str, os.PathLike)) else list(run)
     return Results(tuple(load_run(Path(path)) for path in paths))
+
+
+def compare(
+    first: str | os.PathLike[str],
+    second: str | os.PathLike[str] | None = None,
+    kernels: Sequence[str] = (),
+) -> pd.DataFrame:
+    """Give what ``hyperbox compare`` says, one row per metric and arm; `COMPARED` documents it.
+
+    The answer in one sentence, and what to read it with, are in ``attrs``: "sentence", "remarks",
+    "first" and "second".
+
+    Raises
+    ------
+    ConfigError
+        If a directory is no run directory, or the sides have nothing in common.
+    HarnessError
+        If a ``run.json`` is damaged or of a newer hyperbox.
+    """
+    other = load_run(Path(second)) if second is not None else None
+    document = comparison_document(comparison.compare(load_run(Path(first)), other, kernels))
+    for row in document["rows"]:
+        row["first_blocks"], row["second_blocks"] = row.pop("blocks")
+    table = pd.DataFrame(document["rows"], columns=list(COMPARED))
+    kinds: dict[str, Any] = {name: type_of(name) for name in COMPARED}
+    table = table.astype(kinds)
+    table.attrs.update({key: document[key] for key in ("sentence", "remarks", "first", "second")})
+    return table
 
 
 def columns() -> pd.DataFrame:

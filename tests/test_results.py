@@ -187,3 +187,17 @@ def test_machines_and_kernels_are_on_record(results: hyperbox.results.Results) -
     assert results.kernel_configs.query("option == 'CONFIG_PSI'")["setting"].tolist() == ["y", "y"]
     details = results.details.pivot_table("value", ["gate", "kernel"], "name", observed=True)
     assert (details["p_met"].dropna() <= 1).all()
+
+
+def test_a_comparison_is_a_table_too() -> None:
+    found = hyperbox.results.compare(OLD, kernels=["6.12", "7.3"])
+    assert list(found.columns) == list(hyperbox.results.COMPARED)
+    assert found["change"].dtype == "float64"
+    assert found["first_blocks"].dtype == "int64"
+    stall = found.query("metric == 'memory_some_us' and arm == 'stock'").iloc[0]
+    assert stall["finding"] == "second better"
+    assert stall["low"] <= stall["change"] <= stall["high"] < 0
+    assert stall["p_alone"] <= stall["p"] <= 0.05
+    assert found.attrs["sentence"].startswith(f"Of {len(found)} metrics 6.12 is better at ")
+    with pytest.raises(ConfigError, match="one run needs two kernels"):
+        hyperbox.results.compare(OLD)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-__all__ = ["MEANINGS", "type_of"]
+__all__ = ["COMPARED", "MEANINGS", "type_of"]
 
 _CELL = {
     "run": "name of the run directory",
@@ -125,17 +125,46 @@ MEANINGS: Mapping[str, Mapping[str, str]] = {
 }
 """Table -> column -> what the column holds, with its unit."""
 
+COMPARED: Mapping[str, str] = {
+    "kernel": "label of the kernel, or both: 6.12 / 7.3",
+    "experiment": "id of the experiment",
+    "lane": "how time passed: exact, fast, kvm or host",
+    "arm": "id of the arm",
+    "metric": "id of the metric",
+    "unit": "unit of the metric",
+    "better": "lower or higher",
+    "first_median": "median over the first side's blocks, in `unit`",
+    "second_median": "median over the second side's blocks, in `unit`",
+    "change": "second against first: relative (-0.25 = 25 % lower), or in `unit`",
+    "low": "lower end of the interval of `change`",
+    "high": "upper end of the interval of `change`",
+    "change_is": "relative or difference",
+    "level": "two-sided confidence level of the interval, of this row alone, a fraction",
+    "p": "chance of such a difference by luck, with all rows paid for",
+    "p_alone": "the same of this row alone",
+    "paired": "whether blocks of the same start were compared in pairs",
+    "first_blocks": "number of the first side's blocks",
+    "second_blocks": "number of the second side's blocks",
+    "finding": "first better, second better, the same, not sure or too few blocks",
+}
+"""Column of a comparison -> what it holds, with its unit."""
+
 _TYPES = {
-    "int64": ("block", "position", "n", "blocks", "attempts", "attempt"),
+    "int64": (
+        "block", "position", "n", "blocks", "attempts", "attempt", "first_blocks",
+        "second_blocks",
+    ),
     "float64": (
         "value", "baseline_value", "difference", "change", "estimate", "low", "high", "level",
         "limit", "lower_limit", "upper_limit", "power", "margin", "band_upper", "seconds",
+        "first_median", "second_median", "p", "p_alone",
     ),
-    "bool": ("baseline_first", "used"),
+    "bool": ("baseline_first", "used", "paired"),
     "datetime": ("started",),
     "category": (
         "run", "kernel", "experiment", "lane", "gate", "arm", "baseline", "metric", "unit",
         "better", "outcome", "rule", "scale", "state", "status", "name", "fact", "option",
+        "change_is", "finding",
     ),
 }  # fmt: skip
 

@@ -17,6 +17,7 @@ from itertools import combinations
 from math import comb
 
 import numpy as np
+import numpy.typing as npt
 
 from hyperbox.harness.statistics.design import Kind, Matrix
 from hyperbox.harness.statistics.location import points, tail
@@ -119,13 +120,24 @@ def exchanged_sets(first: Matrix, second: Matrix) -> tuple[Matrix, bool]:
         chosen = dice.permuted(np.tile(np.arange(m + n), (_DRAWN, 1)), axis=1)[:, :m]
     else:
         chosen = np.array(list(combinations(range(m + n), m)))
-    of_first = np.zeros((len(chosen), m + n))
-    np.put_along_axis(of_first, chosen, 1.0, axis=1)
     known = np.array([min(1.0, 2 * rank_sum_tail(u, m, n)) for u in range(m * n + 1)])
     found = np.empty((len(first), len(chosen)))
     for row, values in enumerate(np.hstack([first, second])):
-        at_most = (values[None, :] <= values[:, None]).astype(float)  # [i, j]: j at or below i
-        below = ((of_first @ at_most) * (1 - of_first)).sum(axis=1)
-        above = ((of_first @ at_most.T) * (1 - of_first)).sum(axis=1)
-        found[row] = known[np.minimum(below, above).astype(int)]
+        # Pairs of a block of the first set with any block, less those within the first set.
+        within = m * (m + 1) // 2 + _ties_within(values, chosen)
+        at_most = (values[None, :] <= values[:, None]).sum(axis=1)
+        at_least = (values[None, :] >= values[:, None]).sum(axis=1)
+        below = at_most[chosen].sum(axis=1) - within
+        above = at_least[chosen].sum(axis=1) - within
+        found[row] = known[np.minimum(below, above)]
     return found, drawn
+
+
+def _ties_within(values: Matrix, chosen: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
+    """Count the pairs of equal values among those chosen, for each choice."""
+    found = np.zeros(len(chosen), dtype=np.intp)
+    distinct, counts = np.unique(values, return_counts=True)
+    for value in distinct[counts > 1]:
+        equal = (values == value)[chosen].sum(axis=1)
+        found += equal * (equal - 1) // 2
+    return found
