@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -22,6 +23,7 @@ from hyperbox.harness.calibration.grid import QUICK, scenarios
 from hyperbox.harness.calibration.simulation import calibrate, row_at
 from hyperbox.harness.model import Outcome
 from hyperbox.harness.report.calibration import calibration_page
+from hyperbox.harness.report.calibration_runs import summary
 from hyperbox.harness.statistics.proportions import Rate
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -89,6 +91,29 @@ def test_the_page_is_whole_and_loads_nothing(found: Calibration) -> None:
     assert "1 up and" in page
     assert page.count("<svg") >= 5
     jsonschema.validate(json.loads(json.dumps(found.document())), SCHEMA)
+
+
+def test_no_figure_of_the_page_is_wider_than_a_phone_or_longer_than_a_sheet(
+    found: Calibration,
+) -> None:
+    """Figures scroll in boxes of their own; the error rates are cut between rules, not anywhere."""
+    names = ("reduces_at_least", "non_inferior", "within", "at_most", "at_least")
+    full = tuple(replace(found.rows[0], rule=name) for name in names for _ in range(14))
+    page = calibration_page(replace(found, rows=(*full, *found.rows[1:])))
+    figures = re.findall(r'(<div class="scroll"[^>]*>)?(<svg [^>]*>)', page)
+    assert len(figures) > 5
+    for box, head in figures:
+        assert box
+        size = re.search(r' height="(\d+)"', head)
+        assert size
+        assert int(size[1]) < 1000
+    assert page.count('aria-label="Error rates, part') == 3
+
+
+def test_what_no_run_could_show_is_not_told_as_a_number(found: Calibration) -> None:
+    nothing = replace(found, evidence=(replace(found.evidence[0], same=(), planted=()),))
+    assert "A wrong PASS: not put to the test. A wrong FAIL: not put" in calibration_page(nothing)
+    assert "wrong PASS not put to the test" in summary(nothing.evidence[0])
 
 
 def test_a_broken_promise_is_told_on_the_page_too(found: Calibration) -> None:

@@ -5,6 +5,7 @@ Self-contained like a run's report: no scripts, nothing to load.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -39,6 +40,7 @@ __all__ = ["calibration_page", "calibration_table", "percent", "write_calibratio
 _TEMPLATES = Path(__file__).parent / "templates"
 _PASS, _FAIL = MARKS[Outcome.PASS].ink, MARKS[Outcome.FAIL].ink
 _SIDE_BY_SIDE = ("non_inferior", Lane.KVM)
+_ROWS_A_FIGURE = 36
 _LOOK_COLOURS = ("#56b4e9", "#0072b2", "#cc79a7", "#222222")
 _LOOK_STYLES = (":", "-.", "--", "-")
 
@@ -76,8 +78,8 @@ def calibration_page(found: Calibration) -> str:
         promised=promised,
         others=others,
         slow=_slow(found.rows),
-        errors_plot=_errors_plot(promised, "errors-promised"),
-        others_plot=_errors_plot(others, "errors-others"),
+        errors_plots=_errors_plots(promised, "errors-promised"),
+        others_plots=_errors_plots(others, "errors-others"),
         power_plots=[(rule, _power_plot(rule, promised)) for rule in _rules(promised)],
         exact=_exact_table(found.exact),
         looks=LOOKS,
@@ -152,8 +154,26 @@ def _told_planted(evidence: Evidence) -> str:
     return f"{found} of {len(evidence.planted)}"
 
 
-def _errors_plot(rows: Sequence[Row], name: str) -> str:
-    """Draw both error rates of each row with their bounds, against the promise."""
+def _errors_plots(rows: Sequence[Row], name: str) -> list[str]:
+    """Draw both error rates of each row with their bounds, against the promise.
+
+    Rules stay together, in figures that fit on a sheet of paper, all on one scale.
+    """
+    groups: list[list[Row]] = []
+    for _, rule in itertools.groupby(rows, key=_rule_name):
+        found = list(rule)
+        if groups and len(groups[-1]) + len(found) <= _ROWS_A_FIGURE:
+            groups[-1] += found
+        else:
+            groups.append(found)
+    largest = max(
+        (rate.upper for row in rows for rate in (row.false_pass, row.false_fail)), default=0.0
+    )
+    end = 1.06 * max(ALPHA, largest)
+    return [_errors_plot(found, f"{name}-{at}", end) for at, found in enumerate(groups)]
+
+
+def _errors_plot(rows: Sequence[Row], name: str, end: float) -> str:
     with plot_style():
         figure = Figure(figsize=(8.2, 0.8 + 0.2 * len(rows)), layout="constrained")
         axes = figure.add_subplot()
@@ -175,7 +195,7 @@ def _errors_plot(rows: Sequence[Row], name: str) -> str:
         axes.set_yticks(range(len(rows)), [typeset(text) for text in names], fontsize=8)
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.tick_params("y", length=0)
-        axes.set_xlim(left=0)
+        axes.set_xlim(0, end)
         axes.xaxis.set_major_formatter(PercentFormatter(1.0, symbol="\N{NO-BREAK SPACE}%"))
         axes.set_xlabel("wrong PASS (disc) and wrong FAIL (cross) at the limit, with bounds")
     return inline_svg(figure, name, "Error rates with bounds against the promise of 2.5 %")

@@ -189,4 +189,11 @@ def _all(seen: Evidence) -> tuple[SameArms | PlantedEffect, ...]:
 
 
 def _told(rate: Rate) -> str:
-    return f"{rate.count} of {rate.trials} (< {100 * rate.upper:.2g} %)"
+    if not rate.trials:
+        return "not put to the test"
+    upper = 100 * rate.upper
+    return (
+        f"{rate.count} of {rate.trials} (< {upper:.0f} %)"
+        if upper >= 10
+        else (f"{rate.count} of {rate.trials} (< {upper:.2g} %)")
+    )
