@@ -16,6 +16,8 @@ __all__ = ["ALPHA", "Comparison", "Finding", "Row", "comparison_document"]
 ALPHA = 0.05
 """Bound of the chance that any row of a comparison is called better without being so."""
 
+_LARGEST_LOG = 709.0  # a ratio beyond fits no float
+
 
 class Finding(StrEnum):
     """What a row says."""
@@ -73,7 +75,10 @@ class Row:
         """Estimate and interval of second against first: relative, or in the unit."""
         shift = self.shift
         found = (shift.estimate, shift.low, shift.high)
-        return tuple(map(math.expm1, found)) if self.ratio else found  # type: ignore[return-value]
+        if not self.ratio:
+            return found
+        estimate, low, high = (math.expm1(min(log, _LARGEST_LOG)) for log in found)
+        return estimate, low, high
 
     @property
     def advantage(self) -> tuple[float, float, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 
 import pytest
@@ -234,6 +235,13 @@ def test_values_beyond_measurement_are_told_not_computed(run: RunData) -> None:
     found = compare(run, huge)
     assert "cpu_percent" not in {row.metric.id for row in found.rows}
     assert "cpu_percent (monitor) of psi.readings is beyond any measurement" in found.remarks
+
+
+def test_ratios_beyond_any_float_are_still_told(run: RunData) -> None:
+    row = next(row for row in compare(run, scaled(run, 1.5)).rows if row.ratio and row.able)
+    wild = replace(row, shift=replace(row.shift, low=-800.0, high=800.0))
+    assert all(map(math.isfinite, wild.change))
+    assert wild.change_text
 
 
 def test_what_blocks_cannot_pay_for_is_told(run: RunData) -> None:
