@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import re
 import time
@@ -13,7 +14,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from hyperbox.cli.psi_tune import STYLES
+from hyperbox.cli.psi_tune import STYLES, plain
 from hyperbox.errors import ConfigError, ExitCode
 from hyperbox.memory.audit import Entry, Story, read_trail, stories, trail_files
 
@@ -22,6 +23,7 @@ __all__ = ["Window", "add_decisions", "moment"]
 _LAST = 20
 _AGO = re.compile(r"(\d{1,6})([smhd])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+_FIRST_YEAR, _LAST_YEAR = 1971, 9998  # what time_t and datetime hold, with a day to spare
 _CLOCK = re.compile(r"\d{1,2}:\d\d(:\d\d)?")
 _HINT = "give 12:03, 12:03:10, 2026-11-25 12:03, or 30m (ago; s, m, h or d)"
 
@@ -73,18 +75,25 @@ def moment(text: str, now: datetime) -> tuple[datetime, timedelta]:
     ConfigError
         If it is no time.
     """
+    try:
+        found, exact = _moment(text, now)
+    except (ValueError, OverflowError):
+        raise ConfigError(f"{text!r} is no time", hint=_HINT) from None
+    if not _FIRST_YEAR <= found.year <= _LAST_YEAR:
+        raise ConfigError(f"{text!r} is no time that a trail knows", hint=_HINT)
+    return found, exact
+
+
+def _moment(text: str, now: datetime) -> tuple[datetime, timedelta]:
     ago = _AGO.fullmatch(text)
     if ago:
         return now - timedelta(**{_UNITS[ago[2]]: int(ago[1])}), timedelta(seconds=1)
     exact = timedelta(seconds=1) if text.count(":") > 1 else timedelta(minutes=1)
-    try:
-        if not _CLOCK.fullmatch(text):
-            found = datetime.fromisoformat(text)
-            return (found.astimezone() if found.tzinfo else found), exact
-        hour, minute, *second = map(int, text.split(":"))
-        found = now.replace(hour=hour, minute=minute, second=sum(second), microsecond=0)
-    except ValueError:
-        raise ConfigError(f"{text!r} is no time", hint=_HINT) from None
+    if not _CLOCK.fullmatch(text):
+        found = datetime.fromisoformat(text)
+        return (found.astimezone() if found.tzinfo else found), exact
+    hour, minute, *second = map(int, text.split(":"))
+    found = now.replace(hour=hour, minute=minute, second=sum(second), microsecond=0)
     return (found if found <= now else found - timedelta(days=1)), exact
 
 
@@ -154,6 +163,9 @@ def _trail(chosen: str | None) -> Path:
 
 def _nothing(entries: Sequence[Entry], path: Path) -> str:
     if not entries:
+        with contextlib.suppress(OSError):
+            if path.stat().st_size:
+                return f"{path} holds no decision that can be read"
         return f"no tuner has decided anything yet: {path} is empty or absent"
     first, last = (_stamp(one.unix_s) for one in (entries[0], entries[-1]))
     return f"nothing was decided then; {path} has {len(entries)} decisions, {first} to {last}"
@@ -174,7 +186,7 @@ def _show(console: Console, story: Story) -> None:
         said = "; ".join((now.reason, *now.changes))
         lines.append(_under("then", f"{_clock(story.began, entry)} {now.action}: {said}"))
     for line in lines:
-        console.print(line, soft_wrap=True)
+        console.print(plain(line), soft_wrap=True)
 
 
 def _under(name: str, said: str) -> Text:

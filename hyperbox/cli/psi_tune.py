@@ -22,7 +22,7 @@ from hyperbox.memory.traces import as_line, parse_trace, replay
 from hyperbox.memory.tuning import RELIEFS, STEPS, Tuning
 from hyperbox.memory.tuning_options import add_options, options_from
 
-__all__ = ["STYLES", "add_tuning"]
+__all__ = ["STYLES", "add_tuning", "plain"]
 
 STYLES = {
     Action.APPLY: "yellow",
@@ -107,15 +107,14 @@ def _record(arguments: argparse.Namespace) -> int:
 def _simulate(arguments: argparse.Namespace) -> int:
     rules = options_from(arguments).rules
     shown = _Printer(Console(), as_json=arguments.json, everything=arguments.all)
-    readings = parse_trace(_lines(arguments.trace), arguments.trace)
+    name = "standard input" if arguments.trace == "-" else arguments.trace
+    readings = parse_trace(_lines(arguments.trace), name)
     decisions = []
     for decision in replay(readings, rules, STEPS, reliefs=RELIEFS):
         shown(decision)
         decisions.append(decision)
     if not decisions:
-        raise ConfigError(
-            f"{arguments.trace} holds no reading", hint="hyperbox psi record makes traces"
-        )
+        raise ConfigError(f"{name} holds no reading", hint="hyperbox psi record makes traces")
     if not arguments.json:
         print(_summary(decisions))
     return ExitCode.PASS
@@ -167,7 +166,15 @@ class _Printer:
         line = Text(f"{(decision.time_ns - began_ns) / 1e9:8.1f} s  {decision.state:<7} ")
         line.append(f"{what:<24} ", style=STYLES.get(decision.action, ""))
         line.append("; ".join((decision.reason, *decision.changes)))
-        self._console.print(line, soft_wrap=True)
+        self._console.print(plain(line), soft_wrap=True)
+
+
+def plain(line: Text) -> Text:
+    """Give it without what a terminal would obey: names of cgroups are anybody's choice."""
+    line.plain = "".join(
+        one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in line.plain
+    )
+    return line
 
 
 def _introduce(console: Console, tuning: Tuning) -> None:

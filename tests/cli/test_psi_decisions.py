@@ -12,7 +12,7 @@ import pytest
 from hyperbox.cli.main import main
 from hyperbox.cli.psi_decisions import moment
 from hyperbox.errors import ConfigError, ExitCode
-from hyperbox.memory.audit import Entry, Trail
+from hyperbox.memory.audit import Entry, Trail, as_line
 from hyperbox.memory.decisions import Action, Decision, TunerState
 
 NOW = datetime(2026, 11, 25, 14, 30, 20)
@@ -35,7 +35,13 @@ def test_times_are_what_people_mean(text: str, wanted: datetime) -> None:
     assert moment(text, NOW)[0] == wanted
 
 
-@pytest.mark.parametrize("text", ["", "noon", "25:00", "12:60", "-5m", "5 m", "9999999d", "12:3"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "noon", "25:00", "12:60", "-5m", "5 m", "9999999d", "12:3"),
+        *("999999d", "0001-01-01", "9999-12-31 23:59"),  # no clock of a machine says these
+    ],
+)
 def test_what_is_no_time_is_said(text: str) -> None:
     with pytest.raises(ConfigError, match="is no time"):
         moment(text, NOW)
@@ -125,6 +131,20 @@ def test_nothing_is_said_to_be_nothing(
     monkeypatch.setenv("HYPERBOX_STATE", str(tmp_path / "none"))
     assert main(["psi", "decisions"]) == ExitCode.PASS
     assert "no tuner has decided anything yet" in capsys.readouterr().out
+    (tmp_path / "none").mkdir()
+    (tmp_path / "none" / "decisions.jsonl").write_bytes(b"\xff" * 100)
+    assert main(["psi", "decisions"]) == ExitCode.PASS
+    assert "holds no decision that can be read" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_terminal_is_told_nothing_by_names(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    decision = Decision(0, TunerState.HOLD, Action.APPLY, "step", "why\x1b[31m[bold]")
+    file = tmp_path / "trail"
+    file.write_text(as_line(Entry(1e9, 1, decision)) + "\n")
+    assert main(["psi", "decisions", "--file", str(file)]) == ExitCode.PASS
+    assert "why\ufffd[31m[bold]" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
