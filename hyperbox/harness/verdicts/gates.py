@@ -21,9 +21,9 @@ a remark says so.
 
 Numbers in `Verdict.details`, in the verdict's terms unless said otherwise: ``limit`` (and
 ``limit_low`` where there are two), ``smallest`` and ``largest`` block, ``measured`` blocks,
-``p_met`` and ``p_missed`` of the look that counts, ``alpha`` of that look,
-``p_met_all_looks`` and ``p_missed_all_looks`` (allowing for all looks so far), and those of
-`hyperbox.harness.verdicts.diagnosis`.
+``p_met`` and ``p_missed`` of the look that counts (of the test that is convinced least),
+``alpha`` of that look, ``p_met_all_looks`` and ``p_missed_all_looks`` (allowing for all looks
+so far), and those of `hyperbox.harness.verdicts.diagnosis`.
 """
 
 from __future__ import annotations

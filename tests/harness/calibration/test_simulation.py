@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from hyperbox.harness.calibration.grid import FULL, QUICK, Scenario, Size, scena
 from hyperbox.harness.calibration.noise import LEVEL_NOISE, PAIR_NOISE, SLOW, START_NOISE, Noise
 from hyperbox.harness.calibration.simulation import calibrate, exact_cells, family, row, row_at
 from hyperbox.harness.model import Lane, Outcome, Rule, Verdict
+from hyperbox.harness.report.calibration import calibration_page, percent
 from hyperbox.harness.statistics import sequential
 from hyperbox.harness.statistics.design import LOOKS
 from hyperbox.harness.statistics.location import critical_value
@@ -139,6 +141,19 @@ def test_slow_machines_cancel_and_slow_effects_do_not(what: str) -> None:
     assert measured.upper < 0.025
     assert lasting.lower > 0.025
     assert [r.promised for r in rows] == [True, True, False]
+
+
+def test_the_page_sets_slow_machines_beside_slow_effects() -> None:
+    noises = [PAIR_NOISE[name] for names in SLOW.values() for name in names]
+    rows = [row(Scenario(Rule.NON_INFERIOR, 0.02, noise), TINY, 1) for noise in noises]
+    page = calibration_page(calibrate(rows, TINY, 1))
+    for what, names in SLOW.items():
+        line = re.search(f'<tr><th scope="row">{re.escape(what)}</th>(.*?)</tr>', page)
+        assert line, what
+        shown = re.findall(r'<td class="num">([^<]*)</td>', line[1])
+        judged = {found.noise: found for found, _ in rows}
+        assert shown == [percent(judged[name].wrong_by(-1).rate) for name in names]
+    assert "of the effect, for all time" in page
 
 
 def test_the_exact_lane_finds_half_a_percent_with_eight_starts() -> None:
