@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from hyperbox.linux.cgroup import cgroup
+from hyperbox.processes import spawn, stop
 
 __all__ = ["CannotRun", "Manager", "managed"]
 
@@ -125,12 +126,11 @@ def managed(place: Path, units: Mapping[str, str], lower: Path = Path("/")) -> I
     log = place / "log"
     with cgroup(f"hyperbox-systemd-{os.getpid()}") as group, log.open("wb") as stream:
         script = START.format(group=shlex.quote(os.fspath(group.directory)), inner=inner)
-        process = subprocess.Popen(["sh", "-c", script], stdout=stream, stderr=stream)
+        process = spawn(["sh", "-c", script], stdout=stream, stderr=stream)
         try:
             yield _started(process, log)
         finally:
-            process.kill()
-            process.wait()
+            stop(process)
 
 
 def _started(process: subprocess.Popen[bytes], log: Path) -> Manager:
