@@ -31,7 +31,7 @@ a hundred sound cells gets it too.
 
 Remarks withhold no verdict. In simulations of 32 blocks of an effect that drifts by 2
 deviations, judged for all time, withholding those with p < 0.05 for drift or lag-1
-correlation lowered wrong ones from 10.5 to 9.8 % a side, and right ones from 99 to 66 %.
+correlation lowered wrong ones from 9.9 to 9.1 % a side, and right ones from 99 to 66 %.
 """
 
 from __future__ import annotations
