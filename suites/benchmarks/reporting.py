@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import sys
 import tempfile
 import time
@@ -22,13 +21,14 @@ from hyperbox.processes import run
 _SEED = 1
 _BLOCKS = 32
 _EFFECTS = (0.85, 0.93, 0.95, 0.97)
-_PROGRAM = """
+_REPORT = """
 import resource, sys
 from pathlib import Path
 from hyperbox.harness.report.page import write_report
 from hyperbox.harness.runs.loading import load_run
 write_report(load_run(Path(sys.argv[1])), Path(sys.argv[1]) / "report")
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+used = resource.getrusage(resource.RUSAGE_SELF)
+print(used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)
 """
 
 
@@ -117,36 +117,71 @@ def _write_cell(
     (home / "samples.parquet").write_bytes(table)
 
 
-@functools.cache
-def _measured(kernels: int, experiments: int) -> tuple[float, float]:
-    """Give wall-clock seconds and peak MiB of one report in a process of its own."""
+_COMPARE = """
+import resource, sys
+from pathlib import Path
+from hyperbox.harness.report.comparison import compare
+from hyperbox.harness.report.comparison_views import comparison_page
+from hyperbox.harness.runs.loading import load_run
+comparison_page(compare(load_run(Path(sys.argv[1])), kernels=("5.0", "5.1")))
+used = resource.getrusage(resource.RUSAGE_SELF)
+print(used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)
+"""
+_TABLES = """
+import resource, sys
+import hyperbox.results
+run = hyperbox.results.load(sys.argv[1])
+rows = [len(getattr(run, name)) for name in hyperbox.results.COLUMNS]
+used = resource.getrusage(resource.RUSAGE_SELF)
+print(used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)
+"""
+_PROGRAMS = {"report": _REPORT, "compare": _COMPARE, "tables": _TABLES}
+
+
+Costs = dict[int, dict[str, tuple[float, float, float]]]
+"""Cells -> program -> wall-clock seconds, CPU seconds and peak MiB."""
+
+
+def _measured(cells: int) -> dict[str, tuple[float, float, float]]:
+    """Give what each program takes of one run, in a process of its own."""
+    side = round(cells**0.5)
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name) / "run"
-        write_run(directory, kernels, experiments)
-        before = time.monotonic()
-        done = run([sys.executable, "-c", _PROGRAM, str(directory)], timeout=900, check=False)
-        seconds = time.monotonic() - before
+        write_run(directory, side, cells // side)
+        return {name: _cost(program, directory) for name, program in _PROGRAMS.items()}
+
+
+def _cost(program: str, directory: Path) -> tuple[float, float, float]:
+    before = time.monotonic()
+    done = run([sys.executable, "-c", program, str(directory)], timeout=900, check=False)
+    seconds = time.monotonic() - before
     if done.status != 0:
-        raise HarnessError(f"no report: {done.stderr.decode(errors='replace')[-500:]}")
-    return seconds, int(done.stdout.split()[-1]) / 1024
+        raise HarnessError(f"no result: {done.stderr.decode(errors='replace')[-500:]}")
+    cpu_seconds, peak = map(float, done.stdout.split()[-2:])
+    return seconds, cpu_seconds, peak
 
 
-class LargeReport:
-    """A report of 100 kernels x 100 experiments with 32 blocks each."""
+class LargeRun:
+    """A run of 100 kernels x 100 experiments with 32 blocks each: report, comparison, tables."""
 
     timeout = 1800
-    params = (100, 10_000)
-    param_names = ("cells",)
+    params = ((100, 10_000), tuple(_PROGRAMS))
+    param_names = ("cells", "what")
 
-    def track_seconds(self, cells: int) -> float:
-        """Wall-clock seconds from the directory to the last page; the target is below 60."""
-        return _measured(*_shape(cells))[0]
+    def setup_cache(self) -> Costs:
+        """Write and measure each run once, for all numbers that are asked."""
+        return {cells: _measured(cells) for cells in self.params[0]}
 
-    def track_peak_memory(self, cells: int) -> float:
+    setup_cache.timeout = 1800  # type: ignore[attr-defined]
+
+    def track_seconds(self, costs: Costs, cells: int, what: str) -> float:
+        """Wall-clock seconds from the directory to the end; the report's target is below 60."""
+        return costs[cells][what][0]
+
+    def track_cpu_seconds(self, costs: Costs, cells: int, what: str) -> float:
+        """CPU seconds of the same, which a busy machine changes less."""
+        return costs[cells][what][1]
+
+    def track_peak_memory(self, costs: Costs, cells: int, what: str) -> float:
         """Peak resident MiB of the process; the target is below 1024."""
-        return _measured(*_shape(cells))[1]
-
-
-def _shape(cells: int) -> tuple[int, int]:
-    side = round(cells**0.5)
-    return side, cells // side
+        return costs[cells][what][2]
