@@ -8,9 +8,7 @@ on, waiting for a page that was not in the working set counts as storage stall o
 kernel knows a cgroup's working set only after pages have gone round its lists a few times.) It
 is warmed up at the pace that is measured until swap is written at a steady rate in every arm: in
 the first 10 s on 6.12 the stream pushes pages out, compressed swap fills, and from then on the
-disk takes what it takes. Measured earlier, the tuner's arm looked 22 % slower than another with
-the same compressed swap (median of 8 starts), whose fill was measured; in the one start that was
-compared from 20 s on, 5 %.
+disk takes what it takes.
 
 Its size favours compressed swap: 26 MiB on 24 do about fit once compressed. Much more would gain
 less, and on 6.12 it does not quite fit; how near it is to that differs with the start, and with

@@ -142,6 +142,9 @@ def test_compressed_swap_that_takes_more_than_its_share_is_refused() -> None:
     check_share(FastSwap("zram"), share)
     with pytest.raises(WorkloadError, match=f"its share is {share}"):
         check_share(FastSwap("zram"), share + 0.1)
+    check_share(FastSwap("zram", lenience_mib=0.5), share + 0.5)
+    with pytest.raises(WorkloadError, match=f"its share is {share}"):
+        check_share(FastSwap("zram", lenience_mib=0.5), share + 0.6)
 
 
 def test_what_the_tuner_did_is_told_with_its_reasons() -> None:
