@@ -262,3 +262,20 @@ def test_document_is_strict_json(run: RunData) -> None:
     told = json.loads(json.dumps(comparison_document(found), allow_nan=False))
     assert len(told["rows"]) == len(found.rows)
     assert {row["finding"] for row in told["rows"]} >= {"first better", "not sure"}
+
+
+def test_sets_of_blocks_are_compared_at_one_size(run: RunData) -> None:
+    """Eight blocks that spread widely against 32 that do not would raise 22 % false claims."""
+    longer = replace(run, run_id="longer", seed=2)
+    found = compare(cut(run, 8), longer)
+    assert {row.shift.n for row in found.rows} == {(8, 8)}
+    assert any("only as many as the other has are compared" in text for text in found.remarks)
+    cells = tuple(replace(c, samples=tuple(reversed(c.samples))) for c in longer.cells)
+    assert compare(cut(run, 8), replace(longer, cells=cells)).rows == found.rows
+    whole = compare(run, replace(run, run_id="longer", seed=2))
+    assert not any("only as many" in text for text in whole.remarks)
+    short = {row.metric.id: row for row in found.rows if row.kernel == "6.12" and row.arm == "off"}
+    first = compare(cut(run, 8), replace(cut(run, 8), run_id="longer", seed=2))
+    for row in first.rows:
+        if row.kernel == "6.12" and row.arm == "off":
+            assert row == short[row.metric.id], "medians are of the blocks compared"
