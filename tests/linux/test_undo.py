@@ -122,6 +122,23 @@ def test_a_knob_that_vanishes_is_no_error_at_the_end(knob: Path) -> None:
 
 
 @pytest.mark.root
+def test_a_knob_that_cannot_be_written_back_stays_on_record_until_it_can(knob: Path) -> None:
+    change = KnobChange(knob)
+    change.apply(10)
+    subprocess.run(["mount", "--bind", knob, knob], check=True)
+    try:
+        subprocess.run(["mount", "-o", "remount,ro,bind", knob], check=True)
+        with pytest.raises(WorkloadError, match="Read-only file system"):
+            change.restore()
+    finally:
+        subprocess.run(["umount", knob], check=True)
+    assert len(journal.on_record(KNOB, knob)) == 1
+    assert (read_knob(knob), change.held()) == ("10", True)
+    assert change.restore() is Outcome.UNDONE
+    assert (read_knob(knob), journal.on_record(KNOB, knob)) == ("60", ())
+
+
+@pytest.mark.root
 @pytest.mark.skipif(not _writable(), reason=f"{HARMLESS} cannot be written here")
 def test_a_refused_value_leaves_nothing_on_record() -> None:
     before = read_knob(sysctl(HARMLESS))
