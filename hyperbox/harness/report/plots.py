@@ -271,6 +271,6 @@ def _draw_tile(
     if told:
         found = entry.estimate_text or mark.word.lower()
         texts = (f"{text} {found}", f"{text} {found.removesuffix(f' {entry.unit}')}", text)
-        text = next(one for one in texts if one == text or text_width(one, 11.5) < width)
+        text = next(one for one in texts if one == text or text_width(one) < width - 4)
     colour = "#fff" if mark.word == "ERROR" else "#111"
     drawing.text(x + width / 2, y + height / 2 + 4, text, "mid" if told else "small mid", colour)
