@@ -162,6 +162,17 @@ def test_damage_is_told_on_the_terminal_and_to_github(
     assert "::error title=Unreadable::" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("verb", [["reproduce"], ["validate", "--resume"]])
+def test_a_damaged_record_holds_up_who_would_build_on_it(
+    sealed: Path, verb: list[str], capsys: Output
+) -> None:
+    half(record(sealed))
+    code, lines = refused([*verb, str(sealed)], capsys)
+    assert code == ExitCode.HARNESS_ERROR
+    assert str(record(sealed)) in lines[0]
+    assert f"take away {record(sealed).parents[1]}" in lines[1]
+
+
 def test_damage_stays_damage_in_a_merged_run(sealed: Path, tmp_path: Path, capsys: Output) -> None:
     half(record(sealed))
     argv = ["merge", str(sealed), "--output", str(tmp_path / "whole"), "--json"]

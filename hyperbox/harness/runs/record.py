@@ -102,12 +102,16 @@ def read_record(directory: Path) -> Record:
         If it is damaged, of another kind, or belongs to an attempt of another number.
     """
     path = directory / "record.json"
-    document = read_document(path, "record")
+    hint = f"restore it, or take away {directory.parent}: a resumed run measures its cell again"
+    try:
+        document = read_document(path, "record")
+    except HarnessError as error:
+        raise HarnessError(error.message, hint=error.hint or hint) from error
     fault = untimely(document)
     if document["attempt"] != attempt_number(directory.name):
         fault = f"it is the record of attempt {document['attempt']}"
     if fault:
-        raise HarnessError(f"{path} is not a valid record.json: {fault}")
+        raise HarnessError(f"{path} is not a valid record.json: {fault}", hint=hint)
     return Record(directory, document)
 
 
