@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import replace
+from importlib import resources
 
 import pytest
+from jsonschema import Draft202012Validator, ValidationError
 
 from hyperbox.errors import ConfigError
 from hyperbox.harness.model import Lane
@@ -257,10 +259,18 @@ def test_what_blocks_cannot_pay_for_is_told(run: RunData) -> None:
     assert not any("so few blocks" in text for text in few.remarks)
 
 
-def test_document_is_strict_json(run: RunData) -> None:
+def test_document_follows_its_published_schema(run: RunData) -> None:
     found = compare(run, kernels=["6.12", "7.3"])
     told = json.loads(json.dumps(comparison_document(found), allow_nan=False))
     assert len(told["rows"]) == len(found.rows)
+    package = resources.files("hyperbox.harness.report")
+    schema = json.loads(package.joinpath("schema/comparison.json").read_text())
+    Draft202012Validator.check_schema(schema)
+    Draft202012Validator(schema).validate(told)
+    with pytest.raises(ValidationError):
+        Draft202012Validator(schema).validate({**told, "rows": [{**told["rows"][0], "p": 2}]})
+    findings = schema["properties"]["rows"]["items"]["properties"]["finding"]["enum"]
+    assert set(findings) == set(Finding)
     assert {row["finding"] for row in told["rows"]} >= {"first better", "not sure"}
 
 

@@ -219,7 +219,7 @@ def test_printed_verdicts_follow_their_published_schema(any_run: RunData) -> Non
         Draft202012Validator(published("verdicts")).validate(json.loads(text))
 
 
-@pytest.mark.parametrize("name", ["summary", "verdicts"])
+@pytest.mark.parametrize("name", ["comparison", "summary", "verdicts"])
 def test_every_field_is_explained(name: str) -> None:
     assert [*nameless(published(name))] == []
 
