@@ -30,6 +30,7 @@ from hyperbox.linux.zram import zram_device
 from hyperbox.memory import tune, tuning
 from hyperbox.memory.audit import read_trail, stories, trail_file
 from hyperbox.memory.decisions import Rules
+from hyperbox.memory.reclaim import MemoryHighActuator
 from hyperbox.memory.swap import Tuner as RealTuner
 from hyperbox.processes import spawn, stop
 from hyperbox.repair import left_behind, repair
@@ -391,6 +392,72 @@ def unplugged() -> dict[str, Any]:
     finally:
         stop(tuner.process)
     return {"before": before, "after": values(), "status": status}
+
+
+def locked() -> dict[str, Any]:
+    """What was changed cannot be written any more when it is to be put back; later it can."""
+    parameters = "/sys/module/zswap/parameters"
+    with null_block_device("slow", size_mib=32, latency_ns=0) as disk, swapping(disk):
+        before = values()
+        tuner = Tuner("--fast-swap", "zswap")
+        try:
+            tuner.until(lambda one: one["action"] == "prepare" and one["step"] == "fast-swap")
+            during = values()
+            subprocess.run(["mount", "--bind", parameters, parameters], check=True)
+            subprocess.run(["mount", "-o", "remount,ro,bind", parameters], check=True)
+            status = tuner.end(signal.SIGTERM)
+        finally:
+            stop(tuner.process)
+        left, outstanding = values(), len(left_behind())
+        still = [str(one) for one in repair(KINDS)]
+        subprocess.run(["umount", parameters], check=True)
+        repaired = [str(one) for one in repair(KINDS)]
+        return {
+            "before": before,
+            "during": during,
+            "left": left,
+            "outstanding": outstanding,
+            "still": still,
+            "repaired": repaired,
+            "after": values(),
+            "status": status,
+            "said": LOG.read_text().splitlines()[-1],
+        }
+
+
+def orphaned() -> dict[str, Any]:
+    """A cgroup goes away while its memory.high is lowered, and comes back as somebody else's."""
+    hold = (
+        "import sys; sys.stdin.readline(); held = bytearray(48 << 20); "
+        "held[::4096] = b'x' * (len(held) // 4096); print(flush=True); sys.stdin.read()"
+    )
+    directory = Path()
+    with cgroup("shortlived", controllers=("memory",)) as group:
+        directory = group.directory
+        process = spawn([sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        try:
+            group.add(process.pid)
+            assert process.stdin
+            assert process.stdout
+            process.stdin.write(b"\n")
+            process.stdin.flush()
+            process.stdout.readline()
+            high = MemoryHighActuator((directory,))
+            changes = high.apply()
+        finally:
+            stop(process)
+    lost = high.lost()
+    with cgroup("shortlived", controllers=("memory",)) as group:
+        group.limit("memory.high", 64 << 20)
+        reverted = high.revert(calm=True)
+        kept = group.read("memory.high")
+    return {
+        "changes": changes,
+        "lost": lost,
+        "reverted": reverted,
+        "kept": kept,
+        "outstanding": len(left_behind()),
+    }
 
 
 def lenient(*arguments: str) -> int:

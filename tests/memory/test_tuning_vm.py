@@ -172,6 +172,27 @@ def test_swap_that_is_taken_away_is_left_alone(guest: Snapshot) -> None:
     assert found["after"]["swaps"] == found["before"]["swaps"]
 
 
+def test_setting_that_cannot_be_put_back_is_said_and_stays_on_record(guest: Snapshot) -> None:
+    found = played(guest, "locked")
+    assert found["during"] != found["before"]
+    ours = {name: value for name, value in found["during"].items() if "zswap" in name}
+    assert found["left"] == found["before"] | ours  # all that could be was put back
+    assert "not wholly put back" in found["said"]
+    assert "Read-only file system" in found["said"]
+    assert found["outstanding"] == len(found["repaired"]) > 0
+    assert not any(line.startswith("undone: ") for line in found["still"])
+    assert all(line.startswith("undone: ") for line in found["repaired"])
+    assert found["after"] == found["before"]
+
+
+def test_cgroup_that_vanishes_while_its_limit_is_lowered_is_nobodys(guest: Snapshot) -> None:
+    found = played(guest, "orphaned")
+    assert found["changes"][0].startswith("shortlived: memory.high max -> ")
+    assert found["lost"] is True
+    assert found["kept"] == str(64 << 20)  # another cgroup by now
+    assert found["outstanding"] == 0
+
+
 def test_kernel_booted_without_pressure_says_why(kit: KernelKit, hardware: GuestHardware) -> None:
     extra = f"{hardware.extra_commandline} psi=0".strip()
     made = boot_snapshot(
