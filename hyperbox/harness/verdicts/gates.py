@@ -208,10 +208,12 @@ def _leaning(outcome: Outcome, used: Sequence[float], target: Target) -> tuple[O
     if outcome is not Outcome.INCONCLUSIVE or len(used) not in LOOKS:
         return outcome, None
     alpha, own = alpha_at(len(used), target), (target.kind,)
-    good = sum(target.holds(value) for value in used)
+    n, good = len(used), sum(target.holds(value) for value in used)
+    above = sum(target.high is not None and value > target.high for value in used)
+    bad = n - good if None in (target.low, target.high) else max(above, n - good - above)
     for leaning, p, against in (
-        (Outcome.PASS, p_met(used, target, own), len(used) - good),
-        (Outcome.FAIL, p_missed(used, target, own), good),
+        (Outcome.PASS, p_met(used, target, own), n - good),
+        (Outcome.FAIL, p_missed(used, target, own), n - bad),
     ):
         if p <= alpha:
             return leaning, None if target.kind is Kind.SIGN else against
