@@ -83,6 +83,7 @@ def _tune(arguments: argparse.Namespace) -> int:
         finally:
             for decision in tuning.close():
                 shown(decision)
+        tuning.check_put_back()
     return ExitCode.PASS
 
 

@@ -101,6 +101,7 @@ class Tuner:
         self._reliefs = reliefs
         self._policy = Policy.of([s.name for s in steps], [p.name for p in preparations])
         self._made: list[str] = []  # in order; undone backwards
+        self._left: list[str] = []
         self._probe()
         self._status = TunerStatus()
         self._publish(None)
@@ -125,6 +126,11 @@ class Tuner:
     def made(self) -> tuple[str, ...]:
         """The steps in force, in the order in which they were made."""
         return tuple(self._made)
+
+    @property
+    def left(self) -> tuple[str, ...]:
+        """What could not be put back, each with its reason; it stays on record."""
+        return tuple(self._left)
 
     def status(self) -> TunerStatus:
         """Give what it is doing; takes no lock."""
@@ -189,6 +195,7 @@ class Tuner:
             self._made.remove(decision.step)
         except HyperboxError as error:
             self._made.remove(decision.step)
+            self._left.append(f"{decision.step}: {error.message}")
             reason = f"{decision.reason}; not wholly put back: {error.message}"
             return replace(decision, reason=reason)
         self._expect_swaps()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import signal
 import sys
@@ -29,14 +30,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         tuning = Tuning(options_from(chosen))
         try:
-            tuning.run(_print, count=chosen.count)
+            with contextlib.suppress(KeyboardInterrupt):  # the usual end
+                tuning.run(_print, count=chosen.count)
         finally:
             for decision in tuning.close():
                 _print(decision)
+        tuning.check_put_back()
     except HyperboxError as error:
         print(f"hyperbox.memory.tune: {error.message}", file=sys.stderr)
         return error.exit_code
-    except KeyboardInterrupt:
+    except KeyboardInterrupt:  # before it began
         return ExitCode.PASS
     return ExitCode.PASS
 

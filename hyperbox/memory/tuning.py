@@ -158,6 +158,18 @@ class Tuning:
         with self._stack:
             return tuple(map(self._kept, self.tuner.close()))
 
+    def check_put_back(self) -> None:
+        """Say what could not be put back, for callers that have closed it.
+
+        Raises
+        ------
+        HarnessError
+            If there is something left; it stays on record.
+        """
+        if self.tuner.left:
+            left = "; ".join(self.tuner.left)
+            raise HarnessError(f"not put back: {left}", hint="hyperbox doctor --repair")
+
     def _kept(self, decision: Decision) -> Decision:
         """Append a decision to the trail; a trail that cannot be kept is said, once."""
         eventful = decision.noteworthy or decision.state is not self._state

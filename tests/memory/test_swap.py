@@ -204,6 +204,7 @@ def test_failed_undo_is_said_and_does_not_stop_the_others(bench: Bench) -> None:
     bench.one.keeps = WorkloadError("cannot write '3': Operation not permitted")
     done = bench.tuner.close()
     assert "not wholly put back: cannot write '3'" in done[0].reason
+    assert bench.tuner.left == ("one: cannot write '3': Operation not permitted",)
     assert bench.machine["ahead"] == bench.before["ahead"]
 
 

@@ -58,9 +58,16 @@ class TunerListener:
         return families(self._tuning.status(), dict(self._counts))
 
     def close(self) -> None:
-        """Take everything back; what was done, or could not be, is logged."""
+        """Take everything back; what was done, or could not be, is logged.
+
+        Raises
+        ------
+        HarnessError
+            If something could not be put back.
+        """
         for decision in self._tuning.close():
             self._record(decision)
+        self._tuning.check_put_back()
 
     def _record(self, decision: Decision) -> None:
         if decision.action is not Action.NOTHING:
