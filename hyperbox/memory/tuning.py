@@ -41,7 +41,7 @@ RELIEFS = ("page-cache",)
 
 Not with zswap, where they are steps like the others: with nothing else to reclaim the kernel
 writes more of the compressed pages to the disk. Measured (suite psi, high load): stall -64 %
-with the relief and -55 % without on 6.12 with zram, -34 % and -60 % on 7.3 with zswap.
+with the relief and -55 % without on 6.12 with zram, -34 % and -43 % on 7.3 with zswap.
 """
 
 
