@@ -25,9 +25,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(skip)
 
 
-# A script's background job is started with SIGINT ignored, and its children inherit that: tests
-# that interrupt programs would wait for ever.
+# A script's background job is started with SIGINT ignored, nohup's with SIGHUP, and children
+# inherit that: tests that end programs by these signals would wait for ever.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # No test is a stopwatch: on a busy machine a deadline says nothing about the code.
 hypothesis.settings.register_profile("hyperbox", deadline=None)
