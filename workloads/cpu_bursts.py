@@ -17,22 +17,27 @@ from pathlib import Path
 if __package__ in (None, ""):  # run by its path
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from workloads import alone
+from workloads import command_line
 
 __all__ = ["main"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run until killed; give the exit code."""
-    parser = alone.parser("cpu_bursts", __doc__, "python3 -m workloads.cpu_bursts --burst-ms 100")
-    parser.add_argument(
-        "--processes", type=alone.whole(1, 1000), default=2, help="that want the same CPU"
+    parser = command_line.parser(
+        "cpu_bursts", __doc__, "python3 -m workloads.cpu_bursts --burst-ms 100"
     )
     parser.add_argument(
-        "--burst-ms", type=alone.number(0.001), default=8.0, help="CPU time of each a period"
+        "--processes", type=command_line.whole(1, 1000), default=2, help="that want the same CPU"
     )
     parser.add_argument(
-        "--period-ms", type=alone.number(0.001), default=500.0, help="from one burst to the next"
+        "--burst-ms", type=command_line.number(0.001), default=8.0, help="CPU time of each a period"
+    )
+    parser.add_argument(
+        "--period-ms",
+        type=command_line.number(0.001),
+        default=500.0,
+        help="from one burst to the next",
     )
     options = parser.parse_args(argv)
     if options.burst_ms >= options.period_ms:
@@ -71,4 +76,4 @@ def _burn(first: int, burst_ms: float, period_ms: float) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(alone.ended(main))
+    sys.exit(command_line.ended(main))

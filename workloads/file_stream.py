@@ -24,7 +24,7 @@ from pathlib import Path
 if __package__ in (None, ""):  # run by its path
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from workloads import alone, memory_walk
+from workloads import command_line, memory_walk
 
 __all__ = ["Plan", "Result", "files", "main", "stream"]
 
@@ -94,7 +94,7 @@ def _read(path: Path, plan: Plan, started: int, done: list[int]) -> None:
 
 def _rate(text: str) -> float:
     """Give a rate at which some file is read in a human's time."""
-    rate = alone.number(0)(text)
+    rate = command_line.number(0)(text)
     if 0 < rate < _LEAST_RATE:
         raise argparse.ArgumentTypeError(f"{rate:g} MiB a second are not from {_LEAST_RATE:g}")
     return rate
@@ -102,12 +102,14 @@ def _rate(text: str) -> float:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Read as the options say; give the exit code."""
-    parser = alone.parser("file_stream", __doc__, "python3 -m workloads.file_stream --mib 16")
+    parser = command_line.parser(
+        "file_stream", __doc__, "python3 -m workloads.file_stream --mib 16"
+    )
     tree = Path(os.__file__).parent
     for name, kind, default, said in (
-        ("mib", alone.number(0), Plan.mib, "how much; 0: until SIGTERM"),
+        ("mib", command_line.number(0), Plan.mib, "how much; 0: until SIGTERM"),
         ("rate", _rate, Plan.rate, "MiB a second; 0: no limit"),
-        ("seed", alone.whole(0), Plan.seed, "of the order"),
+        ("seed", command_line.whole(0), Plan.seed, "of the order"),
     ):
         parser.add_argument(f"--{name}", type=kind, default=default, help=said)
     parser.add_argument("--tree", type=Path, default=tree, help="directory whose files are read")
@@ -125,4 +127,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(alone.ended(main))
+    sys.exit(command_line.ended(main))

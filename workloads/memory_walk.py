@@ -28,7 +28,7 @@ from pathlib import Path
 if __package__ in (None, ""):  # run by its path
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from workloads import alone
+from workloads import command_line
 
 __all__ = ["Plan", "Result", "fill", "main", "offsets", "pages", "percentile", "step", "walk"]
 
@@ -150,19 +150,29 @@ def percentile(ordered: Sequence[int], percent: float) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Walk as the options say; give the exit code."""
-    parser = alone.parser(
+    parser = command_line.parser(
         "memory_walk", __doc__, "python3 -m workloads.memory_walk --mib 64 --accesses 10000"
     )
     for name, kind, default, said in (
-        ("mib", alone.whole(1), 64, "memory walked over"),
-        ("accesses", alone.whole(1), 10_000, "pages touched in all, at least with --seconds"),
-        ("seed", alone.whole(0), Plan.seed, "of the contents and the order"),
-        ("hot-fraction", alone.number(0, 1), Plan.hot_fraction, "of the pages that are hot"),
-        ("hot-share", alone.number(0, 1), Plan.hot_share, "of the accesses that are of hot pages"),
-        ("write-share", alone.number(0, 1), Plan.write_share, "of the accesses that write"),
-        ("burst", alone.whole(1), Plan.burst, "accesses between pauses"),
-        ("pause-us", alone.whole(0), Plan.pause_us, "sleep after a burst"),
-        ("seconds", alone.number(0), Plan.seconds, "go round for this long; 0: once"),
+        ("mib", command_line.whole(1), 64, "memory walked over"),
+        (
+            "accesses",
+            command_line.whole(1),
+            10_000,
+            "pages touched in all, at least with --seconds",
+        ),
+        ("seed", command_line.whole(0), Plan.seed, "of the contents and the order"),
+        ("hot-fraction", command_line.number(0, 1), Plan.hot_fraction, "of the pages that are hot"),
+        (
+            "hot-share",
+            command_line.number(0, 1),
+            Plan.hot_share,
+            "of the accesses that are of hot pages",
+        ),
+        ("write-share", command_line.number(0, 1), Plan.write_share, "of the accesses that write"),
+        ("burst", command_line.whole(1), Plan.burst, "accesses between pauses"),
+        ("pause-us", command_line.whole(0), Plan.pause_us, "sleep after a burst"),
+        ("seconds", command_line.number(0), Plan.seconds, "go round for this long; 0: once"),
     ):
         parser.add_argument(f"--{name}", type=kind, default=default, help=said)
     parser.add_argument("--stepwise", action="store_true", help="wait for the parent's word")
@@ -187,4 +197,4 @@ def step(name: str, stepwise: bool) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(alone.ended(main))
+    sys.exit(command_line.ended(main))

@@ -27,7 +27,7 @@ from pathlib import Path
 if __package__ in (None, ""):  # run by its path
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from workloads import alone, memory_walk
+from workloads import command_line, memory_walk
 
 __all__ = ["Plan", "Result", "main", "serve"]
 
@@ -136,7 +136,7 @@ def serve(plan: Plan, memory: mmap, sequence: Sequence[int]) -> Result:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Serve as the options say; give the exit code."""
-    parser = alone.parser(
+    parser = command_line.parser(
         "service", __doc__, "python3 -m workloads.service --mib 64 --requests 1000"
     )
     for name, setting in Plan.__dataclass_fields__.items():
@@ -171,4 +171,4 @@ def _run(plan: Plan, stepwise: bool) -> Result:
 
 
 if __name__ == "__main__":
-    sys.exit(alone.ended(main))
+    sys.exit(command_line.ended(main))

@@ -25,7 +25,7 @@ if __package__ in (None, ""):  # run by its path
 from hyperbox.errors import HyperboxError, WorkloadError
 from hyperbox.files import write_text
 from hyperbox.processes import require, run
-from workloads import alone, memory_walk
+from workloads import command_line, memory_walk
 
 __all__ = [
     "MIXES",
@@ -277,15 +277,15 @@ compresses to about a half; a file in random order; a little computing.
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a mix; give the exit code."""
-    parser = alone.parser(
+    parser = command_line.parser(
         "stress", __doc__, "python3 -m workloads.stress --mix service --seconds 10"
     )
     parser.add_argument("--mix", choices=sorted(MIXES), default="service", help="what runs")
     parser.add_argument(
-        "--seconds", type=alone.number(1), default=10.0, help="how long at most; 1 or more"
+        "--seconds", type=command_line.number(1), default=10.0, help="how long at most; 1 or more"
     )
     parser.add_argument(
-        "--seed", type=alone.whole(0, _MOST_SEED), default=0, help="of the stressors"
+        "--seed", type=command_line.whole(0, _MOST_SEED), default=0, help="of the stressors"
     )
     parser.add_argument("--show", action="store_true", help="print the job file, run nothing")
     parser.add_argument("--stepwise", action="store_true", help="wait for the parent's word")
@@ -317,4 +317,4 @@ def report(seconds: float, found: Sequence[Metrics]) -> dict[str, object]:
 
 
 if __name__ == "__main__":
-    sys.exit(alone.ended(main))
+    sys.exit(command_line.ended(main))

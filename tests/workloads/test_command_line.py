@@ -19,10 +19,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hyperbox.processes import run
-from workloads import alone, file_stream
+from workloads import command_line, file_stream
 
 WORKLOADS = Path(__file__).parents[2] / "workloads"
-PROGRAMS = sorted(path.stem for path in WORKLOADS.glob("*.py") if path.stem != "alone")
+PROGRAMS = sorted(path.stem for path in WORKLOADS.glob("*.py") if path.stem != "command_line")
 PATIENCE_S = 60.0
 ENDLESS = {
     "cpu_bursts": ["--processes", "3", "--period-ms", "50"],
@@ -35,7 +35,7 @@ ENDLESS = {
 
 @given(st.text(max_size=12) | st.floats().map(str) | st.integers().map(str))
 def test_any_text_is_a_number_within_or_refused(text: str) -> None:
-    for parse in (alone.number(0.5, 7), alone.whole(1, 7)):
+    for parse in (command_line.number(0.5, 7), command_line.whole(1, 7)):
         try:
             value = parse(text)
         except argparse.ArgumentTypeError:

@@ -1,4 +1,4 @@
-"""What a workload needs to run alone: a help that says it all, numbers that are numbers, an end.
+"""A workload's command line: a help that says it all, numbers that are numbers, an end.
 
 Bad usage, too little memory and an interruption are a line and an exit code, never a trace.
 """
