@@ -12,7 +12,6 @@ import contextlib
 import logging
 import signal
 import socket
-import threading
 from collections.abc import Generator, Iterator, Sequence
 from types import FrameType
 
@@ -77,13 +76,15 @@ class _Server(uvicorn.Server):
         self.received = 0
         self._names = [_name(listener) for listener in listeners]
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._ended = threading.Event()
         self._wake = asyncio.Event()
 
     def end(self, number: int, _frame: FrameType | None) -> None:
-        """Handle a signal: the first one ends the daemon, the others change nothing."""
+        """Handle a signal: the first one ends the daemon, the others change nothing.
+
+        The next signal may come while this one is handled, in the middle of any line: nothing
+        here may take a lock, as an event of `threading` does.
+        """
         self.received = self.received or number
-        self._ended.set()
         if self._loop is not None:
             with contextlib.suppress(RuntimeError):  # the loop has just been closed
                 self._loop.call_soon_threadsafe(self._wake.set)
@@ -94,7 +95,7 @@ class _Server(uvicorn.Server):
         for name in self._names:
             _LOG.info("listening", extra=fields(address=name))
         notify("READY=1", f"STATUS=serving {', '.join(self._names)}")
-        if not self._ended.is_set():
+        if not self.received:
             await self._wake.wait()
         _LOG.info("stopping", extra=fields(signal=signal.Signals(self.received).name))
         notify("STOPPING=1")
