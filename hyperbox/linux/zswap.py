@@ -1,7 +1,7 @@
 """zswap: compressed memory in front of disk swap.
 
 Follows Documentation/admin-guide/mm/zswap.rst (Linux 3.11; ``shrinker_enabled`` in 6.8,
-which writes the coldest pages back to disk ahead of need).
+which writes pages back to disk before the pool is full).
 """
 
 from __future__ import annotations

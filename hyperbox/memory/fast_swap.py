@@ -190,15 +190,17 @@ class ZswapActuator:
         return "" if areas else "there is no disk swap to go in front of"
 
     def apply(self) -> tuple[str, ...]:
-        """Choose the compression, let it write cold pages back by itself, switch it on.
+        """Choose the compression, switch it on.
 
         Pages are read back singly: what lies beside one would be taken out of the compressed
         memory, too, and push others out to the disk.
+
+        Its shrinker stays as it is (off, unless somebody has switched it on): it writes pages
+        to the disk before the pool is full. Measured (suite psi, high load, 7.3, same starts):
+        415 requests a second without it, 161 with it, 103 without zswap.
         """
         try:
             done = [self._compressor()]
-            if (ZSWAP / "shrinker_enabled").exists():
-                done.append(self._set(ZSWAP / "shrinker_enabled", "Y"))
             done.append(self._set(sysctl("vm.page-cluster"), "0"))
             done.append(self._set(ZSWAP / "enabled", "Y"))
         except BaseException:
