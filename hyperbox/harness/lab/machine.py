@@ -18,7 +18,8 @@ class CommandResult:
     """What a command on the machine left; a negative status is the signal that ended it.
 
     `elapsed_ns` is its duration by the machine's own clock; `cpu_seconds` what it cost the
-    host, a guest's emulation included. 0: not known.
+    host, a guest's emulation included; `run_delay_seconds` how long that waited for a
+    processor of the host. 0: not known.
     """
 
     status: int
@@ -26,6 +27,7 @@ class CommandResult:
     stderr: bytes
     elapsed_ns: int = 0
     cpu_seconds: float = 0.0
+    run_delay_seconds: float = 0.0
 
 
 @dataclass(frozen=True)

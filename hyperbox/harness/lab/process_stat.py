@@ -1,12 +1,16 @@
-"""What the kernel says of a process in ``/proc/PID/stat``; follows proc_pid_stat(5)."""
+"""What the kernel says of a process: ``/proc/PID/stat`` and its threads' ``schedstat``.
+
+Follows proc_pid_stat(5) and Documentation/scheduler/sched-stats.rst.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["ProcessStat", "parse_stat", "stat_of"]
+__all__ = ["ProcessStat", "parse_stat", "run_delay_seconds", "stat_of"]
 
 _HALTS = {"T": "by a signal", "t": "by a debugger"}
 
@@ -38,6 +42,20 @@ def stat_of(pid: int) -> ProcessStat:
         If there is no such process; a zombie is one.
     """
     return parse_stat(Path(f"/proc/{pid}/stat").read_text(errors="replace"))
+
+
+def run_delay_seconds(pid: int) -> float:
+    """Give how long the threads of a process have been ready to run without a processor.
+
+    0 if the kernel does not say (CONFIG_SCHED_INFO) or there is no such process. What threads
+    waited that have ended is not in it.
+    """
+    waited_ns = 0
+    with contextlib.suppress(OSError):
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            with contextlib.suppress(OSError, IndexError, ValueError):  # it may have ended
+                waited_ns += int((thread / "schedstat").read_text().split()[1])
+    return waited_ns / 1e9
 
 
 def parse_stat(text: str) -> ProcessStat:

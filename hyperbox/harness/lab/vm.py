@@ -29,7 +29,7 @@ from hyperbox.harness.lab.migration import load_devices, save_devices
 from hyperbox.harness.lab.monitor import Monitor, MonitorError
 from hyperbox.harness.lab.order import execute_order
 from hyperbox.harness.lab.post_mortem import examine_remains, halted
-from hyperbox.harness.lab.process_stat import stat_of
+from hyperbox.harness.lab.process_stat import run_delay_seconds, stat_of
 from hyperbox.harness.lab.protocol import CHUNK, Frame, FrameType
 from hyperbox.harness.lab.qemu import Connections, GuestHardware, Qemu, command_line
 from hyperbox.harness.model import Lane, Start
@@ -196,7 +196,7 @@ class VirtualMachine:
         self, argv: Sequence[str], timeout: float, order: Mapping[str, object]
     ) -> CommandResult:
         payload = json.dumps(order).encode()
-        before = self.cpu_seconds
+        used, waited = self.cpu_seconds, run_delay_seconds(self.pid)
         if self._stopped:
             request = self._agent.number()
             self.resume(Frame(FrameType.EXECUTE, request, payload).encode())
@@ -205,7 +205,11 @@ class VirtualMachine:
         else:
             request = self._send(FrameType.EXECUTE, payload)
         result = self._collect(request, argv, timeout)
-        return replace(result, cpu_seconds=self.cpu_seconds - before)
+        return replace(
+            result,
+            cpu_seconds=self.cpu_seconds - used,
+            run_delay_seconds=max(run_delay_seconds(self.pid) - waited, 0.0),
+        )
 
     def begin(self, argv: Sequence[str], environment: Mapping[str, str], **more: object) -> int:
         """Start a command whose frames the caller takes from `arrived`; give its number.

@@ -60,7 +60,8 @@ class BlockRecord:
     """One complete block: what was run, what each arm took, its notes.
 
     `seconds` are the host's, restoring the machine included; `guest_seconds` the program's by
-    the machine's own clock; `cpu_seconds` what running it cost the host.
+    the machine's own clock; `cpu_seconds` what running it cost the host, and
+    `run_delay_seconds` how long that waited for one of the host's processors.
     """
 
     number: int
@@ -70,6 +71,7 @@ class BlockRecord:
     notes: Mapping[str, Mapping[str, Any]]
     guest_seconds: Mapping[str, float] = field(default_factory=dict)
     cpu_seconds: Mapping[str, float] = field(default_factory=dict)
+    run_delay_seconds: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -238,6 +240,7 @@ class _Work:
                 notes,
                 {arm: result.elapsed_ns / 1e9 for arm, result in results.items()},
                 {arm: result.cpu_seconds for arm, result in results.items()},
+                {arm: result.run_delay_seconds for arm, result in results.items()},
             )
         )
 

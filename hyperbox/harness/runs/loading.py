@@ -26,6 +26,7 @@ from hyperbox.harness.verdicts.wording import legible
 __all__ = ["command_line", "judge", "load_run"]
 
 _TIME_UNITS = ("ns", "us", "ms", "s", "min", "h", "d")
+_CROWDED = 0.1  # of the time that guests wanted to run; more is told
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,27 @@ def judge(
     lane, doubt = _trusted_lane(cell, record)
     verdict = rules.decide(gate, experiment, cell.kernel, lane, samples)
     warnings = tuple(f"the kernel warned: {text}" for text in record.document["warnings"])
-    return replace(verdict, lane=cell.lane, remarks=(*verdict.remarks, *doubt, *warnings))
+    crowd = () if lane is Lane.EXACT else _crowded(record.document["blocks"])
+    return replace(verdict, lane=cell.lane, remarks=(*verdict.remarks, *doubt, *crowd, *warnings))
+
+
+def _crowded(blocks: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """Say that the host had too few processors: that is a bias, no noise.
+
+    In the host's time a guest that computes is held up by it, one that waits for a timer (a
+    slow disk, say) is not, and no order of arms takes that out.
+    """
+    used, waited = (
+        sum(seconds for block in blocks for seconds in block.get(kind, {}).values())
+        for kind in ("cpu_seconds", "run_delay_seconds")
+    )
+    share = waited / (used + waited) if waited else 0.0
+    if share <= _CROWDED:
+        return ()
+    return (
+        f"the host was busy: {share:.0%} of the time that guests wanted to run they had no "
+        "processor, which favours arms that wait over arms that compute; give fewer --jobs",
+    )
 
 
 def _trusted_lane(cell: Cell, record: Record) -> tuple[Lane, tuple[str, ...]]:
@@ -229,7 +250,7 @@ def _check_times(record: Record) -> None:
     if _seconds(document) < 0:
         raise HarnessError(f"{where} ended before it started")
     for block in document["blocks"]:
-        for kind in ("seconds", "guest_seconds", "cpu_seconds"):
+        for kind in ("seconds", "guest_seconds", "cpu_seconds", "run_delay_seconds"):
             for arm, seconds in block.get(kind, {}).items():
                 if seconds < 0:
                     raise HarnessError(

@@ -3,12 +3,13 @@ from __future__ import annotations
 import os
 import signal
 import time
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hyperbox.harness.lab.process_stat import parse_stat, stat_of
+from hyperbox.harness.lab.process_stat import parse_stat, run_delay_seconds, stat_of
 from hyperbox.processes import spawn, stop
 
 _REST = "1 42 42 0 -1 4194304 100 0 0 0 11 22 0 0 20 0 1 0 100 1000 10"
@@ -46,3 +47,25 @@ def test_time_used_is_counted_in_seconds() -> None:
     while stat_of(os.getpid()).cpu_seconds < deadline:
         pass
     assert before < deadline <= time.process_time() + 0.02
+
+
+@pytest.mark.skipif(
+    not Path("/proc/self/schedstat").exists(), reason="this kernel has no CONFIG_SCHED_INFO"
+)
+def test_two_on_one_processor_wait_for_it() -> None:
+    loop = [
+        "taskset",
+        "--cpu-list",
+        str(min(os.sched_getaffinity(0))),
+        "sh",
+        "-c",
+        "while :; do :; done",
+    ]
+    one, other = spawn(loop), spawn(loop)
+    try:
+        while min(run_delay_seconds(one.pid), run_delay_seconds(other.pid)) < 0.05:
+            time.sleep(0.01)
+    finally:
+        stop(one)
+        stop(other)
+    assert run_delay_seconds(one.pid) == 0

@@ -119,6 +119,10 @@ def test_guests_are_measured_and_a_panic_costs_its_own_cell_only(
     assert worked.document["warnings"] == []
     assert "erofs" in worked.document["environment"]["guest"]["modules"]
     assert worked.document["environment"]["host_load"].keys() == {"start", "end"}
+    for block in worked.document["blocks"]:
+        assert block["run_delay_seconds"].keys() == block["cpu_seconds"].keys()
+        assert min(block["cpu_seconds"].values()) > 0
+        assert min(block["run_delay_seconds"].values()) >= 0
     assert run.kernels[0]["sha256"] == kits[0].sha256
 
 

@@ -76,6 +76,27 @@ def test_runs_of_any_schema_stay_readable(frozen: Path, tmp_path: Path) -> None:
     assert write_report(run, tmp_path)[0].stat().st_size > 10_000
 
 
+@pytest.mark.parametrize(("waited", "told"), [(0.0, False), (0.9, False), (5.0, True)])
+def test_a_host_with_too_few_processors_is_told_in_its_own_time(
+    copy: Path, waited: float, told: bool
+) -> None:
+    def crowd(document: Any) -> None:
+        for block in document["blocks"]:
+            block["cpu_seconds"] = dict.fromkeys(block["order"], 10.0)
+            block["run_delay_seconds"] = dict.fromkeys(block["order"], waited)
+
+    def doubt(document: Any) -> None:
+        document["environment"]["repeatability"] = {"exact": False, "reason": "planted"}
+
+    record = attempt_of(copy) / "record.json"
+    edit(record, crowd)
+    assert "the host was busy" not in str(load_run(copy).verdicts)  # instructions do not wait
+    edit(record, doubt)
+    remarks = [v.remarks for v in load_run(copy).verdicts if v.gate in HURT_GATES]
+    busy = [str(found) for found in remarks if "the host was busy: 33% of" in str(found)]
+    assert len(busy) == (len(HURT_GATES) if told else 0)
+
+
 def test_published_run_is_readable() -> None:
     published = Path(__file__).parents[3] / "reports" / "psi"
     assert load_run(published).problems == ()
