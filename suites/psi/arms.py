@@ -3,7 +3,7 @@
 Every arm owns the same memory: what compressed swap takes beside the limit of the workloads
 is taken off that limit. That is all of zram. Of zswap it is what its pool takes beyond the
 compressed bytes that the kernel charges to the cgroup (``zswap`` in memory.stat): measured
-on 7.3, 2 MiB of a pool for 24 MiB of memory.
+on 7.3, up to 2.9 MiB of a pool of 13.
 
 zram takes 4.6 to 6.1 MiB here, by kernel. What the tuner is compared with may take a little
 more than its share, which favours it; the tuner may not.

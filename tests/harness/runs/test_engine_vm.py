@@ -122,7 +122,9 @@ def test_guests_are_measured_and_a_panic_costs_its_own_cell_only(
     for block in worked.document["blocks"]:
         assert block["run_delay_seconds"].keys() == block["cpu_seconds"].keys()
         assert min(block["cpu_seconds"].values()) > 0
-        assert min(block["run_delay_seconds"].values()) >= 0
+        # Thousands of wake-ups take some nanoseconds each, where the kernel counts them.
+        counted = Path("/proc/self/schedstat").exists()
+        assert all((waited > 0) is counted for waited in block["run_delay_seconds"].values())
     assert run.kernels[0]["sha256"] == kits[0].sha256
 
 
