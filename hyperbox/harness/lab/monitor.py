@@ -34,11 +34,22 @@ class Monitor:
         A connected socket; it belongs to the monitor from now on.
     limit
         Seconds for an answer.
+    beat
+        Seconds after which `hopeless`, if there is one, is asked whether to wait on.
     """
 
-    def __init__(self, connection: socket.socket, limit: float) -> None:
+    def __init__(
+        self,
+        connection: socket.socket,
+        limit: float,
+        *,
+        beat: float = 10.0,
+        hopeless: Callable[[], object] | None = None,
+    ) -> None:
         self._connection = connection
         self._limit = limit
+        self._beat = beat
+        self._hopeless = hopeless
         self._client = QMPClient()
         self._loop = asyncio.new_event_loop()
         self.mute = False
@@ -60,8 +71,8 @@ class Monitor:
         Raises
         ------
         MonitorError
-            If QEMU refuses it, is gone or does not answer within `limit` seconds; at once if
-            it has been mute before.
+            If QEMU refuses it, is gone or does not answer within `limit` seconds, or a beat
+            if that is hopeless; at once if it has been mute before.
         """
         limit = self._limit if limit is None else limit
         return self._run(lambda: self._client.execute(name, arguments), limit)
@@ -101,9 +112,23 @@ class Monitor:
         if self.mute:
             raise MonitorError("the monitor has not answered before")
         try:
-            return self._loop.run_until_complete(asyncio.wait_for(ask(), limit))
+            return self._loop.run_until_complete(self._answer(ask(), limit))
         except TimeoutError as error:
             self.mute = True
-            raise MonitorError(f"no answer within {limit:g} s") from error
+            raise MonitorError(str(error)) from error
         except (QMPError, OSError, EOFError) as error:
             raise MonitorError(str(error)) from error
+
+    async def _answer(self, asked: Coroutine[Any, Any, _T], limit: float) -> _T:
+        task = asyncio.ensure_future(asked)
+        left, waited = limit, 0.0
+        while left > 0:
+            slice_s = min(left, self._beat) if self._hopeless else left
+            if (await asyncio.wait([task], timeout=slice_s))[0]:
+                return task.result()
+            left, waited = left - slice_s, waited + slice_s
+            if self._hopeless and self._hopeless():
+                break
+        task.cancel()
+        await asyncio.wait([task])
+        raise TimeoutError(f"no answer within {waited:g} s")

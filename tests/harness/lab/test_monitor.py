@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import signal
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,13 +25,16 @@ pytestmark = pytest.mark.vm
 
 
 @contextlib.contextmanager
-def empty_machine(limit: float = 60.0) -> Iterator[tuple[subprocess.Popen[bytes], Monitor]]:
+def empty_machine(
+    limit: float = 60.0, beat: float = 10.0
+) -> Iterator[tuple[subprocess.Popen[bytes], Monitor]]:
     ours, theirs = socket.socketpair()
     words = [str(find_qemu().program), "-M", "none", "-nodefaults", "-display", "none"]
     words += ["-chardev", f"socket,id=qmp,fd={theirs.fileno()}", "-mon", "chardev=qmp,mode=control"]
     with theirs:
         process = spawn(words, pass_fds=[theirs.fileno()])
-    monitor = Monitor(ours, limit)
+    stopped = functools.partial(halted, process)
+    monitor = Monitor(ours, limit, beat=beat, hopeless=stopped)
     try:
         monitor.connect(60)
         yield process, monitor
@@ -60,6 +65,21 @@ def test_qemu_that_was_late_once_is_not_waited_for_again() -> None:
         assert monitor.mute
         with pytest.raises(MonitorError, match="has not answered before"):
             monitor.command("query-status")  # would take an hour
+
+
+def test_a_stopped_qemu_is_not_waited_for_beyond_a_beat() -> None:
+    with empty_machine(limit=3600.0, beat=0.1) as (process, monitor):
+        _halt(process)
+        with pytest.raises(MonitorError, match=r"no answer within 0\.1 s"):
+            monitor.command("query-status")
+        assert monitor.mute
+
+
+def test_a_qemu_that_goes_on_within_the_beat_answers() -> None:
+    with empty_machine(limit=3600.0, beat=2.0) as (process, monitor):
+        _halt(process)
+        threading.Timer(0.2, process.send_signal, (signal.SIGCONT,)).start()
+        assert monitor.command("query-status")["running"]
 
 
 def test_qemu_that_does_not_greet_is_not_waited_for() -> None:
