@@ -14,6 +14,7 @@ from collections.abc import Iterator
 
 __all__ = ["leased_cpu"]
 
+_NAME = "hyperbox-cpu"
 _next = itertools.count(os.getpid())  # processes begin at different CPUs
 
 
@@ -32,7 +33,7 @@ def leased_cpu() -> Iterator[int]:
 def _claimed(claim: socket.socket, cpu: int) -> bool:
     """Bind a name that its holder takes along, whatever ends it: abstract, unix(7)."""
     try:
-        claim.bind(f"\0hyperbox-cpu-{cpu}")
+        claim.bind(f"\0{_NAME}-{cpu}")
     except OSError:
         return False
     return True

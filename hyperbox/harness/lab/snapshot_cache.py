@@ -29,7 +29,7 @@ from hyperbox.processes import run
 
 __all__ = ["SnapshotCache", "snapshot_key", "snapshots_directory"]
 
-_FORMAT = 1  # raise it when what is kept, or how guests are made, changes
+_FORMAT = 2  # raise it when what is kept, or how guests are made, changes
 _LIMIT_BYTES = 6 << 30
 _MEMORY, _STATE, _FACTS = "memory", "state", "snapshot.json"
 

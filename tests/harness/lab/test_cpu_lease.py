@@ -7,14 +7,24 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 from hyperbox.harness.lab.cpu_lease import leased_cpu
 
-_HOLD = """
-from hyperbox.harness.lab.cpu_lease import leased_cpu
-with leased_cpu() as cpu:
+_NAME = f"hyperbox-test-{os.getpid()}"
+_HOLD = f"""
+from hyperbox.harness.lab import cpu_lease
+cpu_lease._NAME = "{_NAME}"
+with cpu_lease.leased_cpu() as cpu:
     print(cpu, flush=True)
     input()
 """
+
+
+@pytest.fixture(autouse=True)
+def alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guests of other programs on this machine hold CPUs, too."""
+    monkeypatch.setattr("hyperbox.harness.lab.cpu_lease._NAME", _NAME)
 
 
 def test_each_guest_gets_another_cpu_until_none_is_left() -> None:
