@@ -10,7 +10,6 @@ between ends if the parent died before.
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
 import shlex
 import shutil
@@ -25,9 +24,7 @@ from typing import IO
 
 from hyperbox.errors import HarnessError, MissingDependency
 
-__all__ = ["Completed", "end_started", "pin", "require", "run", "spawn", "stop"]
-
-_pinned = itertools.count(os.getpid())  # processes begin at different CPUs
+__all__ = ["Completed", "end_started", "require", "run", "spawn", "stop"]
 
 _started: weakref.WeakKeyDictionary[subprocess.Popen[bytes], int] = weakref.WeakKeyDictionary()
 _started_lock = threading.Lock()
@@ -186,10 +183,3 @@ def _environment(extra: Mapping[str, str] | None) -> dict[str, str]:
     kept["LC_ALL"] = "C.UTF-8"
     kept["PATH"] = _SEARCH_PATH
     return kept | dict(extra or {})
-
-
-def pin(pid: int) -> None:
-    """Keep a process, with the threads that it will start, on one CPU: a next one each time."""
-    allowed = sorted(os.sched_getaffinity(0))
-    with contextlib.suppress(OSError):  # it may have ended; then that is found out elsewhere
-        os.sched_setaffinity(pid, {allowed[next(_pinned) % len(allowed)]})

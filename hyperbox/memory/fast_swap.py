@@ -31,7 +31,7 @@ __all__ = [
 ALGORITHMS = ("lz4", "lzo-rle", "lzo", "zstd")
 """Compression in order of preference: speed first."""
 
-_MOST_ZRAM = 4 << 30
+_MOST_ZRAM = 8 << 30
 _PRIORITY, _HIGHEST_PRIORITY = 100, 0x7FFF  # above every disk's
 
 
@@ -96,11 +96,15 @@ def has_fast_swap() -> bool:
 
 
 def usual_zram_size() -> int:
-    """Give half of the machine's memory, at most 4 GiB: what zram-generator takes too."""
+    """Give as much as the machine's memory, at most 8 GiB: what Fedora's zram-generator takes.
+
+    That is what may be swapped to it; compressed it takes about half of that, and nothing
+    before it is needed. One that fills pushes pages to the disk.
+    """
     for line in read_knob(Path("/proc/meminfo")).splitlines():
         name, _, value = line.partition(":")
         if name == "MemTotal":
-            return min(int(value.split()[0]) * 1024 // 2, _MOST_ZRAM)
+            return min(int(value.split()[0]) * 1024, _MOST_ZRAM)
     raise ValueError("no MemTotal in /proc/meminfo")
 
 

@@ -72,8 +72,7 @@ class Tuner:
     steps, preparations
         What can be tried, in order, and what is made ahead of need.
     reliefs
-        Gives the names of the steps that take nothing that is wanted, as things stand
-        (`hyperbox.memory.policy`).
+        Names of the steps that take nothing that is wanted (`hyperbox.memory.policy`).
     swaps
         Gives the names of the swap areas now, to tell a change of ours from somebody's.
     dry_run
@@ -87,7 +86,7 @@ class Tuner:
         steps: Sequence[Actuator],
         preparations: Sequence[Actuator] = (),
         *,
-        reliefs: Callable[[], Collection[str]] = tuple,
+        reliefs: Collection[str] = (),
         rules: Rules | None = None,
         swaps: Callable[[], frozenset[str]] | None = None,
         dry_run: bool = False,
@@ -98,8 +97,9 @@ class Tuner:
         self._swaps = swaps
         self._found = tuple(found)
         self._actuators: Mapping[str, Actuator] = {one.name: one for one in (*preparations, *steps)}
-        self._reliefs = reliefs
-        self._policy = Policy.of([s.name for s in steps], [p.name for p in preparations])
+        self._policy = Policy.of(
+            [step.name for step in steps], [one.name for one in preparations], reliefs
+        )
         self._made: list[str] = []  # in order; undone backwards
         self._left: list[str] = []
         self._probe()
@@ -236,8 +236,7 @@ class Tuner:
     def _probe(self) -> None:
         idle = [n for n, step in self._policy.steps.items() if step.status is StepStatus.IDLE]
         found = {name: self._actuators[name].unavailable() for name in idle}
-        policy = replace(self._policy, reliefs=frozenset(self._reliefs()))
-        self._policy = policy.with_unavailable(found)
+        self._policy = self._policy.with_unavailable(found)
 
     def _publish(self, decision: Decision | None) -> None:
         before = self._status

@@ -13,7 +13,6 @@ from hyperbox.errors import ConfigError, HarnessError
 from hyperbox.journal import state_directory
 from hyperbox.linux.knob import KNOB
 from hyperbox.linux.sole_lock import sole_holder
-from hyperbox.linux.zswap import zswap_enabled
 from hyperbox.memory.actuators import Actuator, page_cluster, swappiness
 from hyperbox.memory.audit import Entry, Trail, trail_file
 from hyperbox.memory.decisions import Decision, Rules, TunerState
@@ -40,9 +39,8 @@ STEPS = ("page-cache", "page-cluster", "swappiness", "memory-high-1", "memory-hi
 RELIEFS = ("page-cache",)
 """Those that take nothing that is wanted: page cache that its owner has given away.
 
-Not with zswap, where they are steps like the others. Measured (suite psi, high load, work
-against zram-generator's settings, same starts): on 6.18 with zram +49 % with the relief and
-+17 % without; on 7.3 with zswap it changes nothing, so nothing is touched.
+Measured (suite psi, high load, work against zram-generator's settings, same starts): on 6.18
+with zram +49 % with the relief and +17 % without; on 7.3 with zswap it changes nothing.
 """
 
 
@@ -52,7 +50,7 @@ class TunerOptions:
 
     `group` is a cgroup whose pressure is judged instead of the machine's. `streaming` are
     cgroups whose page cache may be given up and whose growth may be slowed down. `zram_mib`
-    is what zram may hold before compression; None takes half of the memory, at most 4 GiB.
+    is what zram may hold before compression; None takes as much as the memory, at most 8 GiB.
     """
 
     rules: Rules = field(default_factory=Rules)
@@ -122,7 +120,7 @@ class Tuning:
             self.tuner = Tuner(
                 steps,
                 ahead,
-                reliefs=lambda: () if zswap_enabled() else RELIEFS,
+                reliefs=RELIEFS,
                 rules=options.rules,
                 swaps=swap_names,
                 dry_run=options.dry_run,

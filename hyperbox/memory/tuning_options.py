@@ -53,7 +53,13 @@ _NUMBERS = (
     _Number("settle", "seconds that a step may take to work", 0, 600, "settle_s", metavar="S"),
     _Number("measure", "seconds that a step is measured", 1, 600, "measure_s", metavar="S"),
     _Number("backoff", "seconds before a failed step again", 1, 86400, "backoff_s", metavar="S"),
-    _Number("zram-mib", "MiB that zram may hold (default half of memory)", 1, 1 << 24, whole=True),
+    _Number(
+        "zram-mib",
+        "MiB that zram may hold (default: as memory, up to 8192)",
+        1,
+        1 << 24,
+        whole=True,
+    ),
     _Number(
         "swappiness",
         f"swappiness with fast swap, never below {LEAST_SWAPPINESS} (default 100)",

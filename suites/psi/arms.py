@@ -5,7 +5,7 @@ is taken off that limit. That is all of zram. Of zswap it is what its pool takes
 compressed bytes that the kernel charges to the cgroup (``zswap`` in memory.stat): measured
 on 7.3, up to 2.9 MiB of a pool of 13.
 
-zram takes 4.6 to 6.1 MiB here, by kernel. What the tuner is compared with may take a little
+zram takes XX MiB here, by kernel. What the tuner is compared with may take a little
 more than its share, which favours it; the tuner may not.
 """
 
@@ -38,10 +38,10 @@ from suites.psi.squeeze import MEBIBYTE
 
 __all__ = ["ARMS", "FastSwap", "TunerProcess", "fast_swap", "tuner_process"]
 
-_ZRAM_MIB = 6  # what zram may take: a quarter of the memory
+_ZRAM_MIB = 12  # what zram may take: half of the memory
 _LENIENCE_MIB = 0.5
-_ZSWAP_MIB = 3  # what zswap may take that no cgroup is charged for
-_ZRAM_DISK_MIB = 9  # what it may hold: within its share at the compression that pages allow
+_ZSWAP_MIB = 4  # what zswap may take that no cgroup is charged for
+_ZRAM_DISK_MIB = 18  # what it may hold: within its share at the compression that pages allow
 _PREPARED_S = 120.0
 _CALM_S = 10.5  # two readings: a tuner that ends under pressure leaves its swap in place
 

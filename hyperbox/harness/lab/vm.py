@@ -22,6 +22,7 @@ from typing import Any
 
 from hyperbox.errors import HarnessError, MachineLost, WorkloadError
 from hyperbox.harness.lab.channel import Channel, ChannelBroken, ChannelDamaged
+from hyperbox.harness.lab.cpu_lease import leased_cpu
 from hyperbox.harness.lab.ending import Remains, never_booted, what_happened
 from hyperbox.harness.lab.machine import Artifacts, CommandResult
 from hyperbox.harness.lab.mailbox import leave_order
@@ -33,7 +34,7 @@ from hyperbox.harness.lab.process_stat import run_delay_seconds, stat_of
 from hyperbox.harness.lab.protocol import CHUNK, Frame, FrameType
 from hyperbox.harness.lab.qemu import Connections, GuestHardware, Qemu, command_line
 from hyperbox.harness.model import Lane, Start
-from hyperbox.processes import pin, spawn, stop
+from hyperbox.processes import spawn, stop
 
 __all__ = ["SHARED_MEMORY", "VirtualMachine", "owned_name"]
 
@@ -299,7 +300,7 @@ class VirtualMachine:
         """Save the devices of a stopped guest; its memory is already in the RAM file."""
         if not self._stopped:
             self.prepare(["true"], timeout=_PING_TIMEOUT)
-        save_devices(self.monitor, self._qemu, state_file)
+        save_devices(self.monitor, self._qemu, self.hardware.lane, state_file)
 
     def restore(self, state_file: Path) -> None:
         """Load a snapshot into this waiting machine; it stays stopped until used."""
@@ -337,6 +338,9 @@ class VirtualMachine:
         agent, agent_remote = socket.socketpair()
         qmp, qmp_remote = socket.socketpair()
         self._exits.callback(self._remove_logs)
+        cpus = os.sched_getaffinity(0)
+        if shared or self.hardware.lane is Lane.EXACT:
+            cpus = {self._exits.enter_context(leased_cpu())}
         self._agent = Channel(agent, _PING_TIMEOUT)
         self._exits.callback(self._agent.close)
         self._stopped = False
@@ -359,8 +363,8 @@ class VirtualMachine:
                 stderr=errors,
             )
         self._exits.callback(stop, self._process)
-        if shared:
-            pin(self._process.pid)  # its threads then hardly race while the guest stops
+        with contextlib.suppress(OSError):  # it has ended: found out when it does not greet
+            os.sched_setaffinity(self._process.pid, cpus)
         self._qmp = Monitor(qmp, _PING_TIMEOUT)
         self._exits.callback(self._close_monitor)
         try:

@@ -21,6 +21,14 @@ from hyperbox.harness.model import Lane, Start
 pytestmark = pytest.mark.vm
 
 _STEP = ("sh", "-c", "head -c 1000000 /dev/urandom > /run/random")
+_DOZE = """
+import hashlib, time
+times = []
+for _ in range(40_000):
+    time.sleep(0.00005)
+    times.append(time.monotonic_ns())
+print(times[-1] - times[0], hashlib.sha256(str(times).encode()).hexdigest())
+"""
 _LOOK = ("sh", "-c", "sha256sum /run/random; python3 -c 'print(id(object()))'")
 
 
@@ -75,6 +83,17 @@ def test_a_kept_snapshot_is_used_and_one_made_anew_equals_it(
         repeated = machine.execute(_LOOK, timeout=60, start=Start(3))
     assert (repeated.stdout, repeated.elapsed_ns) == (seen.stdout, seen.elapsed_ns)
     mended.close()
+
+
+def test_idleness_ends_at_the_same_instruction_every_time(snapshot: Snapshot) -> None:
+    # Two threads of QEMU raced for each of the sleeps: one in 50,000 ended some ns late.
+    seen = set()
+    for _ in range(3):
+        with snapshot.clone() as machine:
+            done = machine.execute(["python3", "-c", _DOZE], timeout=120, start=Start(5))
+        seen.add((done.stdout, done.elapsed_ns))
+    ((said, _),) = seen
+    assert int(said.split()[0]) > 2_000_000_000
 
 
 def test_perturbed_starts_differ_in_layout_and_time(snapshot: Snapshot) -> None:
