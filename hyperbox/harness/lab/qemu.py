@@ -50,11 +50,7 @@ KERNEL_COMMAND_LINE = (
 # the guest halted before the instructions up to there are counted: those come on top (about
 # once in 50,000 times on two CPUs). Recording (QEMU: docs/system/replay.rst) keeps the two
 # threads apart; nobody wants the record.
-_EXACT = (
-    *("-accel", "tcg,tb-size=512"),
-    *("-icount", "shift=0,sleep=off,rr=record,rrfile=/dev/null"),
-    *("-global", "migration.send-configuration=off"),  # see `migration`
-)
+_ICOUNT = "shift=0,sleep=off,rr=record,rrfile=/dev/null"
 
 
 @dataclass(frozen=True)
@@ -85,12 +81,8 @@ class Qemu:
         hpet = ",hpet=off" if self.version >= (8, 0, 0) else ""
         return f"pc,memory-backend=ram,nvdimm=on{hpet}"
 
-    def migrate_out(self, path: Path) -> str:
-        """Give the migration address that saves to `path` (``file:`` exists from 8.2)."""
-        return f"file:{path}" if self.version >= (8, 2, 0) else f"exec:cat > '{path}'"
-
     def migrate_in(self, path: Path) -> str:
-        """Give the migration address that restores from `path`."""
+        """Give the migration address that restores from `path` (``file:`` exists from 8.2)."""
         return f"file:{path}" if self.version >= (8, 2, 0) else f"exec:cat '{path}'"
 
 
@@ -201,6 +193,7 @@ def command_line(
     words += ["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]
     # Told of a panic, QEMU only says so: the guest goes on to the end of its report.
     words += ["-device", "pvpanic", "-action", "panic=none"]
+    words += ["-global", "migration.send-configuration=off"]  # see `migration`
     words += ["-seed", "1", "-rtc", "base=2030-01-01T00:00:00,clock=vm"]
     words += ["-kernel", str(hardware.vmlinuz), "-initrd", str(hardware.initramfs)]
     words += ["-append", hardware.commandline]
@@ -222,7 +215,7 @@ def command_line(
 
 def _accelerator(qemu: Qemu, lane: Lane) -> Sequence[str]:
     if lane is Lane.EXACT:
-        return (*_EXACT, "-cpu", qemu.cpu)
+        return ("-accel", "tcg,tb-size=512", "-icount", _ICOUNT, "-cpu", qemu.cpu)
     if lane is Lane.FAST:
         return ("-accel", "tcg,thread=multi,tb-size=512", "-cpu", qemu.cpu)
     if lane is Lane.KVM:

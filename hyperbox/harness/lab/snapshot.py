@@ -2,7 +2,7 @@
 
 A guest's memory is a file. While the snapshot is made QEMU writes through to it (in a
 tmpfs); a clone maps it privately, so a restore costs a device state of a few hundred
-kilobytes and no copy (migration capability ``x-ignore-shared``). A prepared snapshot is
+kilobytes and no copy (see `migration`). A prepared snapshot is
 a child: memory file copied, guest restored on the copy, preparation run, state saved.
 
 In the exact lane a snapshot made anew has the same bytes: nothing reaches the guest from

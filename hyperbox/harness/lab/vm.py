@@ -301,7 +301,7 @@ class VirtualMachine:
         """Save the devices of a stopped guest; its memory is already in the RAM file."""
         if not self._stopped:
             self.prepare(["true"], timeout=_PING_TIMEOUT)
-        save_devices(self.monitor, self._qemu, self.hardware.lane, state_file)
+        save_devices(self.monitor, state_file)
 
     def restore(self, state_file: Path) -> None:
         """Load a snapshot into this waiting machine; it stays stopped until used."""
