@@ -40,7 +40,7 @@ RELIEFS = ("page-cache",)
 """Those that take nothing that is wanted: page cache that its owner has given away.
 
 Measured (suite psi, high load, work against zram-generator's settings, same starts): on 6.18
-with zram +49 % with the relief and +17 % without; on 7.3 with zswap it changes nothing.
+with a zram that fills +49 % with the relief and +17 % without; on 7.3 with zswap no change.
 """
 
 

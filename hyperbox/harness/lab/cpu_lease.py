@@ -20,9 +20,9 @@ _next = itertools.count(os.getpid())  # processes begin at different CPUs
 
 @contextlib.contextmanager
 def leased_cpu() -> Iterator[int]:
-    """Give a CPU that no other guest holds, of all programs on this machine, for the block.
+    """Give the number of a CPU that no other guest of this machine holds while the block runs.
 
-    If none is left it is one that others hold, too.
+    Guests of all programs count. If none is left it is one that others hold, too.
     """
     allowed = sorted(os.sched_getaffinity(0))
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as claim:

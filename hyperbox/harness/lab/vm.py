@@ -340,7 +340,7 @@ class VirtualMachine:
         qmp, qmp_remote = socket.socketpair()
         self._exits.callback(self._remove_logs)
         cpus = os.sched_getaffinity(0)
-        if shared or self.hardware.lane is Lane.EXACT:
+        if self.hardware.lane is Lane.EXACT:
             cpus = {self._exits.enter_context(leased_cpu())}
         self._agent = Channel(agent, _PING_TIMEOUT)
         self._exits.callback(self._agent.close)
