@@ -207,8 +207,8 @@ class Trigger:
     stall_us, window_us
         At least `stall_us` microseconds of `kind` stall within `window_us`. Windows are
         500 ms to 10 s, shorter ones too on later kernels. Who lacks CAP_SYS_RESOURCE may have
-        multiples of 2 s only (Linux 6.4), where the kernel looks every 2 s, and before that
-        no trigger at all.
+        multiples of 2 s only, where the kernel looks every 2 s (Linux 6.4; 6.1 has it, too, in
+        the stable series), and before that no trigger at all.
 
     Raises
     ------
@@ -235,7 +235,7 @@ class Trigger:
             if error.errno in (errno.EPERM, errno.EACCES):
                 raise WorkloadError(
                     f"{path}: no trigger: {error.strerror}",
-                    hint="before Linux 6.4 triggers need CAP_SYS_RESOURCE",
+                    hint="without CAP_SYS_RESOURCE it takes Linux 6.4, or 6.1 of the stable series",
                 ) from error
             raise _explained(error, path) from error
         self._poll = select.poll()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator
 from dataclasses import replace
@@ -131,6 +132,16 @@ def test_triggers_are_for_everybody_in_windows_that_the_kernel_allows(guest: Sna
     found = played(guest, "triggers")
     assert found["root"] == found["nobody"] == "fired"
     assert found["nobody in short"].endswith("in 500000 us: Invalid argument")
+
+
+def test_on_the_oldest_kernel_triggers_are_for_root_alone() -> None:
+    old = hardware_for(kernel_kit("5.10"), Lane.EXACT, root_image(), project_image())
+    made = boot_snapshot(find_qemu(), old, kernel_config="", prepare=prepare)
+    with contextlib.closing(made):
+        found = played(made, "triggers")
+    assert found["root"] == "fired"
+    for asked in ("nobody", "nobody in short"):
+        assert found[asked] == "/proc/pressure/memory: no trigger: Permission denied"
 
 
 def test_second_tuner_is_refused_with_one_line(guest: Snapshot) -> None:
