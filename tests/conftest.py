@@ -1,7 +1,8 @@
-"""What all tests share: skips with their reason, and a check that guests leave nothing."""
+"""What all tests share: skips with their reason, turns, a check that guests leave nothing."""
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import signal
@@ -42,3 +43,21 @@ def no_leftovers() -> Iterator[None]:
     before = set(directory.glob(own))
     yield
     assert set(directory.glob(own)) <= before
+
+
+@pytest.fixture(autouse=True)
+def _in_turn(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[None]:
+    """Let a test that must be alone wait for those of other workers, and them for it."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        yield
+        return
+    alone = request.node.get_closest_marker("alone") is not None
+    shared = tmp_path_factory.getbasetemp().parent
+    with (shared / "queue").open("w") as queue, (shared / "turn").open("w") as turn:
+        # Who waits for its turn keeps the queue: tests that may run together do not overtake.
+        fcntl.flock(queue, fcntl.LOCK_EX)
+        fcntl.flock(turn, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+        fcntl.flock(queue, fcntl.LOCK_UN)
+        yield

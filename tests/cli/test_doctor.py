@@ -29,6 +29,7 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TMPDIR", os.fspath(tmp_path))
 
 
+@pytest.mark.alone  # each start of hyperbox removes such files
 @pytest.mark.usefixtures("_elsewhere")
 def test_only_files_of_dead_processes_are_leftovers(tmp_path: Path) -> None:
     dead = SHARED_MEMORY / f"hyperbox-{_dead_pid()}-0.ram"
