@@ -133,7 +133,7 @@ def test_guests_whose_steps_add_up_to_too_much_are_ended(
     tmp_path: Path, no_leftovers: None
 ) -> None:
     """Every command keeps its limit, and the guest idles: only the cell's watchdog can tell."""
-    steps = {**_experiment("steps", _STEPS), "blocks": 10_000, "limit_s": 20}
+    steps = {**_experiment("steps", _STEPS), "blocks": 10_000, "limit_s": 45}
     two = {**_experiment("work", _WORK), "blocks": 2}
     data = {"id": "demo", "title": "Demo", "experiment": [steps, two], "gate": [_gate("work")]}
     suite = parse_suite(data, Path("suite.toml"))
