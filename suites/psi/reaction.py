@@ -33,7 +33,7 @@ _RELIEF = "page-cache"
 _THRASH_MIB = 36  # half as much again as there is, all of it hot
 _PATIENCE_S = 120.0
 _RELAX_S = 300.0  # a minute of calm, then one step a reading; more after a relapse
-_LATENCY_NS = 5_000_000
+_LATENCY_NS = 20_000_000  # long beside the work of a fault, on an emulated CPU too
 _FILLED_MIB = 3  # of page cache that the stream leaves behind
 _KNOBS = ("vm/page-cluster", "vm/swappiness", "vm/watermark_scale_factor", "vm/min_free_kbytes")
 
