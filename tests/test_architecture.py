@@ -15,6 +15,7 @@ OURS = ("hyperbox", "suites", "workloads")
 GROUND = (
     "hyperbox.errors",
     "hyperbox.files",
+    "hyperbox.interruption",
     "hyperbox.journal",
     "hyperbox.paths",
     "hyperbox.processes",
@@ -31,6 +32,7 @@ ALLOWED: Mapping[str, tuple[str, ...]] = {
     "hyperbox": (),
     "hyperbox.errors": (),
     "hyperbox.files": ("hyperbox.errors",),
+    "hyperbox.interruption": (),
     "hyperbox.journal": ("hyperbox.errors", "hyperbox.records"),
     "hyperbox.paths": ("hyperbox.errors",),
     "hyperbox.processes": ("hyperbox.errors",),

@@ -13,6 +13,8 @@ from collections.abc import Callable
 from types import FrameType
 from typing import NoReturn
 
+from hyperbox import interruption
+
 __all__ = ["ended", "number", "parser", "whole"]
 
 _NO_MEMORY = 3  # as of the harness: nothing could be measured
@@ -64,7 +66,8 @@ def ended(main: Callable[[], int]) -> int:
     """
     signal.signal(signal.SIGTERM, _terminated)
     try:
-        return main()
+        with interruption.heard():
+            return main()
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     except BrokenPipeError:

@@ -15,6 +15,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 import hyperbox
+from hyperbox import interruption
 from hyperbox.errors import ConfigError, ExitCode, HyperboxError
 from hyperbox.harness.declarations import near
 
@@ -129,7 +130,8 @@ def _stoppable() -> Iterator[None]:
     heard = [number for number in _STOPPING if signal.getsignal(number) is not signal.SIG_IGN]
     before = {number: signal.signal(number, stop) for number in heard}
     try:
-        yield
+        with interruption.heard():
+            yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from types import FrameType
 from typing import NoReturn
 
+from hyperbox import interruption
 from hyperbox.errors import ExitCode, HyperboxError
 from hyperbox.memory.decisions import Decision
 from hyperbox.memory.tuning import Tuning
@@ -28,20 +29,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, _end)
     try:
-        tuning = Tuning(options_from(chosen))
-        try:
-            with contextlib.suppress(KeyboardInterrupt):  # the usual end
-                tuning.run(_print, count=chosen.count)
-        finally:
-            for decision in tuning.close():
-                _print(decision)
-        tuning.check_put_back()
+        with interruption.heard():
+            _tune(Tuning(options_from(chosen)), chosen.count)
     except HyperboxError as error:
         print(f"hyperbox.memory.tune: {error.message}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:  # before it began
         return ExitCode.PASS
     return ExitCode.PASS
+
+
+def _tune(tuning: Tuning, count: int | None) -> None:
+    try:
+        with contextlib.suppress(KeyboardInterrupt):  # the usual end
+            tuning.run(_print, count=count)
+    finally:
+        for decision in tuning.close():
+            _print(decision)
+    tuning.check_put_back()
 
 
 def _print(decision: Decision) -> None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from types import FrameType
 from typing import NoReturn
 
+from hyperbox import interruption
 from hyperbox.errors import HyperboxError, KernelFeatureMissing
 
 __all__ = ["SKIP_STATUS", "Measured", "run_program", "seed"]
@@ -40,7 +41,8 @@ def run_program(measure: Callable[[], Measured]) -> int:
     signal.signal(signal.SIGTERM, _end)
     signal.signal(signal.SIGINT, _end)
     try:
-        measured = measure()
+        with interruption.heard():
+            measured = measure()
     except KernelFeatureMissing as error:
         print(json.dumps({"skip": error.message}), flush=True)
         return SKIP_STATUS

@@ -73,3 +73,22 @@ def test_a_reader_that_goes_away_is_no_traceback() -> None:
     )
     assert b"Traceback" not in done.stderr
     assert b"Exception" not in done.stderr
+
+
+def test_signal_that_comes_while_a_verb_is_imported_is_heard() -> None:
+    program = """
+import os, signal, sys
+from hyperbox.cli.main import main
+
+def in_a_callback(frame, event, argument):  # where Python drops exceptions
+    if event == "call" and frame.f_code.co_name == "cb":
+        sys.setprofile(None)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+sys.setprofile(in_a_callback)
+sys.exit(main(["psi", "--watch"]))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stderr) == (ExitCode.INTERRUPTED, b"hyperbox: interrupted\n")

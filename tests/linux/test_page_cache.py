@@ -53,8 +53,11 @@ def test_process_that_is_gone_has_no_files() -> None:
 def test_what_is_no_file_is_never_opened(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     handle = os.open(tmp_path / "fifo", os.O_RDWR)
-    process = spawn(["sleep", "60"], stdin=handle)
+    program = "import sys; print('started', flush=True); sys.stdin.read()"
+    process = spawn([sys.executable, "-c", program], stdin=handle, stdout=subprocess.PIPE)
     try:
+        assert process.stdout is not None
+        process.stdout.readline()  # before, it may have its libraries open
         assert drop_open_files(process.pid) == 0
     finally:
         os.close(handle)

@@ -146,6 +146,28 @@ def test_signal_ends_it_without_a_trace_and_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_signal_that_comes_while_a_module_is_imported_is_heard() -> None:
+    program = f"""
+import os, signal, sys
+sys.path.insert(0, {os.fspath(WORKLOADS.parent)!r})
+from workloads import command_line, service
+
+def in_a_callback(frame, event, argument):  # where Python drops exceptions
+    if event == "call" and frame.f_code.co_name == "cb":
+        sys.setprofile(None)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+def main():
+    sys.setprofile(in_a_callback)
+    import this
+    return service.main(["--mib=1", "--rate=10", "--requests=10000"])
+
+sys.exit(command_line.ended(main))
+"""
+    done = run([sys.executable, "-c", program], timeout=PATIENCE_S, check=False)
+    assert (done.status, done.stderr) == (128 + signal.SIGTERM, b"")
+
+
 @pytest.mark.parametrize("endless", ["cpu_bursts"], indirect=True)
 def test_bursts_end_when_the_first_is_killed(endless: subprocess.Popen[bytes]) -> None:
     assert len(session(endless.pid)) == 3
