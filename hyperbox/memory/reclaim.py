@@ -7,6 +7,7 @@ each page once, such as backups and log shippers.
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -22,6 +23,7 @@ __all__ = ["MemoryHighActuator", "PageCacheActuator", "damon"]
 _NONE_NAMED = "no cgroup is named as streaming"
 _MIB = 1 << 20
 _LEAST_HIGH = 16 * _MIB
+_LOOKS, _BETWEEN_LOOKS_S = 20, 0.01  # small files are open for moments only
 
 
 class PageCacheActuator:
@@ -176,7 +178,9 @@ def _given_up(group: Path) -> str:
         if asked:
             return f"{asked >> 20} MiB of page cache reclaimed"
         raise KernelFeatureMissing(f"{group} has no page cache that was used once")
-    files = sum(map(drop_open_files, Cgroup(group).processes()))
-    if not files:
-        raise KernelFeatureMissing(f"no process of {group} has a file open")
-    return f"page cache of {files} open files dropped"
+    for _ in range(_LOOKS):
+        files = sum(map(drop_open_files, Cgroup(group).processes()))
+        if files:
+            return f"page cache of {files} open files dropped"
+        time.sleep(_BETWEEN_LOOKS_S)
+    raise KernelFeatureMissing(f"no process of {group} has a file open")

@@ -132,7 +132,8 @@ def _ramp(where: Place, found: Findings, before: Mapping[str, str]) -> None:
             began = time.monotonic()
             act = tuner.until(lambda one: one["action"] == "apply", _PATIENCE_S)
             found.times["act"] = time.monotonic() - began
-            found.expect(act["step"] == _RELIEF, f"the first step was {act['step']}")
+            why = [one["reason"] for one in tuner.decisions if one["action"] == "refused"]
+            found.expect(act["step"] == _RELIEF, f"the first step was {act['step']}: {why}")
             found.expect(bool(act["changes"]), "page cache was not relieved")
             found.relief = "; ".join(act["changes"])
             knob = tuner.until(_changed_a_setting, _PATIENCE_S)

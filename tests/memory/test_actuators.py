@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from hyperbox.memory.actuators import KnobActuator, swappiness
 from hyperbox.memory.fast_swap import FirstOf
 from hyperbox.memory.reclaim import MemoryHighActuator, PageCacheActuator
 from hyperbox.memory.tuning import FAST_SWAPS, STEPS, TunerOptions, actuators
+from hyperbox.processes import spawn, stop
 from hyperbox.records import read_directory
 
 MIB = 1 << 20
@@ -177,6 +180,25 @@ def test_cgroup_that_vanishes_is_passed_over(tmp_path: Path) -> None:
     actuator.revert(calm=False)
     assert (other / "memory.high").read_text() == HIGH
     assert outstanding() == []
+
+
+def test_file_that_is_open_for_moments_is_found(tmp_path: Path) -> None:
+    program = (
+        "import sys, time\nprint(flush=True)\nwhile True:\n"
+        "    time.sleep(0.02)\n    with open(sys.argv[1]):\n        time.sleep(0.02)\n"
+    )
+    (tmp_path / "small").write_text("page")
+    reader = spawn([sys.executable, "-c", program, tmp_path / "small"], stdout=subprocess.PIPE)
+    try:
+        assert reader.stdout is not None
+        reader.stdout.readline()
+        (tmp_path / "cgroup.procs").write_text(f"{reader.pid}\n")
+        for _ in range(10):
+            assert "1 open files dropped" in PageCacheActuator([tmp_path]).apply()[0]
+    finally:
+        stop(reader)
+    with pytest.raises(KernelFeatureMissing, match="no streaming cgroup has page cache"):
+        PageCacheActuator([tmp_path]).apply()
 
 
 def test_nobody_is_touched_who_was_not_named() -> None:
