@@ -158,6 +158,8 @@ def signalled(pressure: str) -> dict[str, Any]:
             if pressure == "calm":
                 load.close()
                 time.sleep(2.5)
+            else:
+                until_zram_is_used()
             status = tuner.end(signal.SIGTERM)
         finally:
             stop(tuner.process)
@@ -174,6 +176,15 @@ def signalled(pressure: str) -> dict[str, Any]:
             "status": status,
             "decisions": tuner.decisions(),
         }
+
+
+def until_zram_is_used() -> None:
+    """Wait for the first pages: without any there is nothing that must stay."""
+    end = time.monotonic() + 60
+    while not any(area.used for area in swap_areas() if "zram" in area.path):
+        if time.monotonic() > end:
+            raise SystemExit("nothing is swapped to zram")
+        time.sleep(0.02)
 
 
 def killed(moment: str) -> dict[str, Any]:
