@@ -3,7 +3,8 @@
 A Python signal handler runs wherever the main thread happens to be. In the callback of a weak
 reference (every import has some), in a finalizer or while garbage is collected, the interpreter
 prints what it raises and goes on (`sys.unraisablehook`): the signal is lost, and a handler that
-holds back later ones has made the program deaf.
+holds back later ones has made the program deaf. Follows the notes on handlers and exceptions in
+the documentation of Python's `signal`, and that of `sys.unraisablehook`.
 """
 
 from __future__ import annotations
@@ -26,10 +27,11 @@ _ENDS = (KeyboardInterrupt, SystemExit)
 def heard() -> Iterator[None]:
     """Raise a KeyboardInterrupt or SystemExit that the main thread lost again, until this is left.
 
-    SIGALRM is used from the moment one is lost.
+    SIGALRM and its timer are used from the moment one is lost, and given back at the end.
+    Entered in another thread, where no signal handler runs, it does nothing.
     """
     if threading.current_thread() is not threading.main_thread():
-        yield  # no signal handler runs here
+        yield
         return
     with contextlib.ExitStack() as stack:
         before = sys.unraisablehook

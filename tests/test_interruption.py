@@ -103,7 +103,7 @@ def test_threads_have_no_handlers_to_hear() -> None:
 def test_what_is_lost_just_before_the_end_does_not_come_after_it() -> None:
     program = PROGRAM.format(how=LOSING["finalizer"], raised="KeyboardInterrupt").replace(
         "    while True:\n        signal.pause()\n",
-        "    pass\nimport time; time.sleep(0.1); print(signal.getsignal(signal.SIGALRM))\n",
+        "    pass\nimport time; time.sleep(0.1); print(int(signal.getsignal(signal.SIGALRM)))\n",
     )
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, timeout=60, check=False

@@ -166,7 +166,7 @@ def _usual() -> Sequence[tuple[str, str]]:
 
 
 def _given_up(group: Path) -> str:
-    """Say what was given up in a cgroup.
+    """Say what was given up in a cgroup; look for open files for a fifth of a second.
 
     Raises
     ------
