@@ -51,12 +51,15 @@ class PageCacheActuator:
         return done
 
     def tick(self) -> tuple[str, ...]:
-        """Give it up again; a cgroup that has gone is passed over."""
-        done = []
+        """Give it up again; a cgroup that has gone, or has nothing to give, is passed over."""
+        done, others = [], []
         for group in self._streaming:
             with contextlib.suppress(HyperboxError):
-                done.append(f"{group.name}: {_given_up(group)}")
-        return tuple(done)
+                if not can_reclaim_files(group):
+                    others.append(group)
+                elif asked := reclaim_files(group):
+                    done.append(f"{group.name}: {asked >> 20} MiB of page cache reclaimed")
+        return (*done, *_dropped_open_files(others))
 
     def lost(self) -> bool:
         """Never: there is nothing that stays."""
@@ -165,22 +168,20 @@ def _usual() -> Sequence[tuple[str, str]]:
     )
 
 
-def _given_up(group: Path) -> str:
-    """Say what was given up in a cgroup; look for open files for a fifth of a second.
-
-    Raises
-    ------
-    KernelFeatureMissing
-        If it is gone, or has nothing to give.
-    """
-    if can_reclaim_files(group):
-        asked = reclaim_files(group)
-        if asked:
-            return f"{asked >> 20} MiB of page cache reclaimed"
-        raise KernelFeatureMissing(f"{group} has no page cache that was used once")
-    for _ in range(_LOOKS):
-        files = sum(map(drop_open_files, Cgroup(group).processes()))
-        if files:
-            return f"page cache of {files} open files dropped"
-        time.sleep(_BETWEEN_LOOKS_S)
-    raise KernelFeatureMissing(f"no process of {group} has a file open")
+def _dropped_open_files(groups: Sequence[Path]) -> list[str]:
+    """Say of which cgroups open files were dropped; look a fifth of a second for all together."""
+    done: list[str] = []
+    waiting = list(groups)
+    for look in range(_LOOKS):
+        if not waiting:
+            break
+        if look:
+            time.sleep(_BETWEEN_LOOKS_S)
+        for group in waiting.copy():
+            files = 0
+            with contextlib.suppress(HyperboxError):  # gone meanwhile
+                files = sum(map(drop_open_files, Cgroup(group).processes()))
+            if files:
+                done.append(f"{group.name}: page cache of {files} open files dropped")
+                waiting.remove(group)
+    return done

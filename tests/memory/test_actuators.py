@@ -201,6 +201,19 @@ def test_file_that_is_open_for_moments_is_found(tmp_path: Path) -> None:
         PageCacheActuator([tmp_path]).apply()
 
 
+def test_looking_for_open_files_takes_no_longer_for_many_cgroups(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr("hyperbox.memory.reclaim.time.sleep", slept.append)
+    groups = [tmp_path / str(number) for number in range(30)]
+    for directory in groups:
+        directory.mkdir()
+        (directory / "cgroup.procs").write_text("")
+    assert PageCacheActuator(groups).tick() == ()
+    assert 0 < sum(slept) <= 0.2  # a signal must find the tuner again within a second
+
+
 def test_nobody_is_touched_who_was_not_named() -> None:
     for actuator in (PageCacheActuator([]), MemoryHighActuator([])):
         assert actuator.unavailable() == "no cgroup is named as streaming"
