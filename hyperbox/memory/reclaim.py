@@ -178,9 +178,11 @@ def _dropped_open_files(groups: Sequence[Path]) -> list[str]:
         if look:
             time.sleep(_BETWEEN_LOOKS_S)
         for group in waiting.copy():
-            files = 0
-            with contextlib.suppress(HyperboxError):  # gone meanwhile
+            try:
                 files = sum(map(drop_open_files, Cgroup(group).processes()))
+            except HyperboxError:  # gone: there is nothing to wait for
+                waiting.remove(group)
+                continue
             if files:
                 done.append(f"{group.name}: page cache of {files} open files dropped")
                 waiting.remove(group)

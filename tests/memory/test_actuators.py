@@ -214,6 +214,15 @@ def test_looking_for_open_files_takes_no_longer_for_many_cgroups(
     assert 0 < sum(slept) <= 0.2  # a signal must find the tuner again within a second
 
 
+def test_cgroup_that_has_gone_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr("hyperbox.memory.reclaim.time.sleep", slept.append)
+    assert PageCacheActuator([tmp_path / "gone"]).tick() == ()
+    assert slept == []
+
+
 def test_nobody_is_touched_who_was_not_named() -> None:
     for actuator in (PageCacheActuator([]), MemoryHighActuator([])):
         assert actuator.unavailable() == "no cgroup is named as streaming"
