@@ -18,7 +18,8 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         help="join runs of one plan that were measured on several machines",
         description="Joins runs with the same experiments, gates, lane and seed into a new run "
         "directory, reports it, and exits as that run. A cell that two of them measured is "
-        "taken if its records are identical, else refused.",
+        "taken if its records are identical, else refused. Runs that were cut off become a "
+        "complete one if together they measured every cell.",
     )
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN")
     parser.add_argument(

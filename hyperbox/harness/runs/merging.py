@@ -41,7 +41,7 @@ def merge(shards: Sequence[Path], output: Path) -> None:
     _check_output(output)
     sources = _sources(stores, infos)
     _check_kernels(sources)
-    document = _run_document(shards, infos)
+    document = _run_document(shards, infos, complete=_complete(infos, sources))
     try:
         for cell, store in sources.items():
             for attempt in store.attempts(cell):
@@ -136,11 +136,32 @@ def _check_kernels(sources: Mapping[Cell, RunStore]) -> None:
                 )
 
 
-def _run_document(shards: Sequence[Path], infos: Sequence[RunInfo]) -> dict[str, Any]:
+def _complete(infos: Sequence[RunInfo], sources: Mapping[Cell, RunStore]) -> bool:
+    """Whether every shard is, or what one was cut off from has been measured by another."""
+    if all(info.status == "complete" for info in infos):
+        return True
+    return all(
+        cell in sources and _finished(sources[cell], cell)
+        for info in infos
+        for cell in info.plan.cells()
+    )
+
+
+def _finished(store: RunStore, cell: Cell) -> bool:
+    """Whether a resumed run would leave the cell alone."""
+    try:
+        found = store.latest(cell)
+    except HarnessError:  # damaged: the report's affair
+        return False
+    return found is not None and found.finished
+
+
+def _run_document(
+    shards: Sequence[Path], infos: Sequence[RunInfo], *, complete: bool
+) -> dict[str, Any]:
     documents = [info.document for info in infos]
     first = documents[0]
-    ended: list[str] = [document.get("ended") or "" for document in documents]
-    complete = all(info.status == "complete" for info in infos)
+    ended: list[str] = [document["ended"] for document in documents if document.get("ended")]
     kernels = _in_order(kernel for info in infos for kernel in info.plan.kernels)
     environments = {
         name: {**document["environment"], "versions": document["versions"]}
@@ -151,7 +172,7 @@ def _run_document(shards: Sequence[Path], infos: Sequence[RunInfo]) -> dict[str,
         "schema_version": SCHEMA_VERSION,
         "status": "complete" if complete else "interrupted",
         "created": min(document["created"] for document in documents),
-        "ended": max(ended) if all(ended) else None,
+        "ended": max(ended, default=None) if complete or len(ended) == len(documents) else None,
         "asked": {**first["asked"], "kernels": kernels},
         "plan": {**first["plan"], "kernels": kernels},
         "environment": {"shards": environments},

@@ -38,6 +38,10 @@ def shard(directory: Path, *kernels: str) -> Path:
     return directory
 
 
+def status(run: Path) -> str:
+    return str(json.loads((run / "run.json").read_text())["status"])
+
+
 def test_shards_become_the_whole_run(tmp_path: Path) -> None:
     parts = [shard(tmp_path / "b", "7.3"), shard(tmp_path / "a", "6.12")]
     merge(parts, tmp_path / "whole")
@@ -151,6 +155,25 @@ def test_what_a_shard_lacks_stays_a_hole(tmp_path: Path) -> None:
     assert (document["status"], document["ended"]) == ("interrupted", None)
     told = {v.outcome for v in load_run(tmp_path / "whole").verdicts if v.kernel == "7.3"}
     assert told == {"ERROR"}
+
+
+def test_what_one_shard_was_cut_off_from_another_completes(tmp_path: Path) -> None:
+    parts = [shard(tmp_path / "a", "6.12", "7.3"), shard(tmp_path / "b", "7.3")]
+    for cell in (parts[0] / "cells").glob("7.3--*"):
+        shutil.rmtree(cell)
+    edit(parts[0] / "run.json", lambda d: d.update(status="running", ended=None))  # killed
+    merge(parts, tmp_path / "whole")
+    assert status(tmp_path / "whole") == "complete"
+    assert load_run(tmp_path / "whole").verdicts == load_run(OLD).verdicts
+
+
+def test_a_failed_cell_of_a_cut_off_shard_leaves_the_run_cut_off(tmp_path: Path) -> None:
+    part = shard(tmp_path / "a", "6.12", "7.3")
+    record = next((part / "cells").glob("7.3--*monitor*")) / "attempt-1" / "record.json"
+    edit(record, lambda d: d.update(state="failed"))
+    edit(part / "run.json", lambda d: d.update(status="interrupted"))
+    merge([part], tmp_path / "whole")
+    assert status(tmp_path / "whole") == "interrupted"
 
 
 def test_a_failed_merge_leaves_nothing(tmp_path: Path) -> None:
