@@ -127,4 +127,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(command_line.ended(main))
+    sys.exit(command_line.ended(main, small_pages=True))

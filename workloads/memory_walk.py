@@ -9,7 +9,7 @@ for a line of input before filling and before walking.
 
 Pages are a quarter zero, a half text-like and a quarter random bytes, different in every
 page: about what zram makes of real heaps (2 to 3 times smaller). No huge pages: one page
-is one fault.
+is one fault, and Python's own heap stays as small as it is.
 """
 
 from __future__ import annotations
@@ -197,4 +197,4 @@ def step(name: str, stepwise: bool) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(command_line.ended(main))
+    sys.exit(command_line.ended(main, small_pages=True))

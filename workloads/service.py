@@ -171,4 +171,4 @@ def _run(plan: Plan, stepwise: bool) -> Result:
 
 
 if __name__ == "__main__":
-    sys.exit(command_line.ended(main))
+    sys.exit(command_line.ended(main, small_pages=True))

@@ -16,8 +16,9 @@ from suites.psi.arms import ARMS, FastSwap
 from suites.psi.load import HIGH, MIXED, NORMAL, Load, Place, place, running
 from suites.psi.observing import observed
 from suites.psi.program import Measured, run_program, seed
+from suites.psi.squeeze import MEBIBYTE
 
-__all__ = ["check_load", "check_share", "of_mix", "of_service"]
+__all__ = ["check_load", "check_share", "check_small_pages", "of_mix", "of_service"]
 
 _LOADS = {"high": HIGH, "mixed": MIXED, "normal": NORMAL}
 _ENOUGH_STALL_US = 50_000  # less in the stock arm would be noise around nothing
@@ -47,15 +48,19 @@ def _work(where: Place, load: Load, fast: FastSwap) -> Measured:
         "fast_swap": fast.kind,
     }
     with running(where, load, seed()) as work:
-        uncharged = fast.used_mib(where)
-        held = fast.held_mib(where)
+        uncharged, held = fast.used_mib(where), fast.held_mib(where)
+        huge = _huge_mib(where)
         with observed(where.top.directory, where.disk) as found:
             work.go()
             result = work.result()
+        huge = max(huge, _huge_mib(where))
         uncharged = max(uncharged, fast.used_mib(where))
         held = max(held, fast.held_mib(where))
+    if load.small_pages:
+        check_small_pages(huge)
     check_share(fast, uncharged)
     notes |= {"fast_swap_beside_the_limit_mib": round(uncharged, 2)}
+    notes |= {"huge_pages_mib": huge}
     notes |= {"decisions": fast.decided()}
     metrics, explained = of_service(result) if load.steps else of_mix(result)
     metrics |= {"elapsed_us": result["elapsed_ns"] / 1e3, "fast_swap_max": held}
@@ -77,6 +82,10 @@ def of_mix(result: Mapping[str, Any]) -> tuple[dict[str, float], dict[str, objec
     return metrics, {"seconds": {one["stressor"]: one["wall_s"] for one in result["stressors"]}}
 
 
+def _huge_mib(where: Place) -> float:
+    return where.top.counters("memory.stat").get("anon_thp", 0) / MEBIBYTE
+
+
 def check_load(metrics: Mapping[str, float]) -> None:
     """Refuse a baseline without pressure: a reduction of nothing cannot be measured."""
     stall_us, pages = metrics["memory_some_us"], metrics["disk_swap_out"]
@@ -86,6 +95,12 @@ def check_load(metrics: Mapping[str, float]) -> None:
         raise WorkloadError(
             f"the load swapped {pages:.0f} pages, less than {_ENOUGH_SWAPPED_PAGES}"
         )
+
+
+def check_small_pages(huge_mib: float) -> None:
+    """Refuse a start in which the kernel gave the load memory that it did not ask for."""
+    if huge_mib:
+        raise WorkloadError(f"huge pages took {huge_mib:g} MiB of the load's memory: it uses none")
 
 
 def check_share(fast: FastSwap, beside_mib: float) -> None:

@@ -30,7 +30,7 @@ from hyperbox.memory.psi import Sample
 from hyperbox.processes import run, spawn, stop
 from suites.psi.accuracy import Check, Tally, judge
 from suites.psi.arms import FastSwap, TunerProcess
-from suites.psi.pressure_reduction import check_load, check_share, of_mix
+from suites.psi.pressure_reduction import check_load, check_share, check_small_pages, of_mix
 from suites.psi.program import SKIP_STATUS, Measured, run_program
 from suites.psi.reference import Moment, Recording, total_is_right
 from workloads.stress import Metrics, report
@@ -145,6 +145,12 @@ def test_compressed_swap_that_takes_more_than_its_share_is_refused() -> None:
     check_share(FastSwap("zram", lenience_mib=0.5), share + 0.5)
     with pytest.raises(WorkloadError, match=f"its share is {share}"):
         check_share(FastSwap("zram", lenience_mib=0.5), share + 0.6)
+
+
+def test_a_start_with_huge_pages_is_no_measurement() -> None:
+    check_small_pages(0.0)
+    with pytest.raises(WorkloadError, match="huge pages took 2 MiB"):
+        check_small_pages(2.0)
 
 
 def test_what_the_tuner_did_is_told_with_its_reasons() -> None:

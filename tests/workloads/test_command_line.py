@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hyperbox.processes import run
+from hyperbox.processes import run, spawn, stop
 from workloads import command_line, file_stream
 
 WORKLOADS = Path(__file__).parents[2] / "workloads"
@@ -51,6 +51,22 @@ def test_help_says_every_default_and_a_command_to_begin_with(name: str) -> None:
     assert options.count("(default:") == options.count("  --")
     command = said.rpartition("example: ")[2].split()
     assert command[:3] == ["python3", "-m", f"workloads.{name}"]
+
+
+@pytest.mark.parametrize("name", ["service", "file_stream", "memory_walk"])
+def test_the_heap_of_a_load_is_never_made_huge(name: str) -> None:
+    """khugepaged would charge 2 MiB to the load's cgroup, in some starts."""
+    words = [sys.executable, WORKLOADS / f"{name}.py", "--stepwise"]
+    process = spawn(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"started\n"
+        status = Path("/proc", str(process.pid), "status").read_text()
+    finally:
+        stop(process)
+    if "THP_enabled" not in status:
+        pytest.skip("this kernel does not say it (before 5.0)")
+    assert "THP_enabled:\t0" in status
 
 
 @pytest.mark.parametrize(
