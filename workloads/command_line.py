@@ -67,8 +67,7 @@ def ended(main: Callable[[], int], *, small_pages: bool = False) -> int:
     That is 130 after SIGINT and 143 after SIGTERM, once what it started or made is gone. With
     `small_pages` its memory is what it asks for: khugepaged makes a huge page of any stretch of a
     heap in which one page is used (``max_ptes_none``), at a time that nobody knows, and charges
-    it to the cgroup of then. Measured in one of 24 MiB: 2 MiB more for each Python, in some
-    starts and not in others.
+    it to the cgroup of then: 2 MiB of the suite's 24, in some starts and not in others.
     """
     signal.signal(signal.SIGTERM, _terminated)
     try:

@@ -12,9 +12,9 @@ Its size favours compressed swap: 26 MiB on 24 fit once compressed. Much more wo
 The mix of stress-ng was written without regard to that.
 
 Service and stream take no huge pages, nor do their Pythons (`workloads.command_line.ended`). When
-these could, the kernel took up to 4 of the 24 MiB for nearly empty ones, in some starts and not in
-others: compressed swap filled then, and starts of one arm differed more than arms did. stress-ng
-is as it comes.
+these could, khugepaged made a nearly empty one of the service's own heap, 2 of the 24 MiB, at
+some time in some starts: compressed swap filled, and starts of one arm differed more than arms did.
+stress-ng is as it comes.
 """
 
 from __future__ import annotations
@@ -67,7 +67,9 @@ NORMAL = _load(
 )
 """The service fits, 50 requests a second; the stream wants more than is left."""
 
-MIXED = Load(("--mix", "pressure", "--seconds", "600"), ("--rate", "0.25"), "stress", (), small_pages=False)
+MIXED = Load(
+    ("--mix", "pressure", "--seconds", "600"), ("--rate", "0.25"), "stress", (), small_pages=False
+)
 """Batch work from its start to its end: memory, a file and computing at once."""
 
 

@@ -56,8 +56,10 @@ def test_help_says_every_default_and_a_command_to_begin_with(name: str) -> None:
 @pytest.mark.parametrize("name", ["service", "file_stream", "memory_walk"])
 def test_the_heap_of_a_load_is_never_made_huge(name: str) -> None:
     """khugepaged would charge 2 MiB to the load's cgroup, in some starts."""
-    words = [sys.executable, WORKLOADS / f"{name}.py", "--stepwise"]
-    process = spawn(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    program = WORKLOADS / f"{name}.py"
+    process = spawn(
+        [sys.executable, program, "--stepwise"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
     try:
         assert process.stdout is not None
         assert process.stdout.readline() == b"started\n"
