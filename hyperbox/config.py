@@ -142,7 +142,7 @@ class Settings:
 
 
 def declarations() -> Iterator[Declaration]:
-    """Give every setting's declaration, in the order of the fields."""
+    """Return every setting's declaration, in the order of the fields."""
     for one in fields(Settings):
         yield Declaration(name=one.name, default=one.default, **one.metadata)
 
@@ -176,7 +176,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def resolve(arguments: argparse.Namespace, environment: Mapping[str, str] = os.environ) -> Settings:
-    """Give the settings in force.
+    """Return the settings in force.
 
     Raises
     ------

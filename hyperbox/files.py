@@ -32,7 +32,7 @@ __all__ = [
 
 @contextlib.contextmanager
 def atomic_writer(path: Path, mode: int = 0o644) -> Iterator[IO[bytes]]:
-    """Give a binary file that replaces `path` when the block ends without an error.
+    """Return a binary file that replaces `path` when the block ends without an error.
 
     Raises
     ------
@@ -79,7 +79,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def sha256_file(path: Path) -> str:
-    """Give the SHA-256 of a file as 64 hexadecimal digits."""
+    """Return the SHA-256 of a file as 64 hexadecimal digits."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
@@ -113,7 +113,7 @@ def _sync_directory(path: Path) -> None:
 
 
 def explained(error: OSError, path: Path) -> HarnessError:
-    """Give the system's refusal to write at `path` as one line, with what mends it."""
+    """Return the system's refusal to write at `path` as one line, with what mends it."""
     hint = ""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         hint = f"free some space below {path.parent} or choose another directory"

@@ -17,14 +17,14 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import NoReturn
 
-__all__ = ["heard"]
+__all__ = ["reraise_lost_signals"]
 
 _AGAIN_S = 0.001  # out of the callback by then; else once more
 _ENDS = (KeyboardInterrupt, SystemExit)
 
 
 @contextlib.contextmanager
-def heard() -> Iterator[None]:
+def reraise_lost_signals() -> Iterator[None]:
     """Raise a KeyboardInterrupt or SystemExit that the main thread lost again, until this is left.
 
     SIGALRM and its timer are used from the moment one is lost, and given back at the end.

@@ -120,7 +120,7 @@ class Record:
         self._journal.done(self.change)
 
     def others(self) -> tuple[Change, ...]:
-        """Give the other records of the same subject, of this process or another."""
+        """Return the other records of the same subject, of this process or another."""
         mine = (self.change.owner, self.change.number)
         found = on_record(self._kind, self.change.subject)
         return tuple(other for other in found if (other.owner, other.number) != mine)
@@ -150,7 +150,7 @@ def begin(kind: Kind, subject: str | os.PathLike[str], **facts: Fact) -> Record:
 
 
 def on_record(kind: Kind, subject: str | os.PathLike[str]) -> tuple[Change, ...]:
-    """Give what is outstanding of a subject since the boot, newest first, whoever made it."""
+    """Return what is outstanding of a subject since the boot, newest first, whoever made it."""
     wanted = (kind.name, os.fspath(subject))
     return tuple(
         change
@@ -176,7 +176,7 @@ def undoing(kind: Kind, subject: str | os.PathLike[str], **facts: Fact) -> Itera
 
 
 def state_directory() -> Path:
-    """Give where this user's journals lie.
+    """Return where this user's journals lie.
 
     That is ``$HYPERBOX_STATE/journal``, else ``/run/hyperbox/journal`` for root, else below
     ``$XDG_RUNTIME_DIR`` or ``$XDG_STATE_HOME`` (XDG base directory specification).
@@ -191,7 +191,7 @@ def state_directory() -> Path:
 
 
 def state_directories() -> tuple[Path, ...]:
-    """Give where journals that concern this user lie: the user's own, and root's."""
+    """Return where journals that concern this user lie: the user's own, and root's."""
     own = state_directory()
     if os.environ.get("HYPERBOX_STATE"):
         return (own,)
@@ -309,7 +309,7 @@ _journals: dict[tuple[Owner, Path], _Journal] = {}
 
 
 def _journal() -> _Journal:
-    """Give this process's journal; a forked child begins its own."""
+    """Return this process's journal; a forked child begins its own."""
     key = (this_process(), state_directory())
     if key not in _journals:
         _journals.setdefault(key, _Journal(*key))

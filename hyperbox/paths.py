@@ -15,7 +15,7 @@ __all__ = ["cache_directory", "project_directory"]
 
 
 def project_directory() -> Path:
-    """Give the directory that holds ``suites/``, ``workloads/`` and ``vm-images/``.
+    """Return the directory that holds ``suites/``, ``workloads/`` and ``vm-images/``.
 
     That is the checkout, or ``share/hyperbox`` of an installed wheel.
 
@@ -35,7 +35,7 @@ def project_directory() -> Path:
 
 
 def cache_directory() -> Path:
-    """Give the cache root: ``$HYPERBOX_CACHE``, else ``$XDG_CACHE_HOME/hyperbox``."""
+    """Return the cache root: ``$HYPERBOX_CACHE``, else ``$XDG_CACHE_HOME/hyperbox``."""
     chosen = os.environ.get("HYPERBOX_CACHE")
     if chosen:
         return Path(chosen).resolve()

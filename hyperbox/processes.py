@@ -45,12 +45,12 @@ class Completed:
     stderr: bytes
 
     def text(self) -> str:
-        """Give standard output as text without the final newline."""
+        """Return standard output as text without the final newline."""
         return self.stdout.decode(errors="replace").rstrip("\n")
 
 
 def require(program: str, package: str) -> str:
-    """Give the full path of `program`, or say which Debian package has it.
+    """Return the full path of `program`, or say which Debian package has it.
 
     Raises
     ------
@@ -173,7 +173,7 @@ def end_started(thread: int | None = None) -> None:
 
 
 def _mortal() -> Sequence[str]:
-    """Give the words before a command that let it die with the calling thread."""
+    """Return the words before a command that let it die with the calling thread."""
     guard = ("sh", "-c", _UNLESS_ORPHANED, "sh", str(os.getpid()))
     return ("setpriv", "--pdeathsig", "KILL", "--", *guard)
 

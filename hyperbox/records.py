@@ -63,7 +63,7 @@ class Owner:
 
 
 def this_process() -> Owner:
-    """Give the process that runs this, a forked child its own."""
+    """Return the process that runs this, a forked child its own."""
     return _process(os.getpid())
 
 
@@ -79,12 +79,12 @@ class Change:
     facts: Mapping[str, Fact] = field(default_factory=dict)
 
     def text(self, fact: str) -> str:
-        """Give a fact as text; empty if it is not on record."""
+        """Return a fact as text; empty if it is not on record."""
         return str(self.facts.get(fact, ""))
 
 
 def read_directory(directory: Path) -> tuple[Change, ...]:
-    """Give every outstanding change in a state directory, newest first.
+    """Return every outstanding change in a state directory, newest first.
 
     Files that belong to neither this user nor root are not looked at: undoing what they
     say would lend their writers this user's rights.
@@ -99,7 +99,7 @@ def read_directory(directory: Path) -> tuple[Change, ...]:
 
 
 def parse(text: str, owner: Owner) -> tuple[Change, ...]:
-    """Give the changes of a journal that are not done, oldest first.
+    """Return the changes of a journal that are not done, oldest first.
 
     Lines that are no record are passed over: they were cut short.
     """
@@ -164,7 +164,7 @@ def sweep(directory: Path) -> None:
 
 
 def announcement(change: Change) -> dict[str, object]:
-    """Give the entry that puts a change on record."""
+    """Return the entry that puts a change on record."""
     return {
         "change": change.number,
         "kind": change.kind,
@@ -175,12 +175,12 @@ def announcement(change: Change) -> dict[str, object]:
 
 
 def line(entry: Mapping[str, object]) -> bytes:
-    """Give an entry as it stands in a file."""
+    """Return an entry as it stands in a file."""
     return json.dumps(entry, separators=(",", ":")).encode() + b"\n"
 
 
 def file_name(owner: Owner) -> str:
-    """Give the name of a process's file."""
+    """Return the name of a process's file."""
     return f"{owner.pid}.{owner.start}.{owner.namespace}.{owner.boot}.jsonl"
 
 
@@ -228,7 +228,7 @@ def _process(pid: int) -> Owner:
 
 
 def _start_of(pid: int) -> int | None:
-    """Give when a process started, in clock ticks since the boot; None if it has ended."""
+    """Return when a process started, in clock ticks since the boot; None if it has ended."""
     try:
         words = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
         ended = words[0] in ("Z", "X") and len([*Path(f"/proc/{pid}/task").iterdir()]) <= 1

@@ -27,13 +27,13 @@ class Repair:
     reason: str = ""
 
     def __str__(self) -> str:
-        """Give one line for people."""
+        """Return one line for people."""
         what = self.left or f"{self.change.kind} {self.change.subject}"
         return f"{self.outcome}: {what}" + (f": {self.reason}" if self.reason else "")
 
 
 def left_behind(pids: Collection[int] | None = None) -> tuple[Change, ...]:
-    """Give the changes that dead processes left since the boot, newest first.
+    """Return the changes that dead processes left since the boot, newest first.
 
     `pids` narrows it to processes that had these numbers.
     """

@@ -118,7 +118,7 @@ class Results:
         return self._table("kernel_configs")
 
     def _table(self, name: str) -> pd.DataFrame:
-        """Give a table with its documented columns and types, also without rows."""
+        """Return a table with its documented columns and types, also without rows."""
         rows = [row for run in self.runs for row in ROWS[name](run)]
         table = pd.DataFrame.from_records(rows, columns=list(COLUMNS[name]))
         for column in table.columns:
@@ -163,7 +163,7 @@ def compare(
     second: str | os.PathLike[str] | None = None,
     kernels: Sequence[str] = (),
 ) -> pd.DataFrame:
-    """Give what ``hyperbox compare`` says, one row per metric and arm; `COMPARED` documents it.
+    """Return what ``hyperbox compare`` says, one row per metric and arm; `COMPARED` documents it.
 
     The answer in one sentence, and what to read it with, are in ``attrs``: "sentence", "remarks",
     "first" and "second".
@@ -187,7 +187,7 @@ def compare(
 
 
 def columns() -> pd.DataFrame:
-    """Give the documentation of all tables: table, column, type, meaning."""
+    """Return the documentation of all tables: table, column, type, meaning."""
     rows = [
         (table, column, type_of(column), meaning)
         for table, meanings in COLUMNS.items()

@@ -70,7 +70,7 @@ def test_a_directory_that_cannot_be_written_is_named_with_a_hint(tmp_path: Path)
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """Give a tmpfs of 64 KiB."""
+    """Return a tmpfs of 64 KiB."""
     mount = tmp_path / "small"
     mount.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", mount], check=True)

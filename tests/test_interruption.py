@@ -27,7 +27,7 @@ def end(number, _frame):
     raise {raised}
 
 signal.signal(signal.SIGTERM, end)
-with interruption.heard():
+with interruption.reraise_lost_signals():
     {how}
     while True:
         signal.pause()
@@ -69,7 +69,7 @@ def test_other_errors_are_said_as_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail() -> None:
         raise ValueError
 
-    with interruption.heard():
+    with interruption.reraise_lost_signals():
         Failing(fail)
         gc.collect()
     assert said == [ValueError]
@@ -81,7 +81,7 @@ def test_everything_is_as_before_afterwards() -> None:
         return sys.unraisablehook, signal.getsignal(signal.SIGALRM), timer
 
     before = state()
-    with interruption.heard():
+    with interruption.reraise_lost_signals():
         assert sys.unraisablehook is not before[0]
         assert state()[1:] == before[1:]
     assert state() == before
@@ -91,7 +91,7 @@ def test_threads_have_no_handlers_to_hear() -> None:
     hooks = []
 
     def enter() -> None:
-        with interruption.heard():
+        with interruption.reraise_lost_signals():
             hooks.append(sys.unraisablehook)
 
     thread = threading.Thread(target=enter)

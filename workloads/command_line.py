@@ -28,7 +28,7 @@ class _Formatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaults
 
 
 def parser(name: str, documentation: str | None, example: str) -> argparse.ArgumentParser:
-    """Give a parser whose help is a module's documentation, and a command to begin with."""
+    """Return a parser whose help is a module's documentation, and a command to begin with."""
     return argparse.ArgumentParser(
         prog=name,
         description=(documentation or "").replace("``", "`").strip(),
@@ -39,7 +39,7 @@ def parser(name: str, documentation: str | None, example: str) -> argparse.Argum
 
 
 def whole(least: int, most: int = _MOST) -> Callable[[str], int]:
-    """Give what argparse's `type` takes: whole numbers from `least` to `most`."""
+    """Return what argparse's `type` takes: whole numbers from `least` to `most`."""
 
     def parse(text: str) -> int:
         if not (text.isascii() and text.isdigit() and len(text) < 20):
@@ -50,7 +50,7 @@ def whole(least: int, most: int = _MOST) -> Callable[[str], int]:
 
 
 def number(least: float, most: float = float(_MOST)) -> Callable[[str], float]:
-    """Give what argparse's `type` takes: numbers from `least` to `most`."""
+    """Return what argparse's `type` takes: numbers from `least` to `most`."""
 
     def parse(text: str) -> float:
         try:
@@ -73,7 +73,7 @@ def ended(main: Callable[[], int], *, small_pages: bool = False) -> int:
     try:
         if small_pages:
             refuse_huge_pages()
-        with interruption.heard():
+        with interruption.reraise_lost_signals():
             return main()
     except KeyboardInterrupt:
         return 128 + signal.SIGINT

@@ -52,7 +52,7 @@ class Result:
 
 
 def files(plan: Plan) -> tuple[Path, ...]:
-    """Give the tree's regular files in the order of the seed; links are left out."""
+    """Return the tree's regular files in the order of the seed; links are left out."""
     found = [path for path in plan.tree.rglob("*") if path.is_file() and not path.is_symlink()]
     ordered = sorted(found)
     random.Random(f"stream {plan.seed}").shuffle(ordered)
@@ -93,7 +93,7 @@ def _read(path: Path, plan: Plan, started: int, done: list[int]) -> None:
 
 
 def _rate(text: str) -> float:
-    """Give a rate at which some file is read in a human's time."""
+    """Return a rate at which some file is read in a human's time."""
     rate = command_line.number(0)(text)
     if 0 < rate < _LEAST_RATE:
         raise argparse.ArgumentTypeError(f"{rate:g} MiB a second are not from {_LEAST_RATE:g}")

@@ -75,7 +75,7 @@ class Result:
 
 
 def pages(seed: int) -> tuple[bytes, ...]:
-    """Give the page contents that the memory is filled with."""
+    """Return the page contents that the memory is filled with."""
     source = random.Random(f"pages {seed}")
     result = []
     for _ in range(_TEMPLATES):
@@ -86,7 +86,7 @@ def pages(seed: int) -> tuple[bytes, ...]:
 
 
 def offsets(plan: Plan) -> array[int]:
-    """Give the byte offset of every access in order; a negative one, inverted, is a write.
+    """Return the byte offset of every access in order; a negative one, inverted, is a write.
 
     Hot pages are spread over the whole memory, so that reading around a page brings in
     cold ones, as on real heaps.
@@ -104,7 +104,7 @@ def offsets(plan: Plan) -> array[int]:
 
 
 def fill(plan: Plan) -> mmap.mmap:
-    """Give private anonymous memory of the plan's size, as a heap is, with every page written."""
+    """Return private anonymous memory of the plan's size, as a heap is, with every page written."""
     # Without flags Python maps it shared: that is tmpfs, swapped by other rules than a heap.
     memory = mmap.mmap(-1, plan.mib << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     memory.madvise(mmap.MADV_NOHUGEPAGE)
@@ -144,7 +144,7 @@ def walk(plan: Plan, memory: mmap.mmap, sequence: array[int]) -> Result:
 
 
 def percentile(ordered: Sequence[int], percent: float) -> int:
-    """Give the nearest-rank percentile of sorted values."""
+    """Return the nearest-rank percentile of sorted values."""
     return ordered[max(0, math.ceil(len(ordered) * percent / 100) - 1)]
 
 

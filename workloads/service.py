@@ -84,7 +84,7 @@ class Result:
 
 
 def touched(plan: Plan) -> array[int]:
-    """Give the offsets of every touch, the warm-up's first; inverted ones are writes."""
+    """Return the offsets of every touch, the warm-up's first; inverted ones are writes."""
     walk = memory_walk.Plan(
         plan.mib,
         (plan.warm_up + plan.requests) * plan.touches,

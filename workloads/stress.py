@@ -74,7 +74,7 @@ class Stressor:
             raise ValueError("a stressor has an instance or more, and no negative operations")
 
     def lines(self) -> tuple[str, ...]:
-        """Give its lines of a job file."""
+        """Return its lines of a job file."""
         ops = (f"{self.name}-ops {self.ops}",) if self.ops else ()
         own = (
             f"{self.name}-{name} {value}".rstrip() for name, value in sorted(self.options.items())
@@ -103,7 +103,7 @@ class Job:
             raise ValueError("a job has one entry for each stressor")
 
     def text(self) -> str:
-        """Give the job file."""
+        """Return the job file."""
         lines = [f"run {'parallel' if self.parallel else 'sequential'}"]
         for one in self.stressors:
             lines += one.lines()
@@ -122,7 +122,7 @@ class Metrics:
 
     @property
     def rate(self) -> float:
-        """Give bogus operations per second of wall time; 0 if none passed."""
+        """Return bogus operations per second of wall time; 0 if none passed."""
         return self.ops / self.wall_s if self.wall_s else 0.0
 
 
@@ -135,7 +135,7 @@ _FIELDS = {
 
 
 def arguments(job: Path, metrics: Path, wanted: Job) -> list[str]:
-    """Give the arguments for a job file whose metrics go to a file."""
+    """Return the arguments for a job file whose metrics go to a file."""
     return [
         *("--job", str(job)),
         *("--seed", str(wanted.seed)),
@@ -229,7 +229,7 @@ def stress(job: Job) -> tuple[Metrics, ...]:
 
 
 def _complaint(stderr: str) -> str:
-    """Give what stress-ng says is wrong, without where its help is."""
+    """Return what stress-ng says is wrong, without where its help is."""
     lines = [line.strip() for line in stderr.splitlines()]
     said = [line for line in lines if line and not line.startswith("Try ")]
     return " ".join("; ".join(said[-2:]).split())[-_LONGEST:]
@@ -307,7 +307,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def report(seconds: float, found: Sequence[Metrics]) -> dict[str, object]:
-    """Give a job's metrics as JSON values; it took as long as its slowest stressor."""
+    """Return a job's metrics as JSON values; it took as long as its slowest stressor."""
     return {
         "seconds": seconds,
         "elapsed_ns": round(max(one.wall_s for one in found) * 1e9),

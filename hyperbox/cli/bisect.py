@@ -131,7 +131,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def answer_line(log: BisectionLog, found: Answer) -> str:
-    """Give the answer in one line; in the words of a fix if the row goes back in time."""
+    """Return the answer in one line; in the words of a fix if the row goes back in time."""
     last = _named(log.row[found.last_good])
     backwards = compare_versions(log.row[0].version, log.row[-1].version) > 0
     bad, good = ("last bad", "first good") if backwards else ("first bad", "last good")
@@ -234,7 +234,7 @@ def _show_tries(log: BisectionLog) -> None:
 
 
 def _wide() -> Console:
-    """Give a console that cuts nothing where nobody looks."""
+    """Return a console that cuts nothing where nobody looks."""
     return Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 160)
 
 

@@ -89,7 +89,7 @@ def _evidence(directory: Path) -> Evidence:
 
 
 def _rows(size: Size, seed: int, jobs: int) -> Iterator[tuple[Row, int]]:
-    """Give the rows in the order of the grid, as they come."""
+    """Return the rows in the order of the grid, as they come."""
     places = range(len(tuple(scenarios())))
     if jobs == 1:
         yield from (row_at(place, size, seed) for place in places)

@@ -80,9 +80,9 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _service() -> ModuleType:
-    """Give the daemon proper, which needs packages that hyperbox alone does not have."""
+    """Return the daemon proper, which needs packages that hyperbox alone does not have."""
     try:
-        return importlib.import_module("hyperbox.daemon.service")
+        return importlib.import_module("hyperbox.daemon.lifetime")
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
         if package not in _EXTRA:
@@ -104,7 +104,7 @@ def _addresses(texts: list[str]) -> tuple[Address, ...]:
 
 
 def _tuner(arguments: argparse.Namespace) -> TunerOptions | None:
-    """Give how to tune; None if nobody wants it."""
+    """Return how to tune; None if nobody wants it."""
     given = {name for name, value in vars(arguments).items() if value is not None} - _OTHERS
     dry_run = "dry_run" in given
     if arguments.tune and dry_run:

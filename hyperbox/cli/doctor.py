@@ -207,7 +207,7 @@ def _leftovers() -> Check:
 
 
 def _changes() -> Iterator[Check]:
-    """Give a line for each change of a dead process, or one that says that there is none."""
+    """Return a line for each change of a dead process, or one that says that there is none."""
     found = damage(KINDS)
     if not found:
         yield Check("changes", True, False, "no change of this machine left by killed runs")

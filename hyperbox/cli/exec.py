@@ -228,7 +228,7 @@ def _facts(result: _Result) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _input(*, several: bool) -> Iterator[Callable[[], int | None]]:
-    """Give what gives the input for the next kernel: several read the same, from memory."""
+    """Return what gives the input for the next kernel: several read the same, from memory."""
     try:
         absent = os.isatty(0) or stat.S_ISDIR(os.fstat(0).st_mode)
     except OSError:  # closed

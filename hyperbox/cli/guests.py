@@ -75,7 +75,7 @@ def add_memory(parser: argparse.ArgumentParser) -> None:
 
 
 def asked_kernels(arguments: argparse.Namespace) -> Sequence[str]:
-    """Give the names of the kernels that the options ask for; ConfigError if one is unknown."""
+    """Return the names of the kernels that the options ask for; ConfigError if one is unknown."""
     asked = arguments.kernel or read_matrix().labels()[-1]
     return expand_kernels([asked] if isinstance(asked, str) else asked)
 
@@ -108,7 +108,7 @@ def progress() -> Iterator[Callable[[str, float], None]]:
 
 
 def lost(label: str, error: HarnessError) -> HarnessError:
-    """Give the error with the kernel, the crash's fingerprint and where the console is."""
+    """Return the error with the kernel, the crash's fingerprint and where the console is."""
     text = f"kernel {label}: {error.message}"
     if error.fingerprint:
         text += f" [{error.fingerprint}]"
@@ -130,7 +130,7 @@ def pair(text: str, option: str, *, last: bool) -> tuple[str, str]:
 
 
 def exit_status(status: int) -> int:
-    """Give a command's status as shells do: 128 and more for a signal."""
+    """Return a command's status as shells do: 128 and more for a signal."""
     return 128 - status if status < 0 else status
 
 

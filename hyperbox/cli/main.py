@@ -130,7 +130,7 @@ def _stoppable() -> Iterator[None]:
     heard = [number for number in _STOPPING if signal.getsignal(number) is not signal.SIG_IGN]
     before = {number: signal.signal(number, stop) for number in heard}
     try:
-        with interruption.heard():
+        with interruption.reraise_lost_signals():
             yield
     finally:
         for number, handler in before.items():

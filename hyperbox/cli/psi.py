@@ -146,7 +146,7 @@ def _print_json(sampler: Sampler) -> None:
 
 
 def _page(sampler: Sampler, interval_s: float, where: str, console: Console) -> RenderableType:
-    """Give the live view, as much of it as the window holds: the rows before all else."""
+    """Return the live view, as much of it as the window holds: the rows before all else."""
     columns = console.width
     others = _OTHERS if columns >= _WIDE else _NARROW_OTHERS if columns >= _NARROW else _LEAST
     width = max(5, min(columns - others, HISTORY))
@@ -159,7 +159,7 @@ def _page(sampler: Sampler, interval_s: float, where: str, console: Console) -> 
 
 
 def _table(sampler: Sampler, where: str, columns: int, *, bar_width: int = 0) -> Table:
-    """Give the last sample as a table; with `bar_width` the samples before it as bars too."""
+    """Return the last sample as a table; with `bar_width` the samples before it as bars too."""
     if columns < _WIDE:
         return _narrow_table(sampler, where, columns, bar_width=bar_width)
     now = sampler.snapshot()
@@ -187,7 +187,7 @@ def _table(sampler: Sampler, where: str, columns: int, *, bar_width: int = 0) ->
 
 
 def _narrow_table(sampler: Sampler, where: str, columns: int, *, bar_width: int) -> Table:
-    """Give what matters most where a whole line does not fit."""
+    """Return what matters most where a whole line does not fit."""
     now = sampler.snapshot()
     table = Table(
         title=f"% of time lost: {_short(where)}", box=None, pad_edge=False, padding=(0, 1, 0, 0)
@@ -208,7 +208,7 @@ def _narrow_table(sampler: Sampler, where: str, columns: int, *, bar_width: int)
 
 
 def _short(where: str) -> str:
-    """Give the end of a long path."""
+    """Return the end of a long path."""
     return where if len(where) < 20 else f"…/{Path(where).name}"
 
 

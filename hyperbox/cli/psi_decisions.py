@@ -66,7 +66,7 @@ def add_decisions(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def moment(text: str, now: datetime) -> tuple[datetime, timedelta]:
-    """Give the local time that is meant, and how exactly it was given. Pure.
+    """Return the local time that is meant, and how exactly it was given. Pure.
 
     A time of day is the last one that is not after `now`.
 
@@ -206,7 +206,7 @@ def _stamp(unix_s: float) -> str:
 
 
 def _clock(began: Entry, entry: Entry) -> str:
-    """Give the time of day, and the day too if it is another one."""
+    """Return the time of day, and the day too if it is another one."""
     then = _stamp(entry.unix_s)
     return then if then[:10] != _stamp(began.unix_s)[:10] else then[11:]
 

@@ -17,8 +17,8 @@ from rich.text import Text
 from hyperbox.errors import ConfigError, ExitCode
 from hyperbox.memory.decisions import Action, Decision
 from hyperbox.memory.observer import Observer
-from hyperbox.memory.swap import StepView
 from hyperbox.memory.traces import as_line, parse_trace, replay
+from hyperbox.memory.tuner import StepView
 from hyperbox.memory.tuning import RELIEFS, STEPS, Tuning
 from hyperbox.memory.tuning_options import add_options, options_from
 
@@ -171,7 +171,7 @@ class _Printer:
 
 
 def plain(line: Text) -> Text:
-    """Give it without what a terminal would obey: names of cgroups are anybody's choice."""
+    """Return it without what a terminal would obey: names of cgroups are anybody's choice."""
     line.plain = "".join(
         one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in line.plain
     )

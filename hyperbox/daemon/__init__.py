@@ -1,1 +1,1 @@
-"""The daemon: features as rooms of one house, served over HTTP."""
+"""The daemon: features as services of one group, served over HTTP."""

@@ -1,6 +1,6 @@
-"""The web application: routes of all rooms, and the pages about the house as a whole.
+"""The web application: routes of all services, and the pages about the group as a whole.
 
-Starlette does routing, HEAD, 404 and 405. What it and no room says lies here: one shape
+Starlette does routing, HEAD, 404 and 405. What it and no service says lies here: one shape
 for refusals, limits on bodies, unknown query parameters, and the Host header, which a web
 page that resolves its own name to 127.0.0.1 cannot fake (DNS rebinding).
 """
@@ -23,8 +23,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 import hyperbox
 from hyperbox.daemon import openapi, problems
 from hyperbox.daemon.exposition import CONTENT_TYPES, Exposition
-from hyperbox.daemon.house import House
-from hyperbox.daemon.room import Answer, Endpoint, Schema, State
+from hyperbox.daemon.service import Answer, Endpoint, Schema, State
+from hyperbox.daemon.service_group import ServiceGroup
 
 __all__ = ["application"]
 
@@ -49,13 +49,13 @@ _HEALTH: Schema = {
         "version": {"type": "string"},
         "pid": {"type": "integer"},
         "started_unix_s": {"type": "number"},
-        "rooms": {
+        "services": {
             "type": "object",
-            "description": "Each room; one that is unavailable does not make the daemon unready.",
+            "description": "Each service; an unavailable one does not make the daemon unready.",
             "additionalProperties": _STATUS,
         },
     },
-    "required": ["live", "ready", "version", "pid", "started_unix_s", "rooms"],
+    "required": ["live", "ready", "version", "pid", "started_unix_s", "services"],
     "additionalProperties": False,
 }
 _INDEX: Schema = {
@@ -77,15 +77,15 @@ _INDEX: Schema = {
 _MANY_DIGITS = 15  # of a length; int() of thousands of them is an error
 
 
-def application(house: House, *, longest_body: int) -> ASGIApp:
-    """Give the application that serves a house.
+def application(group: ServiceGroup, *, longest_body: int) -> ASGIApp:
+    """Return the application that serves a group.
 
     Parameters
     ----------
     longest_body
         Bytes that a request's body may say it has.
     """
-    endpoints = [*_common(house), *(e for room in house.rooms for e in room.endpoints())]
+    endpoints = [*_common(group), *(e for service in group.services for e in service.endpoints())]
     by_path = {endpoint.path: endpoint for endpoint in endpoints}
     if len(by_path) != len(endpoints):
         raise ValueError("two endpoints of one path")
@@ -162,18 +162,18 @@ def _checked(endpoint: Endpoint) -> Answer:
     return answer
 
 
-def _common(house: House) -> list[Endpoint]:
-    exposition = Exposition(house)
+def _common(group: ServiceGroup) -> list[Endpoint]:
+    exposition = Exposition(group)
 
     async def health(_request: Request) -> Response:
-        statuses = house.statuses()
+        statuses = group.statuses()
         said = {
             "live": True,
-            "ready": house.ready,
+            "ready": group.ready,
             "version": hyperbox.__version__,
             "pid": os.getpid(),
-            "started_unix_s": house.started_unix_s,
-            "rooms": {name: status.as_json() for name, status in statuses.items()},
+            "started_unix_s": group.started_unix_s,
+            "services": {name: status.as_json() for name, status in statuses.items()},
         }
         return JSONResponse(said, 200 if said["ready"] else 503)
 

@@ -1,26 +1,26 @@
-"""The one place that knows the rooms by name.
+"""The one place that knows the services by name.
 
-A new feature joins here: make its room from the options, and add it to the tuple.
+A new feature joins here: make its service from the options, and add it to the tuple.
 """
 
 from __future__ import annotations
 
 from hyperbox.daemon.options import Options
-from hyperbox.daemon.room import Room
-from hyperbox.daemon.rooms.pressure import PressureRoom
-from hyperbox.daemon.rooms.tuner import TunerListener
+from hyperbox.daemon.service import Service
+from hyperbox.daemon.services.pressure import PressureService
+from hyperbox.daemon.services.tuner import TunerListener
 
-__all__ = ["rooms"]
+__all__ = ["services"]
 
 
-def rooms(options: Options) -> tuple[Room, ...]:
-    """Give every room there is, in the order in which they start."""
+def services(options: Options) -> tuple[Service, ...]:
+    """Return every service there is, in the order in which they start."""
     return (_pressure(options),)
 
 
-def _pressure(options: Options) -> Room:
+def _pressure(options: Options) -> Service:
     tuner = options.tuner
-    return PressureRoom(
+    return PressureService(
         options.pressure,
         interval_s=options.interval_s,
         history=options.history,

@@ -39,7 +39,7 @@ class Limits:
 
 
 def connection_class(limits: Limits) -> type[H11Protocol]:
-    """Give the class that uvicorn is to make connections of."""
+    """Return the class that uvicorn is to make connections of."""
 
     class LimitedConnection(_Connection):
         pass

@@ -1,7 +1,7 @@
-"""``/metrics``: the rooms' metric families for Prometheus, in the format that it asks for.
+"""``/metrics``: the services' metric families for Prometheus, in the format that it asks for.
 
 prometheus_client writes both: the text format 0.0.4 and, where the client accepts it,
-OpenMetrics 1.0. Families are made at each scrape from the rooms' state of that moment;
+OpenMetrics 1.0. Families are made at each scrape from the services' state of that moment;
 nothing is kept between scrapes.
 """
 
@@ -15,8 +15,8 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 import hyperbox
-from hyperbox.daemon.house import House
-from hyperbox.daemon.room import State
+from hyperbox.daemon.service import State
+from hyperbox.daemon.service_group import ServiceGroup
 
 __all__ = ["CONTENT_TYPES", "Exposition"]
 
@@ -24,28 +24,28 @@ CONTENT_TYPES = ("text/plain", "application/openmetrics-text")
 
 
 class Exposition(Collector):
-    """All metric families of a house, and of the daemon's own process."""
+    """All metric families of a group, and of the daemon's own process."""
 
-    def __init__(self, house: House) -> None:
-        self._house = house
+    def __init__(self, group: ServiceGroup) -> None:
+        self._group = group
         self._process = ProcessCollector(registry=CollectorRegistry(auto_describe=False))
 
     def collect(self) -> Iterable[Metric]:
-        """Give every family now; a room that cannot give some gives none."""
+        """Return every family now; a service that cannot give some gives none."""
         yield InfoMetricFamily("hyperbox_build", "Version of hyperbox.", _version())
         up = GaugeMetricFamily(
-            "hyperbox_room_up",
-            "1 for a room of the daemon that runs, 0 for one that is unavailable or has failed.",
-            labels=["room"],
+            "hyperbox_service_up",
+            "1 for a service of the daemon that runs, 0 for one that is unavailable or has failed.",
+            labels=["service"],
         )
-        for room in self._house.rooms:
-            up.add_metric([room.name], float(room.status().state is State.RUNNING))
-            yield from room.metrics()
+        for service in self._group.services:
+            up.add_metric([service.name], float(service.status().state is State.RUNNING))
+            yield from service.metrics()
         yield up
         yield from self._process.collect()
 
     def encoded(self, accept: str) -> tuple[bytes, str]:
-        """Give the body and its media type for a request's Accept header."""
+        """Return the body and its media type for a request's Accept header."""
         encode, media_type = choose_encoder(accept)
         return encode(self), media_type
 

@@ -82,7 +82,7 @@ def parse_address(text: str) -> Address:
 
 
 def default_socket() -> Path:
-    """Give where the unix socket lies: below the directory of systemd, of root, or of the user."""
+    """Return the unix socket's path: below the directory of systemd, of root, or of the user."""
     given = os.environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]
     if given:
         return Path(given) / "hyperbox.sock"

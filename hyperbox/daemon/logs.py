@@ -22,7 +22,7 @@ _FIELDS = "hyperbox_fields"
 
 
 def fields(**values: object) -> dict[str, Mapping[str, object]]:
-    """Give what logging's `extra` takes, for example ``extra=fields(room="pressure")``."""
+    """Return what logging's `extra` takes, for example ``extra=fields(service="pressure")``."""
     return {_FIELDS: values}
 
 
@@ -35,7 +35,7 @@ class LineFormatter(logging.Formatter):
     """Formats a record as `render` does; an exception is one of the values."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Give the record's line."""
+        """Return the record's line."""
         stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
         values: dict[str, object] = {
             "time": f"{stamp}.{int(record.msecs):03d}Z",

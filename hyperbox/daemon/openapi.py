@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from hyperbox.daemon import problems
-from hyperbox.daemon.room import Endpoint, Parameter
+from hyperbox.daemon.service import Endpoint, Parameter
 
 __all__ = ["document"]
 

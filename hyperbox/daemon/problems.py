@@ -10,7 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from hyperbox.daemon.room import Schema
+from hyperbox.daemon.service import Schema
 
 __all__ = ["MEDIA_TYPE", "SCHEMA", "body", "explain", "explain_bug", "response"]
 
@@ -36,19 +36,19 @@ _DETAILS = {
 
 
 def body(status: int, detail: str) -> bytes:
-    """Give the body of a refusal."""
+    """Return the body of a refusal."""
     title = HTTPStatus(status).phrase
     found = {"type": "about:blank", "title": title, "status": status, "detail": detail}
     return json.dumps(found).encode()
 
 
 def response(status: int, detail: str, headers: Mapping[str, str] | None = None) -> Response:
-    """Give a refusal as a response."""
+    """Return a refusal as a response."""
     return Response(body(status, detail), status, headers, media_type=MEDIA_TYPE)
 
 
 async def explain(_request: Request, error: Exception) -> Response:
-    """Turn the web framework's refusals, and the rooms' own, into the one shape."""
+    """Turn the web framework's refusals, and the services' own, into the one shape."""
     assert isinstance(error, HTTPException)
     said = error.detail if error.detail != HTTPStatus(error.status_code).phrase else ""
     detail = said or _DETAILS.get(error.status_code, said) or "refused"

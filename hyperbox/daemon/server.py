@@ -1,7 +1,7 @@
-"""Runs a house behind a web server until a signal ends it.
+"""Runs a group behind a web server until a signal ends it.
 
 uvicorn speaks HTTP; what differs from its own server: it sleeps until something happens
-instead of waking ten times a second, and signals stop the rooms first, so that everything
+instead of waking ten times a second, and signals stop the services first, so that everything
 is put back even if clients hang on.
 """
 
@@ -19,20 +19,22 @@ import uvicorn
 
 from hyperbox.daemon.application import application
 from hyperbox.daemon.connections import Limits, connection_class
-from hyperbox.daemon.house import House
 from hyperbox.daemon.listeners import BACKLOG
 from hyperbox.daemon.logs import fields
 from hyperbox.daemon.notify import notify
+from hyperbox.daemon.service_group import ServiceGroup
 
 __all__ = ["serve"]
 
 _LOG = logging.getLogger(__name__)
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_DRAIN_S = 0.3  # for answers under way; together with the rooms less than a second
+_DRAIN_S = 0.3  # for answers under way; together with the services less than a second
 
 
-def serve(house: House, listeners: Sequence[socket.socket], limits: Limits | None = None) -> bool:
-    """Serve an entered house on bound sockets until SIGINT, SIGTERM or SIGHUP.
+def serve(
+    group: ServiceGroup, listeners: Sequence[socket.socket], limits: Limits | None = None
+) -> bool:
+    """Serve an entered group on bound sockets until SIGINT, SIGTERM or SIGHUP.
 
     Gives whether it was SIGINT, that is, whether somebody interrupted it. Must be called from
     the main thread.
@@ -40,18 +42,18 @@ def serve(house: House, listeners: Sequence[socket.socket], limits: Limits | Non
     Raises
     ------
     HyperboxError
-        If a room could not put things back.
+        If a service could not put things back.
     """
     chosen = limits or Limits()
-    server = _Server(_config(house, chosen), house, listeners)
+    server = _Server(_config(group, chosen), group, listeners)
     with _signals(server):
         asyncio.run(server.serve(list(listeners)))
     return server.received == signal.SIGINT
 
 
-def _config(house: House, limits: Limits) -> uvicorn.Config:
+def _config(group: ServiceGroup, limits: Limits) -> uvicorn.Config:
     return uvicorn.Config(
-        application(house, longest_body=limits.body),
+        application(group, longest_body=limits.body),
         http=connection_class(limits),
         loop="asyncio",
         backlog=BACKLOG,  # asyncio accepts so many at a time before it looks at one of them
@@ -69,10 +71,10 @@ def _config(house: House, limits: Limits) -> uvicorn.Config:
 
 class _Server(uvicorn.Server):
     def __init__(
-        self, config: uvicorn.Config, house: House, listeners: Sequence[socket.socket]
+        self, config: uvicorn.Config, group: ServiceGroup, listeners: Sequence[socket.socket]
     ) -> None:
         super().__init__(config)
-        self.house = house
+        self.group = group
         self.received = 0
         self._names = [_name(listener) for listener in listeners]
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -90,7 +92,7 @@ class _Server(uvicorn.Server):
                 self._loop.call_soon_threadsafe(self._wake.set)
 
     async def main_loop(self) -> None:
-        """Sleep until a signal, then stop the rooms; uvicorn drains connections after."""
+        """Sleep until a signal, then stop the services; uvicorn drains connections after."""
         self._loop = asyncio.get_running_loop()
         for name in self._names:
             _LOG.info("listening", extra=fields(address=name))
@@ -99,7 +101,7 @@ class _Server(uvicorn.Server):
             await self._wake.wait()
         _LOG.info("stopping", extra=fields(signal=signal.Signals(self.received).name))
         notify("STOPPING=1")
-        await asyncio.to_thread(self.house.stop)
+        await asyncio.to_thread(self.group.stop)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Let answers under way be finished, shortly; then drop what is left."""

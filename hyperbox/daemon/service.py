@@ -1,35 +1,123 @@
-"""The daemon from its start to its end: listeners, house, web server."""
+"""What a service is: a feature that starts, stops, says how it is, and answers requests.
+
+A service brings its endpoints, its metrics and whatever else serves it (a thread, a gRPC
+port of its own); the group starts and stops it. Nothing outside of
+`hyperbox.daemon.composition` knows a service by name.
+"""
 
 from __future__ import annotations
 
-import contextlib
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol
 
-from hyperbox.daemon.composition import rooms
-from hyperbox.daemon.connections import Limits
-from hyperbox.daemon.house import House
-from hyperbox.daemon.listeners import tcp_listener, unix_listener
-from hyperbox.daemon.options import Options
-from hyperbox.daemon.server import serve
+from prometheus_client import Metric
+from starlette.requests import Request
+from starlette.responses import Response
 
-__all__ = ["run"]
+__all__ = ["Answer", "Endpoint", "Parameter", "Schema", "Service", "State", "Status"]
+
+Schema = Mapping[str, object]
+"""A JSON Schema (2020-12, as OpenAPI 3.1 has it)."""
+
+Answer = Callable[[Request], Awaitable[Response]]
+"""Answers one request; raises starlette's HTTPException for a refusal."""
 
 
-def run(options: Options, limits: Limits | None = None) -> bool:
-    """Run the daemon until a signal ends it; gives whether it was interrupted (SIGINT).
+class State(StrEnum):
+    """How a service is."""
 
-    Everything is bound before a room starts: a taken port changes nothing on the machine.
+    RUNNING = "running"
+    UNAVAILABLE = "unavailable"
+    """This machine cannot do it, or it is not wanted: no fault."""
+    FAILED = "failed"
+    """It should run and does not."""
+    STOPPED = "stopped"
+    """Not started yet, or stopped with the daemon."""
 
-    Raises
-    ------
-    HyperboxError
-        If it cannot listen, a room cannot start, or a room could not put things back.
+
+@dataclass(frozen=True)
+class Status:
+    """A service's state, and if it does not run, why (`reason`) and what would mend it."""
+
+    state: State
+    reason: str = ""
+    hint: str = ""
+
+    @classmethod
+    def running(cls) -> Status:
+        """Return the status of a service that runs."""
+        return cls(State.RUNNING)
+
+    def as_json(self) -> dict[str, object]:
+        """Return it as JSON values; reason and hint only where there are any."""
+        said = {"state": str(self.state), "reason": self.reason, "hint": self.hint}
+        return {name: text for name, text in said.items() if text}
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A query parameter that an endpoint takes."""
+
+    name: str
+    description: str
+    schema: Schema
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """A path, what answers it (GET, and HEAD), and what OpenAPI says about it.
+
+    `content` maps each media type of the answer to the schema of its body. Parameters
+    that are not listed are refused.
     """
-    with contextlib.ExitStack() as stack:
-        listeners = [
-            stack.enter_context(tcp_listener(address, remote=options.remote))
-            for address in options.listen
-        ]
-        if options.socket is not None:
-            listeners.append(stack.enter_context(unix_listener(options.socket)))
-        house = stack.enter_context(House(rooms(options)))
-        return serve(house, listeners, limits)
+
+    path: str
+    summary: str
+    answer: Answer
+    content: Mapping[str, Schema]
+    description: str = ""
+    parameters: Sequence[Parameter] = ()
+    also: Mapping[int, str] = field(default_factory=dict)
+    """Further statuses with the same body, and what they mean; refusals need no mention."""
+
+
+class Service(Protocol):
+    """A feature of the daemon. `start` and `stop` may come from different threads."""
+
+    @property
+    def name(self) -> str:
+        """A word; label of its metrics, key of its status."""
+
+    def start(self) -> None:
+        """Begin to serve.
+
+        Raises
+        ------
+        KernelFeatureMissing
+            If this machine cannot do it: the daemon goes on, and `status` says so from
+            now on, with the reason.
+        HyperboxError
+            If it cannot start for another reason: the daemon does not start.
+        """
+
+    def stop(self) -> None:
+        """End within half a second and put back everything that was changed.
+
+        It is called once after `start`, even if that raised.
+
+        Raises
+        ------
+        HyperboxError
+            If something could not be put back.
+        """
+
+    def status(self) -> Status:
+        """Say how it is now."""
+
+    def endpoints(self) -> Sequence[Endpoint]:
+        """Return what it answers, whether it runs or not."""
+
+    def metrics(self) -> Iterable[Metric]:
+        """Return its metric families now; none while it does not run."""

@@ -90,7 +90,7 @@ def parse_suite(data: Mapping[str, Any], path: Path) -> Suite:
 
 
 def near(name: str, known: Iterable[str]) -> str:
-    """Give a hint for a name that does not exist: near matches, else what there is."""
+    """Return a hint for a name that does not exist: near matches, else what there is."""
     names = sorted(known)
     matches = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     if matches:

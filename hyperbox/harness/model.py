@@ -18,10 +18,10 @@ __all__ = [
     "Lane",
     "Metric",
     "Outcome",
+    "Perturbation",
     "Rule",
     "Sample",
     "Scale",
-    "Start",
     "Suite",
     "Verdict",
 ]
@@ -152,7 +152,7 @@ class Experiment:
         return _READY_S + self.timeout_s * (1 + others / 4)
 
     def metric(self, metric_id: str) -> Metric:
-        """Give the metric with this id; KeyError if there is none."""
+        """Return the metric with this id; KeyError if there is none."""
         return _find(self.metrics, metric_id)
 
 
@@ -199,7 +199,7 @@ class Suite:
 
 
 @dataclass(frozen=True)
-class Start:
+class Perturbation:
     """Seeded perturbation of one block's start; both arms of the block share it.
 
     Repeatable is not unbiased: code placement and start phase shift results by 1-2 %,
@@ -215,7 +215,7 @@ class Start:
     noise_pages: int = 0
 
     def environment(self) -> dict[str, str]:
-        """Give the environment variables that carry the perturbation to the program."""
+        """Return the environment variables that carry the perturbation to the program."""
         return {"HYPERBOX_SEED": str(self.seed), "HYPERBOX_PADDING": "x" * self.padding}
 
 
@@ -276,7 +276,7 @@ class Verdict:
 
 
 def _find(items: tuple[Metric, ...], wanted: str) -> Metric:
-    """Give the item with id `wanted`; KeyError if absent."""
+    """Return the item with id `wanted`; KeyError if absent."""
     for item in items:
         if item.id == wanted:
             return item

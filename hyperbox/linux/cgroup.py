@@ -46,7 +46,7 @@ class Cgroup:
         self.limit("cgroup.procs", pid)
 
     def processes(self) -> tuple[int, ...]:
-        """Give the processes in it."""
+        """Return the processes in it."""
         return tuple(int(word) for word in self.read("cgroup.procs").split())
 
     def remove(self) -> None:
@@ -84,7 +84,7 @@ class Cgroup:
 
 
 def cgroup_root() -> Path:
-    """Give where cgroup v2 is mounted, purely or beside version 1.
+    """Return where cgroup v2 is mounted, purely or beside version 1.
 
     Raises
     ------
@@ -101,7 +101,7 @@ def cgroup_root() -> Path:
 def cgroup(
     name: str, *, controllers: Sequence[str] = (), root: Path | None = None
 ) -> Iterator[Cgroup]:
-    """Give a new cgroup below `root` (default: the hierarchy's root); it is removed after.
+    """Return a new cgroup below `root` (default: the hierarchy's root); it is removed after.
 
     `controllers` are switched on for the children of `root` where they are not, and off
     again at the end, by the last process that used them. Journalled.

@@ -46,12 +46,12 @@ class KnobTaken(WorkloadError):
 
 
 def sysctl(name: str) -> Path:
-    """Give the file of a sysctl, ``vm.swappiness`` -> ``/proc/sys/vm/swappiness``."""
+    """Return the file of a sysctl, ``vm.swappiness`` -> ``/proc/sys/vm/swappiness``."""
     return Path("/proc/sys").joinpath(*name.split("."))
 
 
 def read_knob(path: Path) -> str:
-    """Give a setting's text without surrounding white space.
+    """Return a setting's text without surrounding white space.
 
     Raises
     ------
@@ -67,7 +67,7 @@ def read_knob(path: Path) -> str:
 
 
 def write_knob(path: Path, value: str | int) -> None:
-    """Give a setting a value.
+    """Return a setting a value.
 
     Raises
     ------
@@ -87,7 +87,7 @@ def write_knob(path: Path, value: str | int) -> None:
 
 
 def setting(text: str) -> str:
-    """Give what has to be written to get a knob that reads as `text`.
+    """Return what has to be written to get a knob that reads as `text`.
 
     A choice such as ``always [madvise] never`` is written as the chosen word.
     """
@@ -204,7 +204,7 @@ class KnobChange:
 
 @contextlib.contextmanager
 def changed(path: Path, value: str | int) -> Iterator[str]:
-    """Give a setting a value for the block; gives the original, which is put back after.
+    """Return a setting a value for the block; gives the original, which is put back after.
 
     A value that somebody else has written meanwhile is left alone. Errors are those of
     `KnobChange.apply`.

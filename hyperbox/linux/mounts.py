@@ -38,7 +38,7 @@ def parse_mountinfo(text: str) -> tuple[Mount, ...]:
 
 
 def mounts(kind: str) -> tuple[Mount, ...]:
-    """Give this process's mounts of a file system type, in the order they were made."""
+    """Return this process's mounts of a file system type, in the order they were made."""
     text = Path("/proc/self/mountinfo").read_text(errors="surrogateescape")
     return tuple(found for found in parse_mountinfo(text) if found.kind == kind)
 
@@ -72,7 +72,7 @@ def unmount(point: Path) -> None:
 
 @contextlib.contextmanager
 def mounted(kind: str, point: Path) -> Iterator[Path]:
-    """Give where `kind` is mounted; mounts it on `point` for the block if it is nowhere.
+    """Return where `kind` is mounted; mounts it on `point` for the block if it is nowhere.
 
     Journalled. Where several processes use such a mount, the last one unmounts it.
     """

@@ -21,7 +21,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def own_mounts() -> None:
-    """Give this process a mount namespace of its own; nothing mounted in it shows outside.
+    """Return this process a mount namespace of its own; nothing mounted in it shows outside.
 
     Raises
     ------
@@ -36,7 +36,7 @@ def own_mounts() -> None:
 
 
 def own_network() -> None:
-    """Give this process a network of its own, with nothing but a loopback that is down.
+    """Return this process a network of its own, with nothing but a loopback that is down.
 
     Sockets made before keep the network that they were made in. Raises as `own_mounts`.
     """

@@ -29,7 +29,7 @@ _MULTI_QUEUE = 2  # queue_mode: blk-mq
 
 @contextlib.contextmanager
 def null_block_device(name: str, *, size_mib: int, latency_ns: int) -> Iterator[Path]:
-    """Give ``/dev/...`` of a disk in memory whose every request takes `latency_ns`.
+    """Return ``/dev/...`` of a disk in memory whose every request takes `latency_ns`.
 
     Memory is taken page by page as the disk is written, up to `size_mib`. Journalled.
 

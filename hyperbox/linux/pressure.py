@@ -97,7 +97,7 @@ class Pressure:
     full: Line | None
 
     def line(self, kind: Kind) -> Line | None:
-        """Give the line of a kind."""
+        """Return the line of a kind."""
         return self.some if kind is Kind.SOME else self.full
 
 
@@ -248,7 +248,7 @@ class Trigger:
         self.close()
 
     def fileno(self) -> int:
-        """Give the descriptor, to wait for POLLPRI among others."""
+        """Return the descriptor, to wait for POLLPRI among others."""
         return self._handle
 
     def wait(self, timeout_s: float) -> bool:

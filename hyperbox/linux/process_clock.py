@@ -12,7 +12,7 @@ _SCHED = 2  # CPUCLOCK_SCHED of include/linux/posix-timers.h: the scheduler's ex
 
 
 def process_cpu_ns(pid: int) -> int:
-    """Give user plus system time of all threads of a process, without its children.
+    """Return user plus system time of all threads of a process, without its children.
 
     Raises
     ------

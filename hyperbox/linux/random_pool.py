@@ -6,12 +6,12 @@ import contextlib
 import fcntl
 import os
 
-__all__ = ["stir"]
+__all__ = ["reseed_crng"]
 
 _RESEED = 0x5207  # RNDRESEEDCRNG of linux/random.h (Linux 4.14): use what was mixed in at once
 
 
-def stir(data: bytes) -> None:
+def reseed_crng(data: bytes) -> None:
     """Mix `data` into the pool and have the generator use it; without rights it may do so later.
 
     Where the pool has no other source, as in a guest in virtual time, equal data give equal

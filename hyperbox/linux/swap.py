@@ -53,7 +53,7 @@ def parse_swaps(text: str) -> tuple[SwapArea, ...]:
 
 
 def swap_areas() -> tuple[SwapArea, ...]:
-    """Give the active swap areas; none if the kernel has no swapping.
+    """Return the active swap areas; none if the kernel has no swapping.
 
     A device that was named in a mount namespace which has ended, as a service's is, reads
     ``/zram0`` instead of ``/dev/zram0``: it is given as it is called here.
@@ -66,7 +66,7 @@ def swap_areas() -> tuple[SwapArea, ...]:
 
 
 def called_here(area: SwapArea, devices: Path = Path("/dev")) -> str:
-    """Give the path of a swap area in this mount namespace; as it is, if it cannot be found."""
+    """Return the path of a swap area in this mount namespace; as it is, if it cannot be found."""
     if area.kind != "partition" or Path(area.path).is_block_device():
         return area.path
     below = area.path.removesuffix(" (deleted)").lstrip("/")

@@ -12,6 +12,6 @@ __all__ = ["vmstat"]
 
 
 def vmstat(names: Sequence[str]) -> dict[str, int]:
-    """Give some counters since boot, in pages or events; 0 for one this kernel lacks."""
+    """Return some counters since boot, in pages or events; 0 for one this kernel lacks."""
     found = parse_flat_keyed(read_knob(Path("/proc/vmstat")))
     return {name: found.get(name, 0) for name in names}

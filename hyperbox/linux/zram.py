@@ -50,7 +50,7 @@ def parse_algorithms(text: str) -> tuple[str, ...]:
 
 
 def choose_algorithm(wanted: Sequence[str], available: Sequence[str]) -> str:
-    """Give the first algorithm of `wanted` that is available.
+    """Return the first algorithm of `wanted` that is available.
 
     Raises
     ------
@@ -80,7 +80,7 @@ def zram_memory(device: Path) -> ZramMemory:
 
 @contextlib.contextmanager
 def zram_device(*, size: int, algorithms: Sequence[str]) -> Iterator[tuple[Path, str]]:
-    """Give ``/dev/zramN`` of `size` bytes and the algorithm taken, the first that is there.
+    """Return ``/dev/zramN`` of `size` bytes and the algorithm taken, the first that is there.
 
     Journalled.
 
@@ -142,7 +142,7 @@ def _undo(change: Change) -> Outcome:
 
 
 def _left(change: Change) -> list[str]:
-    """Give the disk if it is still there; sysfs numbers a later one of the same name anew."""
+    """Return the disk if it is still there; sysfs numbers a later one of the same name anew."""
     name = change.text("disk")
     if name:
         with contextlib.suppress(FileNotFoundError):

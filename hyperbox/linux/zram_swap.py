@@ -56,7 +56,7 @@ class ZramSwap:
         return any(area.path == str(self.device) for area in swap_areas())
 
     def held(self) -> int:
-        """Give the bytes swapped to it: what stopping would need of free memory."""
+        """Return the bytes swapped to it: what stopping would need of free memory."""
         return sum(area.used for area in swap_areas() if area.path == str(self.device))
 
     def undo(self) -> None:

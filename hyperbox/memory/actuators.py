@@ -106,7 +106,7 @@ class KnobActuator:
         return "" if left else "everything it would change is so already"
 
     def apply(self) -> tuple[str, ...]:
-        """Give every setting its value."""
+        """Return every setting its value."""
         done = []
         try:
             for path, value in self._to_change():

@@ -47,7 +47,7 @@ class Entry:
     decision: Decision
 
     def as_json(self) -> dict[str, object]:
-        """Give it as JSON values; ``time`` is local, for people."""
+        """Return it as JSON values; ``time`` is local, for people."""
         local = time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(self.unix_s))
         stamp = {"time": local, "time_unix_s": round(self.unix_s, 3), "pid": self.pid}
         return stamp | self.decision.as_json()
@@ -61,7 +61,7 @@ class Story:
     then: tuple[Entry, ...] = ()
 
     def as_json(self) -> dict[str, object]:
-        """Give it as JSON values: the beginning, and ``then`` what followed."""
+        """Return it as JSON values: the beginning, and ``then`` what followed."""
         return self.began.as_json() | {"then": [entry.as_json() for entry in self.then]}
 
 
@@ -109,13 +109,13 @@ class Trail:
 
 
 def as_line(entry: Entry) -> str:
-    """Give an entry as one line of a trail."""
+    """Return an entry as one line of a trail."""
     said = {"at": round(entry.unix_s, 3), "pid": entry.pid, **entry.decision.as_json()}
     return json.dumps(said, separators=(",", ":"))
 
 
 def parse_trail(text: str) -> tuple[Entry, ...]:
-    """Give the entries of a trail; lines that are none (cut short, a later version's) are left out.
+    """Return the entries of a trail; other lines (cut short, a later version's) are left out.
 
     Pure.
     """
@@ -144,7 +144,7 @@ def read_trail(path: Path) -> tuple[Entry, ...]:
 
 
 def stories(entries: Sequence[Entry]) -> tuple[Story, ...]:
-    """Give what was decided, each beginning of a step with what followed; oldest first. Pure.
+    """Return what was decided, each beginning of a step with what followed; oldest first. Pure.
 
     What follows is kept, reverted and restored by the same process, or undone by somebody else.
     """
@@ -168,7 +168,7 @@ def stories(entries: Sequence[Entry]) -> tuple[Story, ...]:
 
 
 def trail_file() -> Path:
-    """Give where this user's tuner keeps its trail.
+    """Return where this user's tuner keeps its trail.
 
     That is ``$HYPERBOX_STATE``, else ``/var/log/hyperbox`` for root, else below
     ``$XDG_STATE_HOME`` (XDG base directory specification).
@@ -183,7 +183,7 @@ def trail_file() -> Path:
 
 
 def trail_files() -> tuple[Path, ...]:
-    """Give where trails that concern this user may be: the user's own first, then root's."""
+    """Return where trails that concern this user may be: the user's own first, then root's."""
     if os.environ.get("HYPERBOX_STATE"):
         return (trail_file(),)
     return tuple(dict.fromkeys((trail_file(), _SYSTEM / _NAME)))

@@ -63,7 +63,7 @@ class Average:
 
 
 def boxcar(points: Sequence[Point], window_ns: int = WINDOW_NS) -> Average | None:
-    """Give the share of stall in the last `window_ns` before the last point.
+    """Return the share of stall in the last `window_ns` before the last point.
 
     With shorter history the average covers what there is; None with fewer than two
     points. Points are in order of time.
@@ -82,7 +82,7 @@ def boxcar(points: Sequence[Point], window_ns: int = WINDOW_NS) -> Average | Non
 
 
 def replica(points: Sequence[Point], first_avg10: float) -> Average | None:
-    """Give what the kernel's avg10 should be at the last point.
+    """Return what the kernel's avg10 should be at the last point.
 
     Parameters
     ----------
@@ -110,7 +110,7 @@ def _time_ns(point: Point) -> int:
 
 
 def _interpolated(before: Point, after: Point, time_ns: int) -> tuple[float, float]:
-    """Give the total at a time between two points, and how wrong it can be (both us).
+    """Return the total at a time between two points, and how wrong it can be (both us).
 
     Stall grows by at most one second a second, so the total at the edge lies between
     ``max(0, D - rest)`` and ``min(D, passed)`` above the earlier one.
@@ -127,7 +127,7 @@ def _interpolated(before: Point, after: Point, time_ns: int) -> tuple[float, flo
 
 
 def _highest(points: Sequence[Point], first: float, *, stall: bool) -> float:
-    """Give the largest value that the kernel can print, whenever its steps happened.
+    """Return the largest value that the kernel can print, whenever its steps happened.
 
     The weight of a moment depends on how many steps ended after it; the envelope over
     all phases of the 2 s grid is a staircase. Within a sample interval the stall is put

@@ -114,7 +114,7 @@ class Decision:
         return self.action is not Action.NOTHING or bool(self.changes)
 
     def as_json(self) -> dict[str, object]:
-        """Give it as JSON values."""
+        """Return it as JSON values."""
         return {
             "time_ns": self.time_ns,
             "state": str(self.state),

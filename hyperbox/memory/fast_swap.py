@@ -96,7 +96,7 @@ def has_fast_swap() -> bool:
 
 
 def usual_zram_size() -> int:
-    """Give as many bytes as the machine's memory, at most 8 GiB: Fedora's size for zram-generator.
+    """Return the machine's memory in bytes, at most 8 GiB: Fedora's size for zram-generator.
 
     That is what may be swapped to it; compressed it takes about half of that, and nothing
     before it is needed. One that fills pushes pages to the disk.

@@ -117,7 +117,7 @@ class Observer:
 
 
 def swap_names() -> frozenset[str]:
-    """Give the names of the swap areas in use."""
+    """Return the names of the swap areas in use."""
     return frozenset(area.path for area in swap_areas())
 
 
@@ -132,7 +132,7 @@ def _counters(group: Cgroup) -> GroupCounters:
 
 
 def _zram_pages() -> dict[str, tuple[int, int]]:
-    """Give the pages read from and written to each zram disk that is swapped to."""
+    """Return the pages read from and written to each zram disk that is swapped to."""
     found = {}
     for area in swap_areas():
         device = Path(area.path)

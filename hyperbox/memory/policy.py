@@ -77,18 +77,18 @@ class Policy:
     def of(
         cls, steps: Iterable[str], preparations: Iterable[str] = (), reliefs: Iterable[str] = ()
     ) -> Policy:
-        """Give the policy at its beginning; `reliefs` are some of `steps`."""
+        """Return the policy at its beginning; `reliefs` are some of `steps`."""
         ahead = tuple(preparations)
         named = {name: Step() for name in (*ahead, *steps)}
         return cls(named, frozenset(ahead), frozenset(reliefs))
 
     def with_step(self, name: str, **changes: object) -> Policy:
-        """Give it with a step changed."""
+        """Return it with a step changed."""
         step = replace(self.steps[name], **changes)  # type: ignore[arg-type]
         return replace(self, steps={**self.steps, name: step})
 
     def with_unavailable(self, reasons: Mapping[str, str]) -> Policy:
-        """Give it with what probing found: why a step cannot be made, or an empty text."""
+        """Return it with what probing found: why a step cannot be made, or an empty text."""
         steps = {
             name: replace(step, unavailable=reasons.get(name, step.unavailable))
             for name, step in self.steps.items()
@@ -96,7 +96,7 @@ class Policy:
         return replace(self, steps=steps)
 
     def relax_ns(self, rules: Rules) -> int:
-        """Give how long it must be calm: twice as long after each relapse, up to 16 times."""
+        """Return how long it must be calm: twice as long after each relapse, up to 16 times."""
         return int(rules.relax_s * SECOND_NS) << min(self.relapses, 4)
 
 
@@ -111,7 +111,7 @@ class _Outcome:
 
 
 def decide(policy: Policy, reading: Reading, rules: Rules) -> tuple[Policy, Decision]:
-    """Give the policy after a reading, and what is to be done now.
+    """Return the policy after a reading, and what is to be done now.
 
     The caller carries the decision out; if it cannot, it tells `refused`.
     """
@@ -132,7 +132,7 @@ def decide(policy: Policy, reading: Reading, rules: Rules) -> tuple[Policy, Deci
 def refused(
     policy: Policy, decision: Decision, reason: str, rules: Rules
 ) -> tuple[Policy, Decision]:
-    """Give the policy after a step could not be made, with the reason on record.
+    """Return the policy after a step could not be made, with the reason on record.
 
     A refused step is as if it had not been tried, and waits out a back-off. A step that
     could not be undone counts as undone: what undoes it has its own record of it.
@@ -150,7 +150,7 @@ def refused(
 
 
 def lost(policy: Policy, name: str, rules: Rules) -> Policy:
-    """Give the policy after somebody else has undone a step: theirs for a back-off at least."""
+    """Return the policy after somebody else has undone a step: theirs for a back-off at least."""
     kept = tuple(one for one in policy.kept if one != name)
     trial = policy.trial if policy.trial and policy.trial.step != name else None
     now_ns = policy.last.time_ns if policy.last else 0

@@ -40,12 +40,12 @@ class Sample:
     pressure: Mapping[Resource, Pressure]
 
     def line(self, resource: Resource, kind: Kind) -> Line | None:
-        """Give one line; None where this kernel does not print it."""
+        """Return one line; None where this kernel does not print it."""
         found = self.pressure.get(resource)
         return found.line(kind) if found else None
 
     def lines(self) -> dict[tuple[Resource, Kind], Line]:
-        """Give every line that there is."""
+        """Return every line that there is."""
         wanted = [(resource, kind) for resource in self.pressure for kind in Kind]
         found = [(key, self.line(*key)) for key in wanted]
         return {key: line for key, line in found if line is not None}
@@ -68,7 +68,7 @@ class Snapshot:
         return self.samples[-1] if self.samples else None
 
     def boxcar(self, resource: Resource, kind: Kind) -> Average | None:
-        """Give the average over the last 10 s; None with fewer than two samples."""
+        """Return the average over the last 10 s; None with fewer than two samples."""
         ring = self.samples
         if len(ring) < 2:
             return None
@@ -78,7 +78,7 @@ class Snapshot:
         return boxcar(_points((ring[older], ring[older + 1], ring[-1]), resource, kind))
 
     def replica(self, resource: Resource, kind: Kind) -> Average | None:
-        """Give what the kernel's avg10 should be; None with fewer than two samples.
+        """Return what the kernel's avg10 should be; None with fewer than two samples.
 
         Works through the whole history: a check, not for every sample.
         """
@@ -87,7 +87,7 @@ class Snapshot:
         return replica(points, first.avg10) if first else None
 
     def shares(self, resource: Resource, kind: Kind) -> tuple[float, ...]:
-        """Give the percent of stall between every two samples, oldest first: for sparklines."""
+        """Return the percent of stall between every two samples, oldest first: for sparklines."""
         points = _points(self.samples, resource, kind)
         return tuple(
             min((after.total_us - before.total_us) * 1e5 / (after.time_ns - before.time_ns), 100.0)
@@ -96,7 +96,7 @@ class Snapshot:
         )
 
     def report(self) -> dict[str, object]:
-        """Give the last sample as JSON values, under the names of the metrics endpoint.
+        """Return the last sample as JSON values, under the names of the metrics endpoint.
 
         ``some_memory_us`` and its kin are stall in microseconds since boot; averages are
         percent, ``error`` is in points.
@@ -120,7 +120,7 @@ class Snapshot:
         return result
 
     def rows(self) -> list[dict[str, object]]:
-        """Give every sample kept as JSON values, oldest first: time and totals."""
+        """Return every sample kept as JSON values, oldest first: time and totals."""
         rows: list[dict[str, object]] = []
         for sample in self.samples:
             row: dict[str, object] = {"time_unix_s": sample.unix_s, "time_ns": sample.time_ns}
@@ -169,7 +169,7 @@ class Sampler:
         return self._snapshot.samples
 
     def snapshot(self) -> Snapshot:
-        """Give everything kept now; takes no lock."""
+        """Return everything kept now; takes no lock."""
         return self._snapshot
 
     def sample(self) -> Sample:
@@ -183,15 +183,15 @@ class Sampler:
         return taken
 
     def boxcar(self, resource: Resource, kind: Kind) -> Average | None:
-        """Give the average over the last 10 s; None with fewer than two samples."""
+        """Return the average over the last 10 s; None with fewer than two samples."""
         return self._snapshot.boxcar(resource, kind)
 
     def replica(self, resource: Resource, kind: Kind) -> Average | None:
-        """Give what the kernel's avg10 should be; None with fewer than two samples."""
+        """Return what the kernel's avg10 should be; None with fewer than two samples."""
         return self._snapshot.replica(resource, kind)
 
     def report(self) -> dict[str, object]:
-        """Give the last sample as JSON values: `Snapshot.report`."""
+        """Return the last sample as JSON values: `Snapshot.report`."""
         return self._snapshot.report()
 
     def close(self) -> None:

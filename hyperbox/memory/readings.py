@@ -71,7 +71,7 @@ class Interval:
         return (self.end_ns - self.start_ns) / SECOND_NS
 
     def score(self, swap_in_floor: float) -> float:
-        """Give memory pressure, or storage pressure if more while pages come back from swap.
+        """Return memory pressure, or storage pressure if more while pages come back from swap.
 
         `swap_in_floor` is how many pages a second make swapping more than noise.
         """
@@ -83,7 +83,7 @@ _LEAST_WORKING = 0.05  # of the time: below that, refaults per working second ar
 
 
 def between(before: Reading, after: Reading) -> Interval | None:
-    """Give what happened between two readings.
+    """Return what happened between two readings.
 
     None if they cannot be compared: time or a counter went backwards (another machine's
     reading, a cgroup made anew), or the machine slept between them.
@@ -117,7 +117,7 @@ def between(before: Reading, after: Reading) -> Interval | None:
 
 
 def joined(intervals: Sequence[Interval]) -> Interval:
-    """Give the mean over intervals, each weighted by its length; ValueError without any."""
+    """Return the mean over intervals, each weighted by its length; ValueError without any."""
     if not intervals:
         raise ValueError("no interval to average")
     whole = sum(one.seconds for one in intervals)

@@ -44,14 +44,14 @@ class PageCacheActuator:
         return ""
 
     def apply(self) -> tuple[str, ...]:
-        """Give it up once now."""
+        """Return it up once now."""
         done = self.tick()
         if not done:
             raise KernelFeatureMissing("no streaming cgroup has page cache that can be given up")
         return done
 
     def tick(self) -> tuple[str, ...]:
-        """Give it up again; a cgroup that has gone, or has nothing to give, is passed over."""
+        """Return it up again; a cgroup that has gone, or has nothing to give, is passed over."""
         done, others = [], []
         for group in self._streaming:
             with contextlib.suppress(HyperboxError):
@@ -121,7 +121,7 @@ class MemoryHighActuator:
         return bool(self._changes) and not any(change.path.exists() for change in self._changes)
 
     def revert(self, *, calm: bool) -> tuple[str, ...]:
-        """Give each its old memory.high."""
+        """Return each its old memory.high."""
         return put_back(self._changes)
 
     def _lowered(self, group: Cgroup) -> list[str]:

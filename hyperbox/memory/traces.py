@@ -23,13 +23,13 @@ _REQUIRED = ("time_ns", "memory_some_us", "memory_full_us", "io_some_us")
 
 
 def as_line(reading: Reading) -> str:
-    """Give a reading as one line of a trace."""
+    """Return a reading as one line of a trace."""
     value = asdict(reading) | {"swaps": sorted(reading.swaps)}
     return json.dumps(value, separators=(",", ":"), sort_keys=True)
 
 
 def parse_trace(lines: Iterable[str], name: str = "trace") -> Iterator[Reading]:
-    """Give the readings of a trace; empty lines are passed over.
+    """Return the readings of a trace; empty lines are passed over.
 
     Raises
     ------
@@ -56,7 +56,7 @@ def replay(
     preparations: Sequence[str] = (),
     reliefs: Sequence[str] = (),
 ) -> Iterator[Decision]:
-    """Give the decision at each reading, as if every step could be made."""
+    """Return the decision at each reading, as if every step could be made."""
     policy = Policy.of(steps, preparations, reliefs)
     for reading in readings:
         policy, decision = decide(policy, reading, rules)

@@ -23,7 +23,7 @@ class Trial:
 
 
 def measured(window: Sequence[Interval], rules: Rules) -> Interval | None:
-    """Give the mean over the last seconds; None if there are too few to say anything."""
+    """Return the mean over the last seconds; None if there are too few to say anything."""
     for number in range(1, len(window) + 1):
         last = window[-number:]
         if last[-1].end_ns - last[0].start_ns >= rules.measure_ns - rules.late_ns:

@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, _end)
     try:
-        with interruption.heard():
+        with interruption.reraise_lost_signals():
             _tune(Tuning(options_from(chosen)), chosen.count)
     except HyperboxError as error:
         print(f"hyperbox.memory.tune: {error.message}", file=sys.stderr)

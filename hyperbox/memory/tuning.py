@@ -11,8 +11,8 @@ from pathlib import Path
 
 from hyperbox.errors import ConfigError, HarnessError
 from hyperbox.journal import state_directory
+from hyperbox.linux.exclusive_lock import exclusive_lock
 from hyperbox.linux.knob import KNOB
-from hyperbox.linux.sole_lock import sole_holder
 from hyperbox.memory.actuators import Actuator, page_cluster, swappiness
 from hyperbox.memory.audit import Entry, Trail, trail_file
 from hyperbox.memory.decisions import Decision, Rules, TunerState
@@ -20,7 +20,7 @@ from hyperbox.memory.fast_swap import FirstOf, ZramActuator, ZswapActuator, has_
 from hyperbox.memory.observer import Observer, swap_names
 from hyperbox.memory.psi import Snapshot
 from hyperbox.memory.reclaim import MemoryHighActuator, PageCacheActuator, damon
-from hyperbox.memory.swap import Tuner, TunerStatus
+from hyperbox.memory.tuner import Tuner, TunerStatus
 from hyperbox.repair import repair
 
 __all__ = ["FAST_SWAPS", "RELIEFS", "STEPS", "TunerOptions", "Tuning", "actuators"]
@@ -74,7 +74,7 @@ class TunerOptions:
 
 
 def actuators(options: TunerOptions) -> tuple[list[Actuator], list[Actuator]]:
-    """Give the steps and the preparations."""
+    """Return the steps and the preparations."""
     size = None if options.zram_mib is None else options.zram_mib << 20
     rungs: dict[str, Actuator] = {"zswap": ZswapActuator(), "zram": ZramActuator(size)}
     if options.fast_swap in rungs:
@@ -114,7 +114,7 @@ class Tuning:
             stack.callback(self._observer.close)
             if not options.dry_run:
                 lock = state_directory().parent / "tuner.lock"
-                stack.enter_context(sole_holder(lock, "a tuner"))
+                stack.enter_context(exclusive_lock(lock, "a tuner"))
             found = () if options.dry_run else _put_in_order()
             steps, ahead = actuators(options)
             self.tuner = Tuner(
@@ -145,11 +145,11 @@ class Tuning:
         self.step()
 
     def status(self) -> TunerStatus:
-        """Give what the tuner is doing; from any thread, without a lock."""
+        """Return what the tuner is doing; from any thread, without a lock."""
         return self.tuner.status()
 
     def report(self) -> dict[str, object]:
-        """Give the status as JSON values; from any thread, without a lock."""
+        """Return the status as JSON values; from any thread, without a lock."""
         return self.status().as_json()
 
     def close(self) -> tuple[Decision, ...]:

@@ -125,7 +125,7 @@ def add_options(
 
 
 def options_from(arguments: argparse.Namespace) -> TunerOptions:
-    """Give the options in force.
+    """Return the options in force.
 
     Raises
     ------
@@ -145,7 +145,7 @@ def options_from(arguments: argparse.Namespace) -> TunerOptions:
 def from_table(
     table: Mapping[str, object], where: str, base: TunerOptions | None = None
 ) -> TunerOptions:
-    """Give options changed by a table of settings; `where` precedes a name in errors.
+    """Return options changed by a table of settings; `where` precedes a name in errors.
 
     Raises
     ------
@@ -200,7 +200,7 @@ def _number(number: _Number, value: object, where: str) -> float:
 
 
 def _default(number: _Number) -> str:
-    """Give what a rule is without the option; the others' help says it by itself."""
+    """Return what a rule is without the option; the others' help says it by itself."""
     return f" (default {getattr(Rules(), number.rule):g})" if number.rule else ""
 
 

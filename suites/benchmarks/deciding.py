@@ -46,7 +46,7 @@ class Calibrating:
     unit = "CPU seconds"
 
     def track_quick_row(self) -> float:
-        """Give the cost of one of the 92 rows; the target is less than a second."""
+        """Return the cost of one of the 92 rows; the target is less than a second."""
         before = time.process_time()
         row(Scenario(Rule.NON_INFERIOR, 0.02, PAIR_NOISE["normal"]), QUICK, _SEED)
         return time.process_time() - before

@@ -21,7 +21,7 @@ _WARM_UP_PINGS = 20
 
 @contextlib.contextmanager
 def _booted(kernel: str, lane: Lane) -> Iterator[VirtualMachine]:
-    """Give a guest whose agent is ready; fetches and builds what the cache lacks."""
+    """Return a guest whose agent is ready; fetches and builds what the cache lacks."""
     kit = kernel_kit(kernel)
     hardware = hardware_for(kit, lane, root_image(), project_image())
     ram = SHARED_MEMORY / owned_name("ram")

@@ -143,7 +143,7 @@ Costs = dict[int, dict[str, tuple[float, float, float]]]
 
 
 def _measured(cells: int) -> dict[str, tuple[float, float, float]]:
-    """Give what each program takes of one run, in a process of its own."""
+    """Return what each program takes of one run, in a process of its own."""
     side = round(cells**0.5)
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name) / "run"

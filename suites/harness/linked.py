@@ -53,7 +53,7 @@ def _ask(link: socket.socket) -> None:
 
 @contextlib.contextmanager
 def _far_side() -> Iterator[tuple[int, socket.socket]]:
-    """Give a process in another network, once it is there, and a socket to agree by.
+    """Return a process in another network, once it is there, and a socket to agree by.
 
     It dies with this process too: every wait of it has an end.
     """

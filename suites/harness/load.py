@@ -10,7 +10,7 @@ __all__ = ["Load", "Ready", "nothing_more"]
 
 
 def nothing_more() -> Mapping[str, float]:
-    """Give no numbers beside the time."""
+    """Return no numbers beside the time."""
     return {}
 
 

@@ -75,7 +75,7 @@ def _some_us(file: PressureFile) -> float:
 
 
 def _filled() -> mmap.mmap:
-    """Give private memory, every page written and different: no two share a place in swap."""
+    """Return private memory, every page written and different: no two share a place in swap."""
     memory = mmap.mmap(-1, _AREA_MIB * MEBIBYTE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     memory.madvise(mmap.MADV_NOHUGEPAGE)
     for offset in range(0, len(memory), PAGE):

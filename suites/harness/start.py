@@ -16,7 +16,7 @@ import sys
 import time
 import zlib
 
-from hyperbox.linux.random_pool import stir
+from hyperbox.linux.random_pool import reseed_crng
 
 __all__ = ["main", "number"]
 
@@ -29,7 +29,7 @@ def main(argv: list[str]) -> None:
     """Perturb, and become the program; nothing returns."""
     name, program, *arguments = argv
     own = f"{os.environ.get('HYPERBOX_SEED', '0')}/{name}"
-    stir(own.encode())
+    reseed_crng(own.encode())
     noise = mmap.mmap(-1, (1 + number(own, "pages", _MAX_NOISE_PAGES)) * mmap.PAGESIZE)
     for offset in range(0, len(noise), mmap.PAGESIZE):
         noise[offset] = 1
@@ -40,7 +40,7 @@ def main(argv: list[str]) -> None:
 
 
 def number(own: str, what: str, below: int) -> int:
-    """Give a number from 0 to below `below`; equal names, equal numbers."""
+    """Return a number from 0 to below `below`; equal names, equal numbers."""
     return zlib.crc32(f"{what}/{own}".encode()) % below
 
 

@@ -94,7 +94,7 @@ def _write_and_read(handle: int, data: bytes, offset: int) -> None:
 
 @contextlib.contextmanager
 def _own_directory() -> Iterator[Path]:
-    """Give a directory whose mounts vanish with this process."""
+    """Return a directory whose mounts vanish with this process."""
     with tempfile.TemporaryDirectory(prefix="hyperbox-harness-") as name:
         own_mounts()
         try:
@@ -112,7 +112,7 @@ def _disk(size_mib: int) -> Iterator[Path]:
 
 
 def _smallest_image() -> bytes:
-    """Give the smallest EROFS image among the machine's memory disks: guests are made of them."""
+    """Return the smallest EROFS image among the machine's memory disks: guests are made of them."""
     found = []
     for device in sorted(Path("/dev").glob("pmem*")):
         with device.open("rb") as stream:

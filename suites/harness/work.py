@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def units_of(load: Load, arm: str) -> int:
-    """Give how many units an arm does."""
+    """Return how many units an arm does."""
     return load.units + (round(load.units * PLANTED) if arm == "planted" else 0)
 
 

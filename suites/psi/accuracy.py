@@ -241,7 +241,7 @@ def _result(scopes: tuple[_Scope, ...]) -> Measured:
 
 
 def _stalls(scope: _Scope) -> dict[str, int]:
-    """Give the stall of each line over the recording; too little is a failure."""
+    """Return the stall of each line over the recording; too little is a failure."""
     first, last = scope.moments[0].totals_us, scope.moments[-1].totals_us
     some = {
         name: last[name, "some"] - first[name, "some"] for name, kind in first if kind == "some"

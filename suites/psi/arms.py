@@ -73,7 +73,7 @@ class FastSwap:
         return {"zram": _ZRAM_MIB, "zswap": _ZSWAP_MIB}.get(self.kind, 0)
 
     def used_mib(self, where: Place) -> float:
-        """Give the memory beside the workloads' limit: zram's most, or zswap's of now."""
+        """Return the memory beside the workloads' limit: zram's most, or zswap's of now."""
         if self.device is not None:
             return zram_memory(self.device).used_max / MEBIBYTE
         if self.kind == "zswap":
@@ -81,7 +81,7 @@ class FastSwap:
         return 0.0
 
     def held_mib(self, where: Place) -> float:
-        """Give the compressed memory that it takes, whoever is charged for it."""
+        """Return the compressed memory that it takes, whoever is charged for it."""
         if self.kind == "zswap":
             return _zswap_pool() / MEBIBYTE
         return self.used_mib(where)
@@ -191,7 +191,7 @@ def _tuner(where: Place) -> Iterator[FastSwap]:
 
 
 def fast_swap() -> FastSwap:
-    """Give the compressed swap that this machine uses now."""
+    """Return the compressed swap that this machine uses now."""
     for area in swap_areas():
         if area.path.startswith("/dev/zram"):
             return FastSwap("zram", Path(area.path))
@@ -199,7 +199,7 @@ def fast_swap() -> FastSwap:
 
 
 def _zswap_pool() -> int:
-    """Give the bytes that zswap's pool takes."""
+    """Return the bytes that zswap's pool takes."""
     for line in read_knob(Path("/proc/meminfo")).splitlines():
         name, _, value = line.partition(":")
         if name == "Zswap":
@@ -208,7 +208,7 @@ def _zswap_pool() -> int:
 
 
 def _most_swappiness() -> int:
-    """Give 180, or 100 where the kernel takes no more (below 5.8)."""
+    """Return 180, or 100 where the kernel takes no more (below 5.8)."""
     path = sysctl("vm.swappiness")
     before = read_knob(path)
     try:

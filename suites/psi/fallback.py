@@ -73,7 +73,7 @@ def _endpoint(daemon: Daemon, judge: Judge) -> None:
 
 
 def _state() -> Mapping[str, str]:
-    """Give what a tuner would change ahead of need."""
+    """Return what a tuner would change ahead of need."""
     found = {name: read_knob(Path(name)) for name in _WATCHED}
     found["zram"] = " ".join(sorted(path.name for path in Path("/sys/block").glob("zram*")))
     return found

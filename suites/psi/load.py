@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hyperbox.linux.cgroup import Cgroup, cgroup
-from suites.psi.squeeze import Walker, squeeze, walker
+from suites.psi.squeeze import SteppedWorkload, squeeze, walker
 
 __all__ = ["HIGH", "MEMORY_MIB", "MIXED", "NORMAL", "Load", "Place", "place", "running"]
 
@@ -104,7 +104,7 @@ def place(*, latency_ns: int = _LATENCY_NS) -> Iterator[Place]:
 
 
 @contextlib.contextmanager
-def running(where: Place, load: Load, seed: int) -> Iterator[Walker]:
+def running(where: Place, load: Load, seed: int) -> Iterator[SteppedWorkload]:
     """Run both workloads until one is warm; gives that one, about to be measured.
 
     The stream reads until the end of the block, when both are killed.

@@ -49,7 +49,7 @@ class Observation:
     disk_swap: list[int] = field(default_factory=list)
 
     def metrics(self) -> dict[str, float]:
-        """Give what is the same for every load, by the names of the metrics.
+        """Return what is the same for every load, by the names of the metrics.
 
         A ratio needs positive numbers: no stall and no page at all are counted as one.
         """
@@ -76,7 +76,7 @@ class Observation:
 
 
 def highest_average(moments: Sequence[tuple[int, int]], window_us: int = _WINDOW_US) -> float:
-    """Give the highest percentage of stall in any window between readings, at least so long.
+    """Return the highest percentage of stall in any window between readings, at least so long.
 
     `moments` are (time, total) in microseconds, rising. A recording shorter than the window
     counts as a whole. ValueError if it has fewer than two readings.

@@ -68,7 +68,7 @@ def _work(where: Place, load: Load, fast: FastSwap) -> Measured:
 
 
 def of_service(result: Mapping[str, Any]) -> tuple[dict[str, float], dict[str, object]]:
-    """Give metrics and notes of the service's requests."""
+    """Return metrics and notes of the service's requests."""
     metrics = {
         "work_rate": result["requests"] / (result["elapsed_ns"] / 1e9),
         "p99_latency_us": result["p99_ns"] / 1e3,
@@ -77,7 +77,7 @@ def of_service(result: Mapping[str, Any]) -> tuple[dict[str, float], dict[str, o
 
 
 def of_mix(result: Mapping[str, Any]) -> tuple[dict[str, float], dict[str, object]]:
-    """Give metrics and notes of stress-ng's stressors."""
+    """Return metrics and notes of stress-ng's stressors."""
     metrics = {"work_rate": result["operations"] / (result["elapsed_ns"] / 1e9)}
     return metrics, {"seconds": {one["stressor"]: one["wall_s"] for one in result["stressors"]}}
 

@@ -32,7 +32,7 @@ class Measured:
 
 
 def seed() -> int:
-    """Give the block's random seed."""
+    """Return the block's random seed."""
     return int(os.environ.get("HYPERBOX_SEED", "0"))
 
 
@@ -41,7 +41,7 @@ def run_program(measure: Callable[[], Measured]) -> int:
     signal.signal(signal.SIGTERM, _end)
     signal.signal(signal.SIGINT, _end)
     try:
-        with interruption.heard():
+        with interruption.reraise_lost_signals():
             measured = measure()
     except KernelFeatureMissing as error:
         print(json.dumps({"skip": error.message}), flush=True)

@@ -82,7 +82,7 @@ def _measure() -> Measured:
 
 
 def values(where: Place) -> dict[str, str]:
-    """Give everything that a tuner may change, by name."""
+    """Return everything that a tuner may change, by name."""
     found = {name: read_knob(Path("/proc/sys", name)) for name in _KNOBS}
     for module in ("zswap", "damon_reclaim"):
         for path in sorted(Path("/sys/module", module, "parameters").glob("*")):
@@ -189,7 +189,7 @@ def _killed(where: Place, found: Findings, before: Mapping[str, str]) -> None:
 
 
 def _cached(where: Place) -> float:
-    """Give the page cache of the streaming cgroup in MiB."""
+    """Return the page cache of the streaming cgroup in MiB."""
     return where.stream.counters("memory.stat")["file"] / MEBIBYTE
 
 

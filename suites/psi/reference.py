@@ -59,7 +59,7 @@ class Recording:
         self._ended = [moment.ended_ns for moment in moments]
 
     def share_bounds(self, key: Key, from_ns: int, to_ns: int) -> tuple[float, float] | None:
-        """Give between which percentages the stalled share of a span of time lies.
+        """Return between which percentages the stalled share of a span of time lies.
 
         A total never falls, so it lies between the readings around the span's ends. None
         if the recording does not reach around both.
@@ -72,7 +72,7 @@ class Recording:
         return (end[0] - start[1]) * scale, (end[1] - start[0]) * scale
 
     def _around(self, key: Key, time_ns: int) -> tuple[int, int] | None:
-        """Give the last total read wholly before a time and the first wholly after it."""
+        """Return the last total read wholly before a time and the first wholly after it."""
         before = bisect.bisect_right(self._ended, time_ns) - 1
         after = bisect.bisect_left(self._began, time_ns)
         if before < 0 or after >= len(self._moments):

@@ -43,7 +43,7 @@ class State:
 
 
 def step(state: State, grown_us: int, settings: Settings) -> tuple[State, float]:
-    """Give the state after a second with so much more stall, and how the limit changes.
+    """Return the state after a second with so much more stall, and how the limit changes.
 
     The change is a fraction of the limit: 0.5 raises it by half, 0 leaves it.
     """

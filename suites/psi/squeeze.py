@@ -22,7 +22,7 @@ from hyperbox.linux.null_blk import null_block_device
 from hyperbox.linux.swap import swap_areas, swapping
 from hyperbox.processes import spawn, stop
 
-__all__ = ["MEBIBYTE", "Squeeze", "Walker", "squeeze", "walker"]
+__all__ = ["MEBIBYTE", "Squeeze", "SteppedWorkload", "squeeze", "walker"]
 
 MEBIBYTE = 1 << 20
 _WORKLOADS = Path(__file__).resolve().parents[2] / "workloads"
@@ -36,7 +36,7 @@ class Squeeze:
     disk: Path
 
 
-class Walker:
+class SteppedWorkload:
     """A workload in a cgroup, taken through its steps by the caller."""
 
     def __init__(self, process: subprocess.Popen[bytes], name: str = "memory_walk") -> None:
@@ -76,7 +76,7 @@ class Walker:
 
 @contextlib.contextmanager
 def squeeze(*, limit_mib: int, disk_mib: int, latency_ns: int) -> Iterator[Squeeze]:
-    """Give a cgroup of `limit_mib` beside a swap disk whose every request takes `latency_ns`.
+    """Return a cgroup of `limit_mib` beside a swap disk whose every request takes `latency_ns`.
 
     Make the disk twice as large as what is walked over: pages that were read back keep their
     place on it, and where none is left the kernel kills.
@@ -101,7 +101,9 @@ def squeeze(*, limit_mib: int, disk_mib: int, latency_ns: int) -> Iterator[Squee
 
 
 @contextlib.contextmanager
-def walker(group: Cgroup, options: Sequence[str], *, name: str = "memory_walk") -> Iterator[Walker]:
+def walker(
+    group: Cgroup, options: Sequence[str], *, name: str = "memory_walk"
+) -> Iterator[SteppedWorkload]:
     """Start a workload, a memory walk by default, in `group`; gives it before its first step.
 
     Python's own memory stays outside: it was paid before. It is killed at the end of the block.
@@ -113,7 +115,7 @@ def walker(group: Cgroup, options: Sequence[str], *, name: str = "memory_walk") 
         stderr=sys.stderr.buffer,
     )
     try:
-        walk = Walker(process, name)
+        walk = SteppedWorkload(process, name)
         walk.expect("started")
         group.add(walk.pid)
         yield walk

@@ -78,7 +78,7 @@ print(json.dumps({"metrics": {"time": value, "errors": 0}}))
 
 @pytest.fixture
 def suites(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Give a directory with the tiny suite, and stand beside it."""
+    """Return a directory with the tiny suite, and stand beside it."""
     directory = tmp_path / "suites"
     (directory / "tiny").mkdir(parents=True)
     (directory / "tiny" / "suite.toml").write_text(_SUITE)

@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.vm, pytest.mark.alone]
 
 
 def _qemus(parent: int) -> list[int]:
-    """Give the QEMU processes that a process has started."""
+    """Return the QEMU processes that a process has started."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -46,7 +46,7 @@ def _gone(pids: list[int]) -> bool:
 def running(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Give a validation whose guest is booting."""
+    """Return a validation whose guest is booting."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     words = ["validate", "psi.accuracy", "--kernel", request.param, "--run-directory", "run"]

@@ -110,7 +110,7 @@ def by_options(
         "from hyperbox.daemon.listeners import Address\n"
         "from hyperbox.daemon.logs import configure\n"
         "from hyperbox.daemon.options import Options\n"
-        "from hyperbox.daemon.service import run\n"
+        "from hyperbox.daemon.lifetime import run\n"
         "configure()\n"
         "here = (Address('127.0.0.1', 0),)\n"
         f"sys.exit(run(Options(socket={at}, listen=here, {options}), {limits}))\n"

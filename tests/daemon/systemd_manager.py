@@ -84,7 +84,7 @@ class Manager:
         return done.stdout.strip()
 
     def shown(self, unit: str, name: str) -> str:
-        """Give a property of a unit."""
+        """Return a property of a unit."""
         return self.systemctl("show", "-P", name, unit)
 
     def until(self, unit: str, name: str, value: str) -> None:
@@ -97,7 +97,7 @@ class Manager:
 
 @contextlib.contextmanager
 def managed(place: Path, units: Mapping[str, str], lower: Path = Path("/")) -> Iterator[Manager]:
-    """Give a systemd of the root `lower` that knows `units`, by file name; CannotRun if none can.
+    """Return a systemd of the root `lower` that knows `units`, by file name; CannotRun if none can.
 
     `place` is an empty directory.
     """

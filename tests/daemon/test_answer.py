@@ -1,4 +1,4 @@
-"""Encoders of the pressure room: every state of samples fits the schema, every total survives."""
+"""Encoders of the pressure service: each state of samples fits the schema, each total survives."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from prometheus_client.openmetrics.exposition import generate_latest as generate
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 from prometheus_client.parser import text_string_to_metric_families as plain
 
-from hyperbox.daemon.room import State, Status
-from hyperbox.daemon.rooms import pressure_answer, pressure_metrics
-from hyperbox.daemon.rooms.pressure_answer import Sampling
-from hyperbox.daemon.rooms.tuner import families
+from hyperbox.daemon.service import State, Status
+from hyperbox.daemon.services import pressure_answer, pressure_metrics
+from hyperbox.daemon.services.pressure_answer import Sampling
+from hyperbox.daemon.services.tuner import families
 from hyperbox.linux.pressure import Kind, Line, Pressure, Resource
 from hyperbox.memory.decisions import Action, Decision, StepStatus, TunerState
 from hyperbox.memory.psi import Sample, Snapshot
-from hyperbox.memory.swap import StepView, TunerStatus
+from hyperbox.memory.tuner import StepView, TunerStatus
 
 VALIDATOR = jsonschema.Draft202012Validator(pressure_answer.SCHEMA)
 TEN_YEARS_US = 10 * 365 * 86_400 * 1_000_000

@@ -96,7 +96,7 @@ def test_kernel_booted_without_pressure_is_no_fault() -> None:
     assert "psi=0" in psi["reason"]
     health = json.loads(found["health"][1])
     assert (found["health"][0], health["ready"]) == (200, True)
-    assert health["rooms"]["pressure"]["state"] == "unavailable"
-    assert 'hyperbox_room_up{room="pressure"} 0.0' in found["metrics"][1]
+    assert health["services"]["pressure"]["state"] == "unavailable"
+    assert 'hyperbox_service_up{service="pressure"} 0.0' in found["metrics"][1]
     assert "node_pressure" not in found["metrics"][1]
     assert (found["status"], found["after"]) == (0, found["before"])

@@ -53,7 +53,7 @@ def test_signal_ends_it_and_leaves_nothing(
             assert client.get("/healthz").status_code == 200
         assert running.end(number) == code
         assert [record["signal"] for record in running.said("stopping")] == [number.name]
-        assert [record["room"] for record in running.said("room stopped")] == ["pressure"]
+        assert [record["service"] for record in running.said("service stopped")] == ["pressure"]
         assert not path.exists()
 
 
@@ -69,7 +69,7 @@ def test_clients_that_hang_on_do_not_keep_it(tmp_path: Path) -> None:
             wire.sendall(data)
         asked = time.monotonic()
         assert running.end() == 0
-        # The promise is a second; the bound leaves room for a machine that is busy.
+        # The promise is a second; the bound leaves service for a machine that is busy.
         assert time.monotonic() - asked < 10
 
 
@@ -236,9 +236,9 @@ def test_without_pressure_it_serves_and_says_why(tmp_path: Path) -> None:
         assert answer.json()["hint"] == "boot a kernel with CONFIG_PSI=y and psi=1"
         health = client.get("/healthz")
         assert (health.status_code, health.json()["ready"]) == (200, True)
-        assert health.json()["rooms"]["pressure"]["state"] == "unavailable"
+        assert health.json()["services"]["pressure"]["state"] == "unavailable"
         metrics = client.get("/metrics").text
-        assert 'hyperbox_room_up{room="pressure"} 0.0' in metrics
+        assert 'hyperbox_service_up{service="pressure"} 0.0' in metrics
         assert "node_pressure" not in metrics
         assert running.end() == 0
 
@@ -256,10 +256,10 @@ def test_pressure_that_goes_wrong_later_is_a_failure(tmp_path: Path) -> None:
                 assert time.monotonic() < deadline
             assert health.status_code == 503
             assert health.json()["ready"] is False
-            assert health.json()["rooms"]["pressure"]["state"] == "failed"
-            assert "no line of pressure" in health.json()["rooms"]["pressure"]["reason"]
+            assert health.json()["services"]["pressure"]["state"] == "failed"
+            assert "no line of pressure" in health.json()["services"]["pressure"]["reason"]
             assert client.get("/metrics/memory/psi").json()["available"] is False
-            assert 'hyperbox_room_up{room="pressure"} 0.0' in client.get("/metrics").text
+            assert 'hyperbox_service_up{service="pressure"} 0.0' in client.get("/metrics").text
         assert running.end() == 0
 
 
@@ -271,11 +271,11 @@ def test_log_lines_are_pairs_and_quiet(tmp_path: Path) -> None:
                 client.get(path)
         assert running.end() == 0
         assert [record["event"] for record in running.log] == [
-            "room started",
+            "service started",
             "listening",
             "listening",
             "stopping",
-            "room stopped",
+            "service stopped",
         ]
         assert {record["level"] for record in running.log} == {"info"}
 

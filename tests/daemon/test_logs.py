@@ -42,7 +42,7 @@ def test_record_has_time_level_event_and_its_fields() -> None:
     try:
         configure(stream=stream)
         logging.getLogger("hyperbox.test").warning(
-            "two words", extra=fields(room="pressure", why="a\nb")
+            "two words", extra=fields(service="pressure", why="a\nb")
         )
         logging.getLogger("hyperbox.test").debug("not said")
         logging.getLogger("uvicorn.error").warning("not said either")
@@ -55,7 +55,7 @@ def test_record_has_time_level_event_and_its_fields() -> None:
         logging.getLogger().setLevel(level)
     first, second = (parsed(line) for line in stream.getvalue().splitlines())
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", first.pop("time"))
-    assert first == {"level": "warning", "event": "two words", "room": "pressure", "why": "a\nb"}
+    assert first == {"level": "warning", "event": "two words", "service": "pressure", "why": "a\nb"}
     assert second["exception"].endswith("with base 10: 'x'")
 
 

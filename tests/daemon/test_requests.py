@@ -55,7 +55,7 @@ def load() -> Iterator[None]:
 
 
 def eventually(ask: Callable[[], Any]) -> Any:
-    """Give the first true answer."""
+    """Return the first true answer."""
     deadline = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline:
         found = ask()
@@ -184,7 +184,7 @@ def test_health_says_what_runs(shared: Daemon) -> None:
         health = client.get("/healthz").json()
     assert health["live"] is health["ready"] is True
     assert health["pid"] == shared.process.pid
-    assert health["rooms"].keys() == {"pressure"}
+    assert health["services"].keys() == {"pressure"}
 
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="needs promtool (prometheus)")

@@ -16,14 +16,14 @@ import pytest
 from prometheus_client import Metric
 from starlette.requests import Request
 
-from hyperbox.daemon.room import State
-from hyperbox.daemon.rooms.pressure import PressureRoom
-from hyperbox.daemon.rooms.pressure_answer import SCHEMA, Sampling, answer
-from hyperbox.daemon.rooms.tuner import TunerListener
+from hyperbox.daemon.service import State
+from hyperbox.daemon.services.pressure import PressureService
+from hyperbox.daemon.services.pressure_answer import SCHEMA, Sampling, answer
+from hyperbox.daemon.services.tuner import TunerListener
 from hyperbox.errors import HyperboxError, WorkloadError
 from hyperbox.linux.pressure import Missing, PressureMissing, system_files
 from hyperbox.memory.psi import Sample, Snapshot
-from hyperbox.memory.swap import TunerStatus
+from hyperbox.memory.tuner import TunerStatus
 from hyperbox.memory.tuning import TunerOptions
 from tests.daemon.conftest import PATIENCE_S, by_command, daemon, has_pressure
 from tests.daemon.test_lifetime import refused
@@ -88,11 +88,11 @@ def test_second_tuner_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 TUNES = """
 import sys, time
 from pathlib import Path
-from hyperbox.daemon import composition, service
+from hyperbox.daemon import composition, lifetime
 from hyperbox.daemon.listeners import Address
 from hyperbox.daemon.logs import configure
 from hyperbox.daemon.options import Options
-from hyperbox.daemon.rooms.pressure import PressureRoom
+from hyperbox.daemon.services.pressure import PressureService
 
 class Listener:
     def sampled(self, snapshot):
@@ -107,8 +107,8 @@ class Listener:
 
 knob = Path({knob!r})
 configure()
-service.rooms = lambda options: (PressureRoom(listener=Listener, interval_s=0.01),)
-sys.exit(service.run(Options(listen=(Address("127.0.0.1", 0),))))
+lifetime.services = lambda options: (PressureService(listener=Listener, interval_s=0.01),)
+sys.exit(lifetime.run(Options(listen=(Address("127.0.0.1", 0),))))
 """
 
 
@@ -158,10 +158,10 @@ class Listener:
 
 
 @pytest.fixture
-def room(tmp_path: Path) -> Callable[[Listener], PressureRoom]:
+def service(tmp_path: Path) -> Callable[[Listener], PressureService]:
     for resource in ("cpu", "memory", "io"):
         (tmp_path / resource).write_text(f"some {FIELDS}\nfull {FIELDS}\n")
-    return lambda listener: PressureRoom(tmp_path, interval_s=0.01, listener=lambda: listener)
+    return lambda listener: PressureService(tmp_path, interval_s=0.01, listener=lambda: listener)
 
 
 def until(condition: Callable[[], Any]) -> None:
@@ -176,10 +176,10 @@ def until(condition: Callable[[], Any]) -> None:
     [(WorkloadError("cgroup is gone"), "cgroup is gone"), (KeyError("x"), "a bug: KeyError('x')")],
 )
 def test_sampling_survives_its_tuner(
-    room: Callable[[Listener], PressureRoom], error: Exception, reason: str
+    service: Callable[[Listener], PressureService], error: Exception, reason: str
 ) -> None:
     listener = Listener(sampled=error)
-    tuned = room(listener)
+    tuned = service(listener)
     tuned.start()
     until(lambda: tuned.status().state is State.FAILED)
     assert tuned.status().reason == f"the tuner has ended: {reason}"
@@ -194,9 +194,9 @@ def test_sampling_survives_its_tuner(
     assert tuned.status().state is State.FAILED
 
 
-async def answered(room: PressureRoom) -> Any:
+async def answered(service: PressureService) -> Any:
     scope = {"type": "http", "query_string": b"", "headers": []}
-    (endpoint,) = room.endpoints()
+    (endpoint,) = service.endpoints()
     return json.loads(bytes((await endpoint.answer(Request(scope))).body))
 
 
@@ -209,10 +209,10 @@ def test_tuner_without_pressure_costs_no_reading(tmp_path: Path) -> None:
             "pressure is unavailable: switched off in this cgroup", why=Missing.DISABLED, hint="on"
         )
 
-    room = PressureRoom(tmp_path, interval_s=0.01, listener=lacking)
-    room.start()
-    until(lambda: {family.name for family in room.metrics()})
-    said = asyncio.run(answered(room))
+    service = PressureService(tmp_path, interval_s=0.01, listener=lacking)
+    service.start()
+    until(lambda: {family.name for family in service.metrics()})
+    said = asyncio.run(answered(service))
     jsonschema.validate(said, SCHEMA)
     assert (said["available"], said["some_memory_us"]) == (True, 7)
     assert said["tuner"] == {
@@ -220,19 +220,19 @@ def test_tuner_without_pressure_costs_no_reading(tmp_path: Path) -> None:
         "reason": "pressure is unavailable: switched off in this cgroup",
         "hint": "on",
     }
-    assert room.status().state is State.RUNNING
-    room.stop()
+    assert service.status().state is State.RUNNING
+    service.stop()
 
 
-def test_what_cannot_be_put_back_is_said(room: Callable[[Listener], PressureRoom]) -> None:
-    stuck = room(Listener(close=WorkloadError("read-only")))
+def test_what_cannot_be_put_back_is_said(service: Callable[[Listener], PressureService]) -> None:
+    stuck = service(Listener(close=WorkloadError("read-only")))
     stuck.start()
     with pytest.raises(HyperboxError, match="read-only"):
         stuck.stop()
 
 
 def test_room_that_never_started_stops_and_answers(tmp_path: Path) -> None:
-    room = PressureRoom(tmp_path / "nothing")
-    room.stop()
-    assert room.status().state is State.STOPPED
-    assert list(room.metrics()) == []
+    service = PressureService(tmp_path / "nothing")
+    service.stop()
+    assert service.status().state is State.STOPPED
+    assert list(service.metrics()) == []

@@ -46,7 +46,7 @@ StandardOutput=truncate:/tmp/writable
 
 
 def units(**drop_ins: str) -> dict[str, str]:
-    """Give the unit with drop-ins, by file name."""
+    """Return the unit with drop-ins, by file name."""
     files = {f"{UNIT.name}.d/{name}.conf": text for name, text in drop_ins.items()}
     return {UNIT.name: UNIT.read_text(), **files}
 

@@ -40,7 +40,7 @@ def run(path: Path) -> Iterator[tuple[dict[str, Any], list[Output]]]:
 
 
 def refreshed(path: Path) -> str:
-    """Give the notebook's text with what its cells say today."""
+    """Return the notebook's text with what its cells say today."""
     document = json.loads(path.read_text(encoding="utf-8"))
     code = [cell for cell in document["cells"] if cell["cell_type"] == "code"]
     for place, (cell, (_, outputs)) in enumerate(zip(code, run(path), strict=True), start=1):

@@ -52,7 +52,7 @@ def killed_at(body: Callable[[], object], line: int) -> bool:
 
 
 def points_of(body: Callable[[], object], often: int = 3) -> list[int]:
-    """Give the kill points of an undisturbed run: each source line's first executions."""
+    """Return the kill points of an undisturbed run: each source line's first executions."""
     readable, writable = os.pipe()
     child = os.fork()
     if child == 0:
@@ -123,7 +123,7 @@ def everything(innermost: Callable[[], object] = lambda: None) -> None:
 
 
 def machine() -> dict[str, object]:
-    """Give everything that the kinds of change may change."""
+    """Return everything that the kinds of change may change."""
     root = cgroup_root()
     disks = sorted(path.name for path in Path("/sys/class/block").iterdir())
     return {

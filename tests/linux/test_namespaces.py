@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hyperbox.linux.random_pool import stir
+from hyperbox.linux.random_pool import reseed_crng
 from hyperbox.processes import run
 
 ROOT = Path(__file__).parents[2]
@@ -48,4 +48,4 @@ def test_network_of_its_own_has_a_loopback_only() -> None:
 
 
 def test_stirring_needs_no_rights() -> None:
-    stir(b"anything at all")
+    reseed_crng(b"anything at all")

@@ -31,7 +31,7 @@ from hyperbox.memory import tune, tuning
 from hyperbox.memory.audit import read_trail, stories, trail_file
 from hyperbox.memory.decisions import Rules
 from hyperbox.memory.reclaim import MemoryHighActuator
-from hyperbox.memory.swap import Tuner as RealTuner
+from hyperbox.memory.tuner import Tuner as RealTuner
 from hyperbox.processes import spawn, stop
 from hyperbox.repair import left_behind, repair
 from suites.psi.squeeze import Squeeze, squeeze, walker
@@ -93,7 +93,7 @@ class Tuner:
 
 @contextlib.contextmanager
 def squeezed() -> Iterator[tuple[Squeeze, contextlib.ExitStack]]:
-    """Give a thrashing cgroup and the stack whose closing lets it go."""
+    """Return a thrashing cgroup and the stack whose closing lets it go."""
     with (
         squeeze(limit_mib=16, disk_mib=32, latency_ns=5_000_000) as place,
         contextlib.ExitStack() as load,

@@ -37,7 +37,7 @@ def stalls() -> st.SearchStrategy[list[bool]]:
 
 
 def totals(ticks: Stalls) -> list[int]:
-    """Give the total in us at each tick's start, and at the end."""
+    """Return the total in us at each tick's start, and at the end."""
     sums = [0]
     for tick in ticks:
         sums.append(sums[-1] + tick * TICK_MS * 1000)

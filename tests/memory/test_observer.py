@@ -13,7 +13,7 @@ from hyperbox.linux.pressure import PROC_PRESSURE, PressureMissing
 from hyperbox.memory.decisions import Rules
 from hyperbox.memory.observer import Observer
 from hyperbox.memory.readings import SECOND_NS, between
-from hyperbox.memory.swap import TunerStatus
+from hyperbox.memory.tuner import TunerStatus
 from hyperbox.memory.tuning import TunerOptions, Tuning
 
 has_pressure = pytest.mark.skipif(

@@ -68,7 +68,7 @@ def test_wrong_line_is_named(line: str, said: str) -> None:
 
 
 def trace(shares: Sequence[tuple[int, int, int]]) -> list[Reading]:
-    """Give the readings of a load: memory %, storage %, pages a second from swap, each 5 s."""
+    """Return the readings of a load: memory %, storage %, pages a second from swap, each 5 s."""
     made = [Reading(SECOND_NS, 0, 0, 0)]
     for memory, storage, pages in shares:
         last = made[-1]

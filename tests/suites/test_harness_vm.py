@@ -17,12 +17,12 @@ from hyperbox.harness.lab.qemu import find_qemu
 from hyperbox.harness.lab.snapshot import Snapshot, boot_snapshot
 from hyperbox.harness.lab.snapshot_cache import SnapshotCache
 from hyperbox.harness.lab.vm_laboratory import hardware_for
-from hyperbox.harness.model import Experiment, Lane, Start
+from hyperbox.harness.model import Experiment, Lane, Perturbation
 from hyperbox.harness.runs.output import parse_output
 from suites.harness.work import LOADS
 
 SUITE = load_suite(Path(__file__).parents[2] / "suites" / "harness" / "suite.toml")
-START = Start(seed=11, delay_ns=3_210_987, padding=321, noise_pages=99)
+START = Perturbation(seed=11, delay_ns=3_210_987, padding=321, noise_pages=99)
 
 pytestmark = pytest.mark.vm
 

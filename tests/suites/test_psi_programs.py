@@ -21,7 +21,7 @@ from hyperbox.harness.lab.kernel_kit import kernel_kit
 from hyperbox.harness.lab.qemu import find_qemu
 from hyperbox.harness.lab.snapshot import Snapshot, boot_snapshot
 from hyperbox.harness.lab.vm_laboratory import hardware_for
-from hyperbox.harness.model import Lane, Start, Suite
+from hyperbox.harness.model import Lane, Perturbation, Suite
 from hyperbox.harness.runs.output import parse_output
 from hyperbox.linux.cgroup import cgroup_root
 from hyperbox.linux.pressure import Line, Pressure, Resource
@@ -299,7 +299,7 @@ def test_program_in_a_guest_measures_what_is_declared_and_undoes_everything(
     argv = [word.replace("{arm}", arm) for word in experiment.program]
     with guest.clone() as machine:
         before = machine.execute(["sh", "-c", STATE], timeout=60).stdout
-        seeded = Start(7).environment()
+        seeded = Perturbation(7).environment()
         done = machine.execute(argv, timeout=experiment.timeout_s, environment=seeded)
         after = machine.execute(["sh", "-c", STATE], timeout=60).stdout
     metrics, _ = parse_output(done, experiment)
@@ -328,7 +328,7 @@ sleep 0.2; kill -TERM $program; wait $program; echo "status $?"
     script = script.replace(STATE.strip(), "{ " + STATE.strip() + "\n}")
     script += "{ " + STATE.strip() + "\n} > /tmp/after; cmp /tmp/before /tmp/after && echo same\n"
     with guest.clone() as machine:
-        done = machine.execute(["sh", "-c", script], timeout=300, start=Start(7))
+        done = machine.execute(["sh", "-c", script], timeout=300, start=Perturbation(7))
     assert done.stdout.decode().splitlines() == ["status 143", "same"], done.stderr.decode()
 
 

@@ -105,7 +105,7 @@ def test_too_much_memory_is_one_line() -> None:
 
 
 def session(leader: int) -> list[int]:
-    """Give the processes of a session that have not ended."""
+    """Return the processes of a session that have not ended."""
     found = []
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:

@@ -55,7 +55,7 @@ class Checks:
 
 
 def known_change(gate: Gate, cell: KnownCell) -> float | None:
-    """Give the true change between the arms of a gate: 0 for equals, None if unknown.
+    """Return the true change between the arms of a gate: 0 for equals, None if unknown.
 
     A planted one is the median of what the judged arm reports.
     """
@@ -73,7 +73,7 @@ def known_change(gate: Gate, cell: KnownCell) -> float | None:
 
 
 def expected(gate: Gate, cell: KnownCell, change: float) -> Outcome | None:
-    """Give the right outcome for a true change; None exactly at a limit."""
+    """Return the right outcome for a true change; None exactly at a limit."""
     target = target_of(gate, checked_metric(gate, cell.experiment), cell.cell.lane)
     truth = math.log1p(change) if gate.is_ratio else change
     limits = [limit for limit in (target.low, target.high) if limit is not None]
@@ -109,7 +109,7 @@ def checked(gate: Gate, cell: KnownCell, known: Iterable[Gate]) -> Checks:
 
 
 def claims_at_first_look(gate: Gate, samples: Sequence[Sample]) -> list[int]:
-    """Give 1, -1 or 0 for each whole group of A/A blocks: a change up, down, or none."""
+    """Return 1, -1 or 0 for each whole group of A/A blocks: a change up, down, or none."""
     try:
         values = [block.value for block in decided_blocks(gate, samples)]
     except BrokenMeasurement:

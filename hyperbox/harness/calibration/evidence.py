@@ -138,7 +138,7 @@ class Evidence:
         return [one.checks for one in self.same] + [one.checks for one in self.planted]
 
     def document(self) -> dict[str, Any]:
-        """Give the evidence as JSON data."""
+        """Return the evidence as JSON data."""
         names = ("false_pass", "false_fail", "alarms", "above", "below")
         rates = {name: getattr(self, name).document() for name in names}
         return {**asdict(self), **rates, "kept": self.kept}

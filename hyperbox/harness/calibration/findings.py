@@ -37,7 +37,7 @@ class Cell:
     fails: tuple[int, ...]
 
     def decided(self, look: int) -> Rate:
-        """Give how often the right verdict had come by a look (index into the looks)."""
+        """Return how often the right verdict had come by a look (index into the looks)."""
         return Rate((self.passes if self.effect > 0 else self.fails)[look], self.trials)
 
 
@@ -71,7 +71,7 @@ class Row:
         return Rate(cell.fails[-1], cell.trials)
 
     def wrong_by(self, look: int) -> Rate:
-        """Give the worse side's wrong verdicts up to a planned look (index into the looks)."""
+        """Return the worse side's wrong verdicts up to a planned look (index into the looks)."""
         cell = self._at_limit()
         return Rate(max(cell.passes[look], cell.fails[look]), cell.trials)
 
@@ -84,7 +84,7 @@ class Row:
         return next(cell for cell in self.cells if cell.effect == 0)
 
     def document(self) -> dict[str, Any]:
-        """Give the row as JSON data."""
+        """Return the row as JSON data."""
         return {
             **asdict(self),
             "marked": self.marked.document(),
@@ -121,7 +121,7 @@ class ExactCell:
         return self.wrong.upper <= ALPHA
 
     def document(self) -> dict[str, Any]:
-        """Give the cell as JSON data."""
+        """Return the cell as JSON data."""
         right, wrong = self.right.document(), self.wrong.document()
         return {**asdict(self), "right": right, "wrong": wrong, "kept": self.kept}
 
@@ -140,7 +140,7 @@ class Family:
         return self.corrected.upper <= ALPHA
 
     def document(self) -> dict[str, Any]:
-        """Give the family as JSON data."""
+        """Return the family as JSON data."""
         corrected, uncorrected = self.corrected.document(), self.uncorrected.document()
         return {
             "cells": self.cells,
@@ -184,7 +184,7 @@ class Calibration:
         return tuple(broken)
 
     def document(self) -> Mapping[str, Any]:
-        """Give ``calibration.json``; ``calibration.schema.json`` describes it."""
+        """Return ``calibration.json``; ``calibration.schema.json`` describes it."""
         return {
             "schema_version": SCHEMA_VERSION,
             "hyperbox_version": self.hyperbox_version,

@@ -105,7 +105,7 @@ class Scenario:
         return gate if gate.is_paired else Gate(**{**vars(gate), "baseline": None})
 
     def effects(self, size: Size) -> tuple[float, ...]:
-        """Give the effects that mean what they say: within two limits, none beyond the middle."""
+        """Return the effects that mean what they say: within two limits, none beyond the middle."""
         if self.rule is not Rule.WITHIN:
             return size.effects
         middle = self.margin / self.deviation
@@ -118,7 +118,7 @@ class Scenario:
 
 
 def scenarios() -> Iterator[Scenario]:
-    """Give every rule under every noise that it can meet, the host's time first.
+    """Return every rule under every noise that it can meet, the host's time first.
 
     What is not promised is shown for one rule of each sort: the others err alike.
     """

@@ -206,6 +206,6 @@ def _marked(scenario: Scenario, target: Target, rng: np.random.Generator, count:
 
 
 def _dice(seed: int, *names: object) -> np.random.Generator:
-    """Give a generator of its own for each part, so that parts can be run apart."""
+    """Return a generator of its own for each part, so that parts can be run apart."""
     words = [ord(letter) for letter in repr(names)]
     return np.random.default_rng([seed, *words])

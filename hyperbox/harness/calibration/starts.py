@@ -22,7 +22,7 @@ _SIDES = {Outcome.PASS: 1, Outcome.FAIL: -1}
 
 
 def right_by_look(gate: Gate, cell: KnownCell, right: Outcome) -> tuple[float, ...]:
-    """Give the share of right verdicts by each planned look, over starts drawn again.
+    """Return the share of right verdicts by each planned look, over starts drawn again.
 
     Blocks are drawn with replacement from those measured, and decided as a run's are.
     What is rarer than one start in as many as were measured, this cannot know. Fewer
@@ -42,7 +42,7 @@ def right_by_look(gate: Gate, cell: KnownCell, right: Outcome) -> tuple[float, .
 
 
 def needed(shares: Sequence[float]) -> int | None:
-    """Give the first look by which a right verdict is likely enough; None: none is."""
+    """Return the first look by which a right verdict is likely enough; None: none is."""
     return next(
         (look for look, share in zip(LOOKS, shares, strict=False) if share >= WANTED_POWER), None
     )

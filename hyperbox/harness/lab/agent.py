@@ -59,7 +59,7 @@ class _Job:
 
 
 def find_port(name: str, *, directory: Path = Path("/sys/class/virtio-ports")) -> Path:
-    """Give the device of the virtio-serial port called `name`.
+    """Return the device of the virtio-serial port called `name`.
 
     Raises
     ------
@@ -366,7 +366,7 @@ class Agent:
 
 
 def _on_pipes(request: int, *, with_input: bool) -> tuple[_Job, list[_Action], list[int]]:
-    """Give a job on pipes, how its command gets them, and the ends to close here."""
+    """Return a job on pipes, how its command gets them, and the ends to close here."""
     out_read, out_write = os.pipe2(os.O_CLOEXEC)
     err_read, err_write = os.pipe2(os.O_CLOEXEC)
     job = _Job(request, {out_read: FrameType.STDOUT, err_read: FrameType.STDERR})
@@ -381,7 +381,7 @@ def _on_pipes(request: int, *, with_input: bool) -> tuple[_Job, list[_Action], l
 
 
 def _on_terminal(request: int, size: Sequence[int]) -> tuple[_Job, list[_Action], list[int]]:
-    """Give a job on a new terminal, like `_on_pipes`.
+    """Return a job on a new terminal, like `_on_pipes`.
 
     The command leads a session without a terminal, so the first that it opens is its own.
     """

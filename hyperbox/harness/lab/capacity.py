@@ -15,13 +15,13 @@ from pathlib import Path
 
 from hyperbox.errors import HarnessError
 
-__all__ = ["Room", "cells_at_once", "free_memory", "free_shared_memory"]
+__all__ = ["MemoryReservation", "cells_at_once", "free_memory", "free_shared_memory"]
 
 _EMULATOR_BYTES = 384 << 20  # QEMU itself, its translated code included
 
 
 def cells_at_once(wanted: int, guest: int, memory: int, shared: int) -> int:
-    """Give how many cells can be measured at once, at least 1.
+    """Return how many cells can be measured at once, at least 1.
 
     Parameters
     ----------
@@ -36,7 +36,7 @@ def cells_at_once(wanted: int, guest: int, memory: int, shared: int) -> int:
 
 
 def free_memory(meminfo: Path = Path("/proc/meminfo")) -> int:
-    """Give the bytes that new processes can have without swapping (proc(5), MemAvailable).
+    """Return the bytes that new processes can have without swapping (proc(5), MemAvailable).
 
     Raises
     ------
@@ -51,12 +51,12 @@ def free_memory(meminfo: Path = Path("/proc/meminfo")) -> int:
 
 
 def free_shared_memory(directory: Path) -> int:
-    """Give the bytes free in a tmpfs, as far as the machine's memory backs them."""
+    """Return the bytes free in a tmpfs, as far as the machine's memory backs them."""
     space = os.statvfs(directory)
     return min(space.f_bavail * space.f_frsize, free_memory())
 
 
-class Room:
+class MemoryReservation:
     """Room in a tmpfs for guests' memory, shared by the threads of this process."""
 
     def __init__(self, directory: Path) -> None:
@@ -91,7 +91,7 @@ class Room:
 
 
 def _taken(path: Path) -> int:
-    """Give the bytes that a file has taken already."""
+    """Return the bytes that a file has taken already."""
     with contextlib.suppress(FileNotFoundError):
         return path.stat().st_blocks * 512
     return 0

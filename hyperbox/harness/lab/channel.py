@@ -49,11 +49,11 @@ class Channel:
         self._connection.close()
 
     def fileno(self) -> int:
-        """Give the descriptor that select(2) can wait on for `arrived`."""
+        """Return the descriptor that select(2) can wait on for `arrived`."""
         return self._connection.fileno()
 
     def number(self) -> int:
-        """Give the number of a new request."""
+        """Return the number of a new request."""
         return next(self._requests)
 
     def send(self, kind: FrameType, payload: bytes = b"", request: int | None = None) -> int:
@@ -70,14 +70,14 @@ class Channel:
         return bool(select.select([self._connection], [], [], seconds)[0])
 
     def arrived(self) -> Sequence[Frame]:
-        """Give the frames that are there; blocks unless `fileno` is readable."""
+        """Return the frames that are there; blocks unless `fileno` is readable."""
         if not self._frames:
             self._read()
         frames, self._frames = self._frames, []
         return frames
 
     def next(self, deadline: float) -> Frame:
-        """Give the next frame.
+        """Return the next frame.
 
         Raises
         ------
@@ -95,7 +95,7 @@ class Channel:
         return self._frames.pop(0)
 
     def answer(self, request: int, kind: FrameType | None, deadline: float) -> Frame:
-        """Give the next frame of a request, of one kind or any; raises what `next` does."""
+        """Return the next frame of a request, of one kind or any; raises what `next` does."""
         others: list[Frame] = []
         try:
             while True:

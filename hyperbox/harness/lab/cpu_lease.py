@@ -20,7 +20,7 @@ _next = itertools.count(os.getpid())  # processes begin at different CPUs
 
 @contextlib.contextmanager
 def leased_cpu() -> Iterator[int]:
-    """Give the number of a CPU that no other guest of this machine holds while the block runs.
+    """Return the number of a CPU that no other guest of this machine holds while the block runs.
 
     Guests of all programs count. If none is left it is one that others hold, too.
     """

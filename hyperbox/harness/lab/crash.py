@@ -85,7 +85,7 @@ class Report:
 
 
 def find_reports(console: str) -> tuple[Report, ...]:
-    """Give every report of trouble in the text, in order.
+    """Return every report of trouble in the text, in order.
 
     One trouble may be several reports: a lockup and the panic that it causes.
     """
@@ -93,7 +93,7 @@ def find_reports(console: str) -> tuple[Report, ...]:
 
 
 def find_crash(console: str) -> Report | None:
-    """Give the first report that a kernel does not survive, or None."""
+    """Return the first report that a kernel does not survive, or None."""
     return next((report for report in _reports(console) if not report.survivable), None)
 
 
@@ -128,7 +128,7 @@ def _continues(before: re.Match[str], match: re.Match[str], text: str) -> bool:
 
 
 def _stack(kind: str, text: str) -> tuple[str, ...]:
-    """Give the innermost symbols; of an interrupted processor those of what it was doing."""
+    """Return the innermost symbols; of an interrupted processor those of what it was doing."""
     if kind in _INTERRUPTED:
         inside = text.find("RIP:")
         text = text[inside:] if inside >= 0 else _INTERRUPT_STACK.sub("", text)

@@ -43,7 +43,7 @@ def custom_kernel(path: Path, modules: Path | None = None) -> KernelTree:
 
 
 def image_release(image: bytes) -> str:
-    """Give the release (``uname -r``) from the header of a bzImage.
+    """Return the release (``uname -r``) from the header of a bzImage.
 
     Raises
     ------

@@ -133,7 +133,7 @@ def security_mirror(sources: Iterable[Source]) -> str | None:
 
 
 def debian_mirror(mirror: str | None = None) -> str:
-    """Give the URL of the Debian mirror to use, without a final slash.
+    """Return the URL of the Debian mirror to use, without a final slash.
 
     The argument wins, then ``HYPERBOX_DEBIAN_MIRROR``, then the machine's apt sources.
 
@@ -224,7 +224,7 @@ class DebianArchive:
         return packages
 
     def known(self) -> tuple[Package, ...] | None:
-        """Give the packages of the last `refresh` from this mirror; None if there was none."""
+        """Return the packages of the last `refresh` from this mirror; None if there was none."""
         try:
             document = json.loads((self.root / "packages.json").read_text())
             if document["mirror"] != self.mirror:
@@ -234,14 +234,14 @@ class DebianArchive:
             return None
 
     def age(self) -> float:
-        """Give the seconds since the last `refresh`; infinite if there was none."""
+        """Return the seconds since the last `refresh`; infinite if there was none."""
         try:
             return time.time() - (self.root / "packages.json").stat().st_mtime
         except OSError:
             return float("inf")
 
     def url(self, package: Package) -> str:
-        """Give the URL of a package's file."""
+        """Return the URL of a package's file."""
         base = self.security if _is_security(package.suite) else self.mirror
         return f"{base}/{package.filename}"
 

@@ -79,13 +79,13 @@ def judge(
 
 
 def taint_flags(taint: int) -> str:
-    """Give the letters of a taint number, as the kernel prints them."""
+    """Return the letters of a taint number, as the kernel prints them."""
     known = "".join(letter for bit, letter in enumerate(_FLAGS) if taint >> bit & 1)
     return known + ("?" if taint >> len(_FLAGS) else "")
 
 
 def parse_allowances(data: Mapping[str, object], where: str) -> tuple[Allowance, ...]:
-    """Give the allow-list of a parsed TOML document.
+    """Return the allow-list of a parsed TOML document.
 
     Raises
     ------
@@ -102,7 +102,7 @@ def parse_allowances(data: Mapping[str, object], where: str) -> tuple[Allowance,
 
 
 def _unexplained(taint: int, reports: Sequence[Report]) -> Iterator[Report]:
-    """Give the taint flags that no report accounts for, one finding each."""
+    """Return the taint flags that no report accounts for, one finding each."""
     kinds = {report.kind for report in reports}
     for letter in taint_flags(taint):
         if not kinds.intersection(_EXPLAINED.get(letter, ())):
@@ -145,6 +145,6 @@ def _range(given: object, where: str) -> tuple[tuple[int, int], tuple[int, int]]
 
 
 def _series(release: str) -> tuple[int, int]:
-    """Give (6, 12) for ``6.12.43+deb13-cloud-amd64``; (0, 0) for what is no release."""
+    """Return (6, 12) for ``6.12.43+deb13-cloud-amd64``; (0, 0) for what is no release."""
     match = re.match(r"(\d+)\.(\d+)", release)
     return (int(match[1]), int(match[2])) if match else (0, 0)

@@ -52,13 +52,13 @@ class GuestImage:
 
 
 def package_list(text: str) -> tuple[str, ...]:
-    """Give the package names of ``guest-packages.txt``: one a line, ``#`` for the reason."""
+    """Return the package names of ``guest-packages.txt``: one a line, ``#`` for the reason."""
     names = (line.partition("#")[0].strip() for line in text.splitlines())
     return tuple(sorted(name for name in names if name))
 
 
 def root_image(progress: Callable[[str, float], None] | None = None) -> GuestImage:
-    """Give the root image, built with mmdebstrap if the cache has none.
+    """Return the root image, built with mmdebstrap if the cache has none.
 
     Parameters
     ----------
@@ -89,7 +89,7 @@ def root_image(progress: Callable[[str, float], None] | None = None) -> GuestIma
 
 
 def project_image() -> GuestImage:
-    """Give the image of the project's own code, keyed by its content."""
+    """Return the image of the project's own code, keyed by its content."""
     root = project_directory()
     digest = hashlib.sha256(str(_FORMAT).encode())
     files = sorted(_project_files(root))
@@ -193,7 +193,7 @@ def _forget_old_projects(directory: Path) -> None:
 
 
 def _cached(image: Path) -> GuestImage | None:
-    """Give a cached image if it is whole; a damaged one is built anew."""
+    """Return a cached image if it is whole; a damaged one is built anew."""
     record = image.with_suffix(".json")
     if not (image.exists() and record.exists()):
         return None

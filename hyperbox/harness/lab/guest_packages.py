@@ -35,7 +35,7 @@ _DATE = (1980, 1, 1, 0, 0, 0)  # the first that a zip file can hold
 
 
 def guest_packages() -> Path | None:
-    """Give the zip file in the cache, made if it is not there; None if a package is missing.
+    """Return the zip file in the cache, made if it is not there; None if a package is missing.
 
     Same packages, same bytes.
     """
@@ -58,7 +58,7 @@ def guest_packages() -> Path | None:
 
 
 def _files(origin: Path) -> Iterator[tuple[str, Path]]:
-    """Give a package's files by their names below the import path; a module is one file."""
+    """Return a package's files by their names below the import path; a module is one file."""
     if origin.name != "__init__.py":
         yield origin.name, origin
         return

@@ -21,7 +21,7 @@ from pathlib import Path
 from hyperbox import files
 from hyperbox.errors import HarnessError, KernelFeatureMissing, MissingDependency, WorkloadError
 from hyperbox.harness.lab.machine import Artifacts, CommandResult
-from hyperbox.harness.model import Experiment, Lane, Start
+from hyperbox.harness.model import Experiment, Lane, Perturbation
 from hyperbox.journal import Outcome, state_directory
 from hyperbox.linux.undo import KINDS
 from hyperbox.paths import project_directory
@@ -61,7 +61,7 @@ class HostMachine:
         argv: Sequence[str],
         *,
         timeout: float,
-        start: Start | None = None,
+        start: Perturbation | None = None,
         environment: Mapping[str, str] | None = None,
     ) -> CommandResult:
         """Run a command in the project directory; see `machine.Machine`.
@@ -104,7 +104,7 @@ class HostMachine:
         return Path(path).read_bytes()
 
     def artifacts(self) -> Artifacts:
-        """Give the kernel's messages since the machine was taken, and its configuration."""
+        """Return the kernel's messages since the machine was taken, and its configuration."""
         now = _kernel_messages()
         seen = self._seen_kernel_lines
         new = now
@@ -128,7 +128,7 @@ class HostSource:
 
     @contextlib.contextmanager
     def fresh(self) -> Iterator[HostMachine]:
-        """Give the host; files put there are removed afterwards. See `check_unchanged`."""
+        """Return the host; files put there are removed afterwards. See `check_unchanged`."""
         check_unchanged()
         machine = HostMachine(self._project)
         try:
@@ -137,7 +137,7 @@ class HostSource:
             machine.tidy()
 
     def environment(self) -> Mapping[str, object]:
-        """Give the fingerprint of the host."""
+        """Return the fingerprint of the host."""
         return {"kernel": {"label": HOST, "release": os.uname().release}, "host": host_facts()}
 
     def close(self) -> None:
@@ -194,7 +194,7 @@ class HostLaboratory:
         return source
 
     def labels(self) -> Sequence[str]:
-        """Give the only label."""
+        """Return the only label."""
         return (HOST,)
 
     def close(self) -> None:
@@ -219,7 +219,7 @@ def check_unchanged() -> None:
 
 
 def host_facts() -> dict[str, object]:
-    """Give processor, number of CPUs, kernel, load averages and memory of this machine."""
+    """Return processor, number of CPUs, kernel, load averages and memory of this machine."""
     cpuinfo = _lines("/proc/cpuinfo")
     model = next((line.partition(":")[2].strip() for line in cpuinfo if "model name" in line), "")
     memory = next((line for line in _lines("/proc/meminfo") if line.startswith("MemTotal")), "")
@@ -255,7 +255,7 @@ def _undo_changes_of(pid: int) -> None:
 
 
 def _kernel_messages() -> list[str]:
-    """Give the kernel's messages; empty where the user may not read them."""
+    """Return the kernel's messages; empty where the user may not read them."""
     try:
         return run(["dmesg"], timeout=30, check=False).text().splitlines()
     except HarnessError:

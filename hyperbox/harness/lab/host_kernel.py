@@ -16,7 +16,7 @@ _MODULES = ("usr/lib/modules/{release}", "lib/modules/{release}")
 
 
 def running_kernel(root: Path = Path("/"), release: str = "") -> tuple[Path, Path | None]:
-    """Give image and modules of the running kernel; None if it has no modules on disk.
+    """Return image and modules of the running kernel; None if it has no modules on disk.
 
     Parameters
     ----------

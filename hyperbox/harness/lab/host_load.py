@@ -10,7 +10,7 @@ __all__ = ["host_load", "steal_seconds"]
 
 
 def host_load() -> dict[str, object]:
-    """Give load averages and the steal time since boot (s), for the record."""
+    """Return load averages and the steal time since boot (s), for the record."""
     steal = None
     with contextlib.suppress(OSError):
         steal = steal_seconds(Path("/proc/stat").read_text(), os.sysconf("SC_CLK_TCK"))
@@ -18,7 +18,7 @@ def host_load() -> dict[str, object]:
 
 
 def steal_seconds(stat: str, ticks: int) -> float | None:
-    """Give the steal time of all CPUs in ``/proc/stat`` (proc(5)); None if it has none."""
+    """Return the steal time of all CPUs in ``/proc/stat`` (proc(5)); None if it has none."""
     fields = stat.partition("\n")[0].split()
     if len(fields) < 9 or fields[0] != "cpu":
         return None

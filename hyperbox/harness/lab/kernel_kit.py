@@ -39,7 +39,7 @@ from hyperbox.harness.lab.kernel_tree import (
     unpack_debs,
 )
 from hyperbox.harness.lab.point_releases import find_release, is_point_release, point_releases
-from hyperbox.harness.lab.unlisted import with_hashes
+from hyperbox.harness.lab.unlisted import hash_pool_packages
 from hyperbox.paths import cache_directory, project_directory
 
 __all__ = [
@@ -96,7 +96,7 @@ class _Recipe:
     busybox: bytes
 
     def key(self, *inputs: str) -> str:
-        """Give the cache key of a kit made with this recipe from `inputs`."""
+        """Return the cache key of a kit made with this recipe from `inputs`."""
         hashes = [hashlib.sha256(part).hexdigest() for part in (self.init, self.busybox)]
         return hashlib.sha256(json.dumps([_FORMAT, *hashes, *inputs]).encode()).hexdigest()[:16]
 
@@ -113,7 +113,7 @@ class _Identity:
 
 
 def kernels_directory() -> Path:
-    """Give the directory of all cached kernels."""
+    """Return the directory of all cached kernels."""
     return cache_directory() / "kernels"
 
 
@@ -124,7 +124,7 @@ def kernel_kit(
     mirror: str | None = None,
     progress: Progress | None = None,
 ) -> KernelKit:
-    """Give a kernel ready to boot, fetched and built if the cache has none.
+    """Return a kernel ready to boot, fetched and built if the cache has none.
 
     Parameters
     ----------
@@ -172,7 +172,7 @@ def kernel_kits(
     mirror: str | None = None,
     progress: Callable[[str, str, float], None] | None = None,
 ) -> tuple[KernelKit, ...]:
-    """Give the kits of several series, one after the other.
+    """Return the kits of several series, one after the other.
 
     `progress` is called with the label, a text and the fraction of that kernel done.
     """
@@ -189,7 +189,7 @@ def kernel_kits(
 
 
 def cached_kits(label: str) -> tuple[KernelKit, ...]:
-    """Give the whole kits of a label in the cache that today's recipe would make."""
+    """Return the whole kits of a label in the cache that today's recipe would make."""
     recipe = _recipe()
     found = []
     for manifest in sorted((kernels_directory() / "kits").glob(f"{label}-*/{_MANIFEST}")):
@@ -223,7 +223,7 @@ def _debian_kit(label: str, mirror: str | None, report: Progress) -> KernelKit:
 def packaged_kernels(
     mirror: str | None = None, progress: Progress | None = None, *, refresh: bool = True
 ) -> tuple[KernelRelease, ...]:
-    """Give every kernel that the mirror has, oldest version first; see `point_releases`.
+    """Return every kernel that the mirror has, oldest version first; see `point_releases`.
 
     Lists older than an hour are fetched again, unless `refresh` is false and there are any.
 
@@ -240,7 +240,7 @@ def packaged_kernels(
 
 
 def _point_kit(name: str, mirror: str | None, report: Progress) -> KernelKit:
-    """Give one packaged kernel; its label is the package version."""
+    """Return one packaged kernel; its label is the package version."""
     cached = cached_kits(name)
     if cached:
         return cached[-1]
@@ -249,7 +249,7 @@ def _point_kit(name: str, mirror: str | None, report: Progress) -> KernelKit:
     if release in read_lock().values():
         kit = replace(_kit_of(release, mirror, report), label=release.version)
     else:
-        whole = with_hashes(release, _archive(mirror), kernels_directory())
+        whole = hash_pool_packages(release, _archive(mirror), kernels_directory())
         kit = _kit_of(replace(whole, series=release.version), mirror, report)
     if not unlisted:
         return kit

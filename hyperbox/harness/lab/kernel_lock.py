@@ -29,7 +29,7 @@ Progress = Callable[[str, float], None]
 
 
 def lock_path() -> Path:
-    """Give the path of the lock file."""
+    """Return the path of the lock file."""
     return project_directory() / "vm-images" / "kernels.lock.json"
 
 
@@ -69,7 +69,7 @@ def lockable(
     scratch: Path,
     locked: KernelRelease | None = None,
 ) -> KernelRelease:
-    """Give the newest release of a series that can be locked, with all hashes.
+    """Return the newest release of a series that can be locked, with all hashes.
 
     If the signed lists name no whole release of the series any more, parts that are still
     in the pool beside the listed kernel image are fetched and hashed; they are marked as

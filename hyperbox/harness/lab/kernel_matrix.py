@@ -92,11 +92,11 @@ class Matrix:
     sets: Mapping[str, tuple[str, ...]]
 
     def labels(self) -> tuple[str, ...]:
-        """Give all series, oldest first."""
+        """Return all series, oldest first."""
         return tuple(series.label for series in self.series)
 
     def expand(self, names: Iterable[str]) -> tuple[str, ...]:
-        """Give the series that `names` (series, set names, or "all") stand for, oldest first.
+        """Return the series that `names` (series, set names, or "all") stand for, oldest first.
 
         Raises
         ------
@@ -185,7 +185,7 @@ def parse_lock(text: str) -> dict[str, KernelRelease]:
 
 
 def lock_document(locked: Mapping[str, KernelRelease]) -> dict[str, object]:
-    """Give the JSON document that `parse_lock` reads."""
+    """Return the JSON document that `parse_lock` reads."""
     kernels = {
         label: {
             "release": release.release,
@@ -198,7 +198,7 @@ def lock_document(locked: Mapping[str, KernelRelease]) -> dict[str, object]:
 
 
 def packages_in(text: str, suite: str, flavour: str) -> Iterator[Package]:
-    """Give the kernel packages of one ``Packages`` list (Debian's repository format)."""
+    """Return the kernel packages of one ``Packages`` list (Debian's repository format)."""
     wanted = _kernel_name(flavour)
     for stanza in text.split("\n\n"):
         head = stanza.lstrip("\n")
@@ -251,7 +251,7 @@ def releases(packages: Iterable[Package], flavour: str) -> tuple[KernelRelease, 
 def unlisted_releases(
     series: str, packages: Iterable[Package], flavour: str
 ) -> tuple[KernelRelease, ...]:
-    """Give the kernels whose image is listed but whose modules are not, newest first.
+    """Return the kernels whose image is listed but whose modules are not, newest first.
 
     Debian drops the modules and base files of a series from its lists when the source
     package moves on, before the signed images, and before the files leave the pool. Their
@@ -274,7 +274,7 @@ def unlisted_releases(
 
 
 def newest(series: str, available: Iterable[KernelRelease]) -> KernelRelease | None:
-    """Give the newest release of a series, None if there is none."""
+    """Return the newest release of a series, None if there is none."""
     return next((release for release in available if release.series == series), None)
 
 

@@ -14,7 +14,7 @@ __all__ = ["expand_kernels"]
 
 
 def expand_kernels(names: Iterable[str]) -> tuple[str, ...]:
-    """Give what `kernel_kit` understands, in the order given: sets expanded, paths absolute.
+    """Return what `kernel_kit` understands, in the order given: sets expanded, paths absolute.
 
     Raises
     ------

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from hyperbox.harness.model import Experiment, Lane, Start
+from hyperbox.harness.model import Experiment, Lane, Perturbation
 
 __all__ = ["Artifacts", "CommandResult", "Laboratory", "Machine", "MachineSource"]
 
@@ -53,7 +53,7 @@ class Machine(Protocol):
         argv: Sequence[str],
         *,
         timeout: float,
-        start: Start | None = None,
+        start: Perturbation | None = None,
         environment: Mapping[str, str] | None = None,
     ) -> CommandResult:
         """Run a command in the project directory and wait for its end.
@@ -84,11 +84,11 @@ class MachineSource(Protocol):
     """A kernel with an experiment's preparation done: fresh equal machines come from it."""
 
     def fresh(self) -> AbstractContextManager[Machine]:
-        """Give a machine in the prepared state; it is destroyed (VM) or tidied (host) after."""
+        """Return a machine in the prepared state; it is destroyed (VM) or tidied (host) after."""
         ...
 
     def environment(self) -> Mapping[str, object]:
-        """Give the fingerprint for the record: kernel, QEMU, accelerator, command line ..."""
+        """Return the fingerprint for the record: kernel, QEMU, accelerator, command line ..."""
         ...
 
     def close(self) -> None:

@@ -78,7 +78,7 @@ class Monitor:
         return self._run(lambda: self._client.execute(name, arguments), limit)
 
     def last_words(self) -> list[dict[str, Any]]:
-        """Give the events that QEMU has told of and that are still on their way, oldest first.
+        """Return the events that QEMU has told of and that are still on their way, oldest first.
 
         A shutdown is its last word, which is waited for a little.
         """

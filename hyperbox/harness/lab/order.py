@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from hyperbox.harness.lab.machine import PROJECT_DIRECTORY
-from hyperbox.harness.model import Start
+from hyperbox.harness.model import Perturbation
 
 __all__ = ["execute_order"]
 
@@ -15,9 +15,9 @@ _SPARE_NS = 20_000_000  # between the order and the earliest start: the agent is
 def execute_order(
     argv: Sequence[str],
     environment: Mapping[str, str] | None = None,
-    start: Start | None = None,
+    start: Perturbation | None = None,
 ) -> dict[str, object]:
-    """Give the JSON data of an order to run a command, perturbed as `start` says."""
+    """Return the JSON data of an order to run a command, perturbed as `start` says."""
     variables = {"PYTHONPATH": str(PROJECT_DIRECTORY)} | dict(environment or {})
     order: dict[str, object] = {"argv": list(argv), "environment": variables}
     if start is not None:

@@ -35,7 +35,7 @@ def is_point_release(name: str) -> bool:
 def point_releases(
     packages: Iterable[Package], flavour: str, locked: Iterable[KernelRelease] = ()
 ) -> tuple[KernelRelease, ...]:
-    """Give every packaged kernel once, oldest version first.
+    """Return every packaged kernel once, oldest version first.
 
     A release whose modules no signed list names any more is there too, with empty hashes;
     a locked one keeps the hashes that the lock vouches for.
@@ -53,7 +53,7 @@ def point_releases(
 def find_release(
     name: str, candidates: Sequence[KernelRelease], locked: Mapping[str, KernelRelease]
 ) -> KernelRelease:
-    """Give the kernel that a name means.
+    """Return the kernel that a name means.
 
     Parameters
     ----------
@@ -81,7 +81,7 @@ def find_release(
 def span(
     candidates: Sequence[KernelRelease], one: KernelRelease, other: KernelRelease
 ) -> tuple[KernelRelease, ...]:
-    """Give the kernels from `one` to `other`, both included, in that direction."""
+    """Return the kernels from `one` to `other`, both included, in that direction."""
     versions = [release.version for release in candidates]
     start, end = versions.index(one.version), versions.index(other.version)
     if start <= end:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import subprocess
 
-from hyperbox.harness.lab.ending import Remains
+from hyperbox.harness.lab.exit_evidence import ExitEvidence
 from hyperbox.harness.lab.monitor import Monitor, MonitorError
 from hyperbox.harness.lab.process_stat import stat_of
 
@@ -18,14 +18,14 @@ _LEAVING_S = 10.0  # from the end of its monitor, on a machine that is busy
 
 
 def halted(process: subprocess.Popen[bytes]) -> str:
-    """Give by what a process is stopped; empty if it may run, or has ended."""
+    """Return by what a process is stopped; empty if it may run, or has ended."""
     with contextlib.suppress(FileNotFoundError, ProcessLookupError):
         return stat_of(process.pid).halted if process.poll() is None else ""
     return ""
 
 
-def examine_remains(process: subprocess.Popen[bytes], monitor: Monitor | None) -> Remains:
-    """Give QEMU's status, state and events; a guest that runs is asked what it does.
+def examine_remains(process: subprocess.Popen[bytes], monitor: Monitor | None) -> ExitEvidence:
+    """Return QEMU's status, state and events; a guest that runs is asked what it does.
 
     Takes half a minute at most, and what is on console and error stream is the caller's to add.
     """
@@ -35,7 +35,7 @@ def examine_remains(process: subprocess.Popen[bytes], monitor: Monitor | None) -
             process.wait(timeout=_DYING_S)
         if process.poll() is None and monitor is not None:
             _question(process, monitor)
-    return Remains(
+    return ExitEvidence(
         console="",
         events=monitor.last_words() if monitor is not None else [],
         status=process.poll(),

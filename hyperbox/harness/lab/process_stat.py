@@ -45,7 +45,7 @@ def stat_of(pid: int) -> ProcessStat:
 
 
 def run_delay_seconds(pid: int) -> float:
-    """Give the seconds that the threads of a process were ready to run without a processor.
+    """Return the seconds that the threads of a process were ready to run without a processor.
 
     0 if the kernel does not say (CONFIG_SCHED_INFO) or there is no such process. What threads
     waited that have ended is not in it.

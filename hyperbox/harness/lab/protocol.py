@@ -69,13 +69,13 @@ class Frame:
     payload: bytes = b""
 
     def encode(self) -> bytes:
-        """Give the bytes on the wire."""
+        """Return the bytes on the wire."""
         if len(self.payload) > MAX_PAYLOAD:
             raise ProtocolError(f"payload of {len(self.payload)} bytes is over {MAX_PAYLOAD}")
         return _HEADER.pack(len(self.payload), self.type, self.id) + self.payload
 
     def json(self) -> dict[str, Any]:
-        """Give the payload decoded from JSON; `ProtocolError` if it is not an object."""
+        """Return the payload decoded from JSON; `ProtocolError` if it is not an object."""
         try:
             value = json.loads(self.payload)
         except ValueError as error:
@@ -92,7 +92,7 @@ class FrameDecoder:
         self._buffer = bytearray()
 
     def feed(self, data: bytes) -> Iterator[Frame]:
-        """Give the frames that `data` completes.
+        """Return the frames that `data` completes.
 
         Raises
         ------

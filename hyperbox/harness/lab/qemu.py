@@ -63,7 +63,7 @@ class Qemu:
 
     @property
     def version_text(self) -> str:
-        """Give the version as ``7.2.22``."""
+        """Return the version as ``7.2.22``."""
         return ".".join(map(str, self.version))
 
     @property
@@ -82,7 +82,7 @@ class Qemu:
         return f"pc,memory-backend=ram,nvdimm=on{hpet}"
 
     def migrate_in(self, path: Path) -> str:
-        """Give the migration address that restores from `path` (``file:`` exists from 8.2)."""
+        """Return the migration address that restores from `path` (``file:`` exists from 8.2)."""
         return f"file:{path}" if self.version >= (8, 2, 0) else f"exec:cat '{path}'"
 
 
@@ -150,7 +150,7 @@ def _examined(program: Path) -> Qemu:
 
 
 def _build_hash(program: Path, version: str) -> str:
-    """Give the program's SHA-256; of a script, that of it and what it says it runs."""
+    """Return the program's SHA-256; of a script, that of it and what it says it runs."""
     with program.open("rb") as stream:
         script = stream.read(2) == b"#!"
     digest = sha256_file(program)
@@ -178,7 +178,7 @@ def command_line(
     connections: Connections,
     incoming: bool,
 ) -> list[str]:
-    """Give the command line of a guest.
+    """Return the command line of a guest.
 
     `ram_shared` writes the guest's memory through to `ram_file` (to make a snapshot);
     otherwise the file is mapped copy-on-write (a clone). `incoming` starts stopped and

@@ -80,7 +80,7 @@ def open_guest(
     memory: int | None = None,
     progress: Callable[[str, float], None] | None = None,
 ) -> Iterator[VirtualMachine]:
-    """Give a guest in which nothing has run yet, and end it with the block.
+    """Return a guest in which nothing has run yet, and end it with the block.
 
     It is a clone of the kernel's kept snapshot; a kernel without one is booted first.
 

@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from hyperbox.errors import HarnessError, WorkloadError
-from hyperbox.harness.lab.capacity import Room
+from hyperbox.harness.lab.capacity import MemoryReservation
 from hyperbox.harness.lab.qemu import GuestHardware, Qemu
 from hyperbox.harness.lab.vm import SHARED_MEMORY, VirtualMachine, owned_name
-from hyperbox.harness.model import Lane, Start
+from hyperbox.harness.model import Lane, Perturbation
 from hyperbox.processes import run
 
 __all__ = ["Repeatability", "Snapshot", "Step", "boot_snapshot"]
@@ -31,9 +31,9 @@ __all__ = ["Repeatability", "Snapshot", "Step", "boot_snapshot"]
 TRIES = 4
 """How often a snapshot is made until its clock did not leap."""
 
-_ROOM = Room(SHARED_MEMORY)
+_ROOM = MemoryReservation(SHARED_MEMORY)
 _PROBE = ("python3", "-m", "hyperbox.harness.lab.repeatability_probe")
-_PROBE_START = Start(seed=1, delay_ns=1_234_567)
+_PROBE_START = Perturbation(seed=1, delay_ns=1_234_567)
 
 
 @dataclass(frozen=True)
@@ -102,12 +102,12 @@ class Snapshot:
 
     @contextlib.contextmanager
     def clone(self) -> Iterator[VirtualMachine]:
-        """Give a restored guest, stopped until its first use; it is killed at the end."""
+        """Return a restored guest, stopped until its first use; it is killed at the end."""
         with self._machine(self.ram_file, shared=False) as machine:
             yield machine
 
     def derive(self, prepare: Callable[[VirtualMachine], None]) -> Snapshot:
-        """Give a new snapshot: this one with a preparation run in it, usually a `Step`."""
+        """Return a new snapshot: this one with a preparation run in it, usually a `Step`."""
         # What has leapt once cannot be made good by another try from here.
         tries = 1 if self._leapt_by_now() else TRIES
         return _repeatedly(lambda: self._derive(prepare), tries)
@@ -131,7 +131,7 @@ class Snapshot:
         return self.repeatability
 
     def probe(self) -> tuple[Mapping[str, Any], bool]:
-        """Give the probe's numbers from a fresh clone, and whether its clock had leapt.
+        """Return the probe's numbers from a fresh clone, and whether its clock had leapt.
 
         Raises
         ------

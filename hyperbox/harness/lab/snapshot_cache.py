@@ -35,14 +35,14 @@ _MEMORY, _STATE, _FACTS = "memory", "state", "snapshot.json"
 
 
 def snapshots_directory() -> Path:
-    """Give where snapshots are kept."""
+    """Return where snapshots are kept."""
     return cache_directory() / "snapshots"
 
 
 def snapshot_key(
     qemu: Qemu, hardware: GuestHardware, steps: tuple[tuple[str, ...], ...]
 ) -> dict[str, Any]:
-    """Give everything that decides a snapshot's content: QEMU build, lane, images, steps."""
+    """Return everything that decides a snapshot's content: QEMU build, lane, images, steps."""
     return {
         "format": _FORMAT,
         "qemu": qemu.sha256,
@@ -78,7 +78,7 @@ class SnapshotCache:
         steps: tuple[tuple[str, ...], ...],
         make: Callable[[], Snapshot],
     ) -> Snapshot:
-        """Give the kept snapshot if its probe repeats, else a new one, which is kept.
+        """Return the kept snapshot if its probe repeats, else a new one, which is kept.
 
         Its files stay until the snapshot is closed.
         """
@@ -96,7 +96,7 @@ class SnapshotCache:
         return kept
 
     def _kept(self, place: Path, qemu: Qemu, hardware: GuestHardware) -> Snapshot | None:
-        """Give the snapshot of a directory, unless it is absent, damaged or not repeated."""
+        """Return the snapshot of a directory, unless it is absent, damaged or not repeated."""
         try:
             facts = json.loads((place / _FACTS).read_text())
             found = Repeatability(**facts["repeatability"])

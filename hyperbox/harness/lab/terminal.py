@@ -68,11 +68,11 @@ class RawTerminal:
         self._exits.close()
 
     def fileno(self) -> int:
-        """Give the descriptor that select(2) can wait on for a change of size."""
+        """Return the descriptor that select(2) can wait on for a change of size."""
         return self._wake
 
     def size(self) -> tuple[int, int]:
-        """Give rows and columns, and forget that they changed."""
+        """Return rows and columns, and forget that they changed."""
         with contextlib.suppress(BlockingIOError):
             os.read(self._wake, 4096)
         rows, columns = termios.tcgetwinsize(self._terminal)

@@ -18,11 +18,13 @@ from hyperbox.files import locked, sha256_file, write_json
 from hyperbox.harness.lab.debian_archive import DebianArchive
 from hyperbox.harness.lab.kernel_matrix import KernelRelease, Package
 
-__all__ = ["with_hashes"]
+__all__ = ["hash_pool_packages"]
 
 
-def with_hashes(release: KernelRelease, archive: DebianArchive, directory: Path) -> KernelRelease:
-    """Give a release all of whose packages have a hash.
+def hash_pool_packages(
+    release: KernelRelease, archive: DebianArchive, directory: Path
+) -> KernelRelease:
+    """Return a release all of whose packages have a hash.
 
     `directory` holds ``unlisted.json``, what is known by file name, and ``debs/``, where the
     fetched files go under their hash.

@@ -24,7 +24,7 @@ from typing import Any
 from hyperbox.errors import HarnessError, MachineLost, WorkloadError
 from hyperbox.harness.lab.channel import Channel, ChannelBroken, ChannelDamaged
 from hyperbox.harness.lab.cpu_lease import leased_cpu
-from hyperbox.harness.lab.ending import Remains, never_booted, what_happened
+from hyperbox.harness.lab.exit_evidence import ExitEvidence, never_booted, what_happened
 from hyperbox.harness.lab.machine import Artifacts, CommandResult
 from hyperbox.harness.lab.mailbox import leave_order
 from hyperbox.harness.lab.migration import load_devices, save_devices
@@ -34,7 +34,7 @@ from hyperbox.harness.lab.post_mortem import examine_remains, halted
 from hyperbox.harness.lab.process_stat import run_delay_seconds, stat_of
 from hyperbox.harness.lab.protocol import CHUNK, Frame, FrameType
 from hyperbox.harness.lab.qemu import Connections, GuestHardware, Qemu, command_line
-from hyperbox.harness.model import Lane, Start
+from hyperbox.harness.model import Lane, Perturbation
 from hyperbox.processes import spawn, stop
 
 __all__ = ["SHARED_MEMORY", "VirtualMachine", "owned_name"]
@@ -47,7 +47,7 @@ _numbers = itertools.count()
 
 
 def owned_name(kind: str) -> str:
-    """Give a fresh file name that says who owns it: ``hyperbox-<pid>-<n>.<kind>``.
+    """Return a fresh file name that says who owns it: ``hyperbox-<pid>-<n>.<kind>``.
 
     `hyperbox doctor --repair` removes those whose process is gone.
     """
@@ -160,12 +160,12 @@ class VirtualMachine:
                     continue
                 if self.console().strip():
                     self._examine()
-                raise never_booted(timeout, Remains(self.console())) from None
+                raise never_booted(timeout, ExitEvidence(self.console())) from None
         self._wait_stop()
         return frame.json()
 
     def ping(self, timeout: float | None = None) -> int:
-        """Give the guest's CLOCK_MONOTONIC in ns; MachineLost when nothing answers."""
+        """Return the guest's CLOCK_MONOTONIC in ns; MachineLost when nothing answers."""
         if halted(self._process):
             raise self.lost("a ping cannot be answered")
         request = self._send(FrameType.PING)
@@ -178,7 +178,7 @@ class VirtualMachine:
         argv: Sequence[str],
         *,
         timeout: float,
-        start: Start | None = None,
+        start: Perturbation | None = None,
         environment: Mapping[str, str] | None = None,
     ) -> CommandResult:
         """Run a command in the project directory; see `machine.Machine`.
@@ -227,12 +227,12 @@ class VirtualMachine:
         return self._send(kind, payload, request)
 
     def arrived(self) -> Sequence[Frame]:
-        """Give the frames that are there; blocks unless `fileno` is readable."""
+        """Return the frames that are there; blocks unless `fileno` is readable."""
         with self._losing():
             return self._agent.arrived()
 
     def fileno(self) -> int:
-        """Give the descriptor that select(2) can wait on for `arrived`."""
+        """Return the descriptor that select(2) can wait on for `arrived`."""
         return self._agent.fileno()
 
     def heartbeat(self, progress: tuple[float, float]) -> tuple[float, float]:
@@ -251,7 +251,7 @@ class VirtualMachine:
         return progress
 
     def _progress(self, before: tuple[float, float]) -> tuple[float, float]:
-        """Give CPU time, and since when it is that; MachineLost if QEMU is stopped for a beat."""
+        """Return CPU time, and since when it is that; MachineLost if QEMU is stopped for a beat."""
         used, now = self.cpu_seconds, time.monotonic()
         if used > before[0]:
             return used, now
@@ -293,7 +293,7 @@ class VirtualMachine:
         return Artifacts(console, self._dmesg, self._config, self._taint, self._modules)
 
     def console(self) -> str:
-        """Give what the guest has printed on its serial console."""
+        """Return what the guest has printed on its serial console."""
         found = self._serial_log
         return found.read_text(errors="replace") if found.exists() else ""
 
@@ -395,7 +395,7 @@ class VirtualMachine:
             return self._agent.next(deadline)
 
     def _await(self, request: int, kind: FrameType | None, timeout: float, asked: str) -> Frame:
-        """Give the next frame of a request, which is `asked` in words."""
+        """Return the next frame of a request, which is `asked` in words."""
         self.resume()
         try:
             with self._losing():
@@ -462,7 +462,7 @@ class VirtualMachine:
             errors = self._error_log.read_text(errors="replace").strip().replace("\n", "; ")
         return what_happened(message, replace(remains, console=self.console(), errors=errors))
 
-    def _examine(self) -> Remains:
+    def _examine(self) -> ExitEvidence:
         """Find out in bounded time what became of QEMU and its guest; see `post_mortem`."""
         self._silent = True
         remains = examine_remains(self._process, self._qmp)

@@ -65,7 +65,7 @@ def choose_lane(wanted: str, kits: Sequence[KernelKit]) -> LaneChoice:
 def hardware_for(
     kit: KernelKit, lane: Lane, root: GuestImage, project: GuestImage, commandline: str = ""
 ) -> GuestHardware:
-    """Give the guest that a kernel runs in; `commandline` is added to the kernel's."""
+    """Return the guest that a kernel runs in; `commandline` is added to the kernel's."""
     images: tuple[Path, ...] = (root.path, project.path)
     if kit.modules_image is not None:
         images = (*images, kit.modules_image)
@@ -77,7 +77,7 @@ def hardware_for(
 def warm_snapshot(
     kit: KernelKit, hardware: GuestHardware, report: Callable[[str, float], None]
 ) -> Snapshot:
-    """Give the kept snapshot of a kernel after the warm-up, or boot it; close it after use."""
+    """Return the kept snapshot of a kernel after the warm-up, or boot it; close it after use."""
     qemu = find_qemu()
     make = functools.partial(_boot, kit, hardware, qemu, report)
     return SnapshotCache().get(qemu, hardware, (_WARM_UP,), make)
@@ -92,12 +92,12 @@ class VmSource:
 
     @contextlib.contextmanager
     def fresh(self) -> Iterator[VirtualMachine]:
-        """Give a clone of the prepared guest."""
+        """Return a clone of the prepared guest."""
         with self._snapshot.clone() as machine:
             yield machine
 
     def environment(self) -> Mapping[str, object]:
-        """Give the fingerprint: kernel, QEMU, accelerator, command line, image hashes."""
+        """Return the fingerprint: kernel, QEMU, accelerator, command line, image hashes."""
         return self._fingerprint
 
     def close(self) -> None:
@@ -153,7 +153,7 @@ class VmLaboratory:
     def _snapshot(
         self, kit: KernelKit, hardware: GuestHardware, prepare: tuple[str, ...]
     ) -> Snapshot:
-        """Give the snapshot after the warm-up, or after the preparation on top of it."""
+        """Return the snapshot after the warm-up, or after the preparation on top of it."""
         key = (kit.label, hardware.lane, hardware.extra_commandline, prepare)
         if key not in self._snapshots:
             steps = (_WARM_UP, prepare) if prepare else (_WARM_UP,)

@@ -29,7 +29,7 @@ from hyperbox.harness.report.calibration_runs import (
     resolved,
     starts_words,
 )
-from hyperbox.harness.report.marks import BASELINE, MARKS, TUNED
+from hyperbox.harness.report.outcome_styles import BASELINE, MARKS, TUNED
 from hyperbox.harness.report.svg import inline_svg, plot_style
 from hyperbox.harness.statistics.design import ALPHA, LOOK_ALPHA, LOOKS
 from hyperbox.harness.statistics.proportions import CONFIDENCE, Rate
@@ -54,7 +54,7 @@ def write_calibration(found: Calibration, directory: Path) -> tuple[Path, ...]:
 
 
 def calibration_page(found: Calibration) -> str:
-    """Give the page: HTML5 with inline SVG."""
+    """Return the page: HTML5 with inline SVG."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES),
         autoescape=True,
@@ -97,7 +97,7 @@ def calibration_page(found: Calibration) -> str:
 
 
 def calibration_table(found: Calibration) -> Table:
-    """Give the error rates as a table for the terminal."""
+    """Return the error rates as a table for the terminal."""
     table = Table(
         title="Wrong verdicts at the limit in %: rate < 99 % bound",
         box=SIMPLE,
@@ -121,7 +121,7 @@ def calibration_table(found: Calibration) -> Table:
 
 
 def percent(share: float) -> str:
-    """Give a share as a percentage: two digits below 10 %, whole numbers from there."""
+    """Return a share as a percentage: two digits below 10 %, whole numbers from there."""
     return f"{100 * share:.0f} %" if share >= 0.1 else f"{100 * share:.2f} %"
 
 
@@ -140,7 +140,7 @@ def _rules(rows: Sequence[Row]) -> list[str]:
 
 
 def _slow(rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
-    """Give what is slow, side by side: of the machine, the blocks measured, all time."""
+    """Return what is slow, side by side: of the machine, the blocks measured, all time."""
     judged = {row.noise: row for row in rows if (row.rule, row.lane) == _SIDE_BY_SIDE}
     return [
         (what, [judged[noise] for noise in noises])

@@ -14,7 +14,7 @@ from rich.table import Table
 from hyperbox.harness.calibration.answers import ALARMS, PLANTED
 from hyperbox.harness.calibration.evidence import Evidence, PlantedEffect, SameArms
 from hyperbox.harness.model import Lane
-from hyperbox.harness.report.marks import BASELINE
+from hyperbox.harness.report.outcome_styles import BASELINE
 from hyperbox.harness.report.svg import inline_svg, plot_style
 from hyperbox.harness.statistics.design import LOOKS
 from hyperbox.harness.statistics.proportions import Rate
@@ -36,12 +36,12 @@ _FRAME = 3.0  # planted effects that fit on each side of 0
 
 
 def load_name(gate: str) -> str:
-    """Give what a gate with a known answer is about: its id without the prefix."""
+    """Return what a gate with a known answer is about: its id without the prefix."""
     return legible(gate.removeprefix(ALARMS).removeprefix(PLANTED))
 
 
 def machine_name(one: SameArms | PlantedEffect) -> str:
-    """Give the kernel, and the lane where it is not the exact one."""
+    """Return the kernel, and the lane where it is not the exact one."""
     return legible(one.kernel if one.lane == Lane.EXACT else f"{one.kernel}, {one.lane}")
 
 
@@ -67,7 +67,7 @@ def resolved(seen: Evidence) -> str:
 
 
 def summary(seen: Evidence) -> str:
-    """Give one line for the terminal."""
+    """Return one line for the terminal."""
     found = sum(1 for effect in seen.planted if effect.found)
     return legible(
         f"run {seen.run}: wrong PASS {_told(seen.false_pass)}, "
@@ -77,7 +77,7 @@ def summary(seen: Evidence) -> str:
 
 
 def planted_table(seen: Evidence) -> Table:
-    """Give the planted effects for the terminal: starts by load and kernel."""
+    """Return the planted effects for the terminal: starts by load and kernel."""
     kernels = _kernels(seen)
     table = Table(
         title="Starts until a planted effect is told",

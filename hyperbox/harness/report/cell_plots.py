@@ -177,7 +177,7 @@ def _draw_frame(
 
 
 def _brief(value: float) -> str:
-    """Give the label of a tick in little room: 20M, 16k, 0.03."""
+    """Return the label of a tick in little room: 20M, 16k, 0.03."""
     for least, unit, letter in ((1e9, 1e9, "G"), (1e6, 1e6, "M"), (1e4, 1e3, "k")):
         if abs(value) >= least:
             return f"{value / unit:g}{letter}"
@@ -185,7 +185,7 @@ def _brief(value: float) -> str:
 
 
 def _arm_values(entry: Entry) -> list[tuple[str, list[float]]]:
-    """Give the values of the gate's arms, baseline first, in block order."""
+    """Return the values of the gate's arms, baseline first, in block order."""
     gate, cell = entry.gate, entry.cell
     assert cell is not None
     arms = [arm for arm in (gate.baseline, gate.arm) if arm]

@@ -73,7 +73,7 @@ class Attempt:
 
 
 def metric_rows(run: RunData, cell: CellData) -> tuple[MetricRow, ...]:
-    """Give all metrics of a cell's experiment, and those it measured undeclared."""
+    """Return all metrics of a cell's experiment, and those it measured undeclared."""
     experiment = cell.experiment
     declared = {metric.id for metric in experiment.metrics}
     strays = dict.fromkeys(s.metric for s in cell.samples if s.metric not in declared)
@@ -91,7 +91,7 @@ def metric_rows(run: RunData, cell: CellData) -> tuple[MetricRow, ...]:
 
 
 def attempts(run: RunData) -> tuple[Attempt, ...]:
-    """Give all attempts of all cells, in the order of the cells."""
+    """Return all attempts of all cells, in the order of the cells."""
     return tuple(
         Attempt(
             cell=cell.cell.key,
@@ -110,7 +110,7 @@ def attempts(run: RunData) -> tuple[Attempt, ...]:
 
 
 def reproduce_commands(run: RunData, cell: CellData) -> tuple[str, ...]:
-    """Give the commands that measure one cell again: with its very plan, and from scratch.
+    """Return the commands that measure one cell again: with its very plan, and from scratch.
 
     Only a measured cell of the exact lane has the first: no other can be compared bit for bit.
     """
@@ -129,7 +129,7 @@ def reproduce_commands(run: RunData, cell: CellData) -> tuple[str, ...]:
 
 
 def flat(values: Mapping[str, object], prefix: str = "") -> dict[str, str]:
-    """Give nested records as "outer.inner" -> text; lists are joined by commas."""
+    """Return nested records as "outer.inner" -> text; lists are joined by commas."""
     found: dict[str, str] = {}
     for key, value in values.items():
         name = f"{prefix}{key}"
@@ -143,7 +143,7 @@ def flat(values: Mapping[str, object], prefix: str = "") -> dict[str, str]:
 
 
 def _plain(value: object) -> str:
-    """Give a fact as text: fractions with two decimals, or three digits below a tenth."""
+    """Return a fact as text: fractions with two decimals, or three digits below a tenth."""
     if not isinstance(value, float) or not math.isfinite(value):
         return "" if value is None else str(value)
     return f"{value:.2f}".rstrip("0").rstrip(".") if abs(value) >= 0.1 else f"{value:.3g}"

@@ -305,7 +305,7 @@ def _values(first: Mapping[int, float], second: Mapping[int, float], *, paired: 
 
 
 def _lowest(values: Mapping[int, float], count: int) -> tuple[int, ...]:
-    """Give the numbers of the first blocks: their values have no say in which."""
+    """Return the numbers of the first blocks: their values have no say in which."""
     return tuple(sorted(values)[:count])
 
 

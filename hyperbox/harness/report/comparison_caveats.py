@@ -41,7 +41,7 @@ def exact_in_truth(cell: CellData) -> bool:
 def both_measured(
     left: CellData, right: CellData
 ) -> Iterator[tuple[Metric, Arm, _Blocks, _Blocks]]:
-    """Give the metrics with a better direction that both sides measured, block -> value."""
+    """Return the metrics with a better direction that both sides measured, block -> value."""
     one, two = _by_arm_and_metric(left), _by_arm_and_metric(right)
     for metric, arm in _judged(left):
         first, second = one.get((arm.id, metric.id)), two.get((arm.id, metric.id))

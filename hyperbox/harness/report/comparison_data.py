@@ -157,7 +157,7 @@ class Comparison:
         return tuple(found)
 
     def heading(self, finding: Finding) -> str:
-        """Give the heading of the rows with a finding."""
+        """Return the heading of the rows with a finding."""
         return {
             Finding.FIRST_BETTER: f"{self.first} is better",
             Finding.SECOND_BETTER: f"{self.second} is better",
@@ -168,7 +168,7 @@ class Comparison:
 
 
 def comparison_document(found: Comparison) -> dict[str, Any]:
-    """Give the comparison as JSON-ready values."""
+    """Return the comparison as JSON-ready values."""
     return {
         "schema": 1,
         "first": found.first,

@@ -50,7 +50,7 @@ def tells(found: Comparison) -> bool:
 
 
 def comparison_table(found: Comparison, width: int = _WIDE) -> RenderableType:
-    """Give one row per metric and arm, what is sure first; rows that tell nothing are left out.
+    """Return one row per metric and arm, what is sure first; rows that tell nothing are left out.
 
     From 100 columns on each row has a strip that draws which side is better.
     """
@@ -132,13 +132,13 @@ def bars(found: Comparison) -> tuple[Bar, ...]:
 
 
 def axis(found: Comparison) -> tuple[tuple[str, str], ...]:
-    """Give the ticks of the figure: place in percent of the width, and label."""
+    """Return the ticks of the figure: place in percent of the width, and label."""
     reach = _figure_reach(_figure_rows(found)[:_MOST_DRAWN])
     return tuple((_percent(place, reach), label) for place, label in _ticks(reach).items())
 
 
 def comparison_page(found: Comparison) -> str:
-    """Give a self-contained HTML page: sentence, figure, table.
+    """Return a self-contained HTML page: sentence, figure, table.
 
     Colours (orange: the first is better, blue: the second) are doubled by the side of the
     middle line, by the shape of the markers, and by dashes where nothing is sure.
@@ -170,12 +170,12 @@ def _figure_reach(rows: Sequence[Row]) -> float:
 
 
 def _percent(place: float, reach: float) -> str:
-    """Give a place on the axis as percent of its width, with a rim for markers."""
+    """Return a place on the axis as percent of its width, with a rim for markers."""
     return f"{50 + 48 * place / reach:.1f}%"
 
 
 def _figure_rows(found: Comparison) -> list[Row]:
-    """Give the rows that a figure can tell something of, in its order."""
+    """Return the rows that a figure can tell something of, in its order."""
     groups = [rows for finding, rows in found.groups if finding not in _SILENT]
     return [row for rows in groups for row in rows if row.ratio]
 
@@ -199,7 +199,7 @@ def _strip_title(found: Comparison) -> str:
 
 
 def _ticks(reach: float) -> dict[float, str]:
-    """Give places and labels of an axis of factors to both sides, not too many."""
+    """Return places and labels of an axis of factors to both sides, not too many."""
     chosen: list[float] = []
     for factor in _FACTORS:
         place = math.log(factor)

@@ -35,7 +35,7 @@ class Difference:
 
 
 def environment_differences(run: RunData, kernels: Sequence[str]) -> tuple[Difference, ...]:
-    """Give what differs between the machines of the kernels.
+    """Return what differs between the machines of the kernels.
 
     The kernel's own record and the numbers of the repeatability probe, which are what a kernel
     does, are left out. Of several values for one kernel (cells measured on several machines)
@@ -63,7 +63,7 @@ def environment_differences(run: RunData, kernels: Sequence[str]) -> tuple[Diffe
 
 
 def _several(texts: Sequence[str]) -> str:
-    """Give the values that cells of one kernel saw as one text."""
+    """Return the values that cells of one kernel saw as one text."""
     rows = [text.split(", ") for text in texts]
     if len(rows) < 2 or not all(_NUMBERS.fullmatch(text) for text in texts):
         return "; ".join(texts)
@@ -75,7 +75,7 @@ def _several(texts: Sequence[str]) -> str:
 
 
 def config_differences(run: RunData, kernels: Sequence[str]) -> tuple[Difference, ...]:
-    """Give the options that differ between kernels whose configuration is on record."""
+    """Return the options that differ between kernels whose configuration is on record."""
     known = [run.kernel_configs.get(kernel, {}) for kernel in kernels]
     recorded = [config for config in known if config]
     if len(recorded) < 2:
@@ -89,12 +89,12 @@ def config_differences(run: RunData, kernels: Sequence[str]) -> tuple[Difference
 
 
 def notable(differences: Sequence[Difference]) -> tuple[Difference, ...]:
-    """Give the options that the measured features rest on."""
+    """Return the options that the measured features rest on."""
     return tuple(one for one in differences if _NOTABLE.match(one.name))
 
 
 def config_table(kernels: Sequence[str], differences: Sequence[Difference]) -> str:
-    """Give all differing options as CSV: one line an option, one column a kernel."""
+    """Return all differing options as CSV: one line an option, one column a kernel."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(["option", *map(legible, kernels)])

@@ -47,25 +47,25 @@ class Scale:
     end: float
 
     def __call__(self, value: float) -> float:
-        """Give the pixel of a value."""
+        """Return the pixel of a value."""
         return self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start)
 
     def ticks(self, about: int = 5) -> tuple[float, ...]:
-        """Give about as many round values within the scale."""
+        """Return about as many round values within the scale."""
         step = _round_step((self.high - self.low) / max(about, 1))
         first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
         return tuple(round(place * step, 12) for place in range(first, last + 1))
 
     @classmethod
     def around(cls, values: Iterable[float], start: float, end: float, room: float = 0.06) -> Scale:
-        """Give a scale that shows all finite values, with some room (a fraction) beyond them."""
+        """Return a scale that shows all finite values, with some room (a fraction) beyond them."""
         shown = [value for value in values if math.isfinite(value)] or [0.0]
         low, high = min(shown), max(shown)
         margin = room * (high - low) or 0.05 * abs(high) or 1.0
         return cls(low - margin, high + margin, start, end)
 
     def above_zero(self) -> Scale:
-        """Give the scale without the room below zero, where what is shown cannot lie."""
+        """Return the scale without the room below zero, where what is shown cannot lie."""
         return replace(self, low=max(self.low, -0.04 * self.high))
 
 
@@ -135,7 +135,7 @@ class Drawing:
         self._parts.append(markup)
 
     def svg(self, label: str, css: str = "") -> str:
-        """Give the element; `label` is for those who hear the page, `css` names further classes."""
+        """Return the element; `label` is for screen readers, `css` names further classes."""
         size = f'width="{_p(self.width)}" height="{_p(self.height)}"'
         # Narrow screens scroll a figure rather than shrink its text beyond reading.
         return (
@@ -147,7 +147,7 @@ class Drawing:
 
 
 def standalone_figure(svg: str) -> str:
-    """Give a drawing as a document of its own, on white; "" stays ""."""
+    """Return a drawing as a document of its own, on white; "" stays ""."""
     if not svg:
         return ""
     head, tail = svg.split(">", 1)
@@ -173,7 +173,7 @@ def fitted(text: str, width: float, size: float = 12.0) -> str:
 
 
 def _p(value: float) -> str:
-    """Give a length with at most one decimal."""
+    """Return a length with at most one decimal."""
     return f"{value:.1f}".removesuffix(".0")
 
 

@@ -54,7 +54,7 @@ _FORMULA = tuple("=+-@\t")
 
 
 def summary(run: RunData) -> dict[str, Any]:
-    """Give the run as JSON-ready values (no NaN, no infinity)."""
+    """Return the run as JSON-ready values (no NaN, no infinity)."""
     told = headline(run)
     return {
         "schema": 1,
@@ -77,7 +77,7 @@ def summary(run: RunData) -> dict[str, Any]:
 
 
 def verdicts_csv(run: RunData) -> str:
-    """Give one line per gate and kernel, with `CSV_COLUMNS` as header, and one per damage."""
+    """Return one line per gate and kernel, with `CSV_COLUMNS` as header, and one per damage."""
     stream = io.StringIO()
     writer = csv.DictWriter(stream, CSV_COLUMNS, lineterminator="\n")
     writer.writeheader()
@@ -92,7 +92,7 @@ def verdicts_csv(run: RunData) -> str:
 
 
 def verdicts_document(run: RunData, code: int, pages: Sequence[Path]) -> dict[str, Any]:
-    """Give verdicts, exit code and the report's files as JSON-ready values, for ``--json``."""
+    """Return verdicts, exit code and the report's files as JSON-ready values, for ``--json``."""
     return {
         "schema": 1,
         "run": run.run_id,
@@ -105,7 +105,7 @@ def verdicts_document(run: RunData, code: int, pages: Sequence[Path]) -> dict[st
 
 
 def _plain(value: Any) -> Any:
-    """Give plain data: no number that JSON does not have, no text that is no Unicode."""
+    """Return plain data: no number that JSON does not have, no text that is no Unicode."""
     if isinstance(value, str):
         return legible(value)
     if isinstance(value, float):
@@ -116,7 +116,7 @@ def _plain(value: Any) -> Any:
 
 
 def _cell(value: object) -> object:
-    """Give a value of the CSV: text in one line, and never a formula."""
+    """Return a value of the CSV: text in one line, and never a formula."""
     if not isinstance(value, str):
         return value
     text = " ".join(legible(value).split())
@@ -124,7 +124,7 @@ def _cell(value: object) -> object:
 
 
 def _release(run: RunData) -> dict[str, Any]:
-    """Give the verdict on a release, and the cells whose failure is proven for all together."""
+    """Return the verdict on a release, and the cells whose failure is proven for all together."""
     told = release_headline(run)
     failing = [
         {

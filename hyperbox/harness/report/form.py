@@ -7,9 +7,8 @@ from dataclasses import dataclass
 
 from hyperbox.harness.model import Gate, Outcome
 from hyperbox.harness.report.cells import Attempt, attempts, flat
+from hyperbox.harness.report.context import chosen_tables
 from hyperbox.harness.report.data import RunData
-from hyperbox.harness.report.marks import LANES, MARKS, UNTESTED, Mark
-from hyperbox.harness.report.material import chosen_tables
 from hyperbox.harness.report.matrix import (
     Entry,
     Headline,
@@ -18,6 +17,7 @@ from hyperbox.harness.report.matrix import (
     headline,
     release_headline,
 )
+from hyperbox.harness.report.outcome_styles import LANES, MARKS, UNTESTED, OutcomeStyle
 
 __all__ = ["Form", "GateSummary", "gate_summaries"]
 
@@ -32,8 +32,8 @@ class GateSummary:
     """A gate over all kernels: its worst outcome, and the kernels of each outcome."""
 
     gate: Gate
-    mark: Mark
-    kernels: tuple[tuple[Mark, tuple[str, ...]], ...]
+    mark: OutcomeStyle
+    kernels: tuple[tuple[OutcomeStyle, tuple[str, ...]], ...]
     range_text: str
 
     @property
@@ -94,7 +94,7 @@ class Form:
         )
 
     @property
-    def mark(self) -> Mark:
+    def mark(self) -> OutcomeStyle:
         """The look of the verdict on the release."""
         return MARKS[self.release.outcome]
 
@@ -115,7 +115,7 @@ class Form:
 
 
 def gate_summaries(matrix: Sequence[Entry]) -> tuple[GateSummary, ...]:
-    """Give each gate with its worst outcome; an untested kernel is worse than an open one."""
+    """Return each gate with its worst outcome; an untested kernel is worse than an open one."""
     by_gate: dict[str, list[Entry]] = {}
     for entry in matrix:
         by_gate.setdefault(entry.gate.id, []).append(entry)
@@ -140,11 +140,11 @@ def _summary(rows: Sequence[Entry]) -> GateSummary:
 
 
 def _joined(value: object) -> str:
-    """Give a fact as one text, nested ones as "name: value; name: value"."""
+    """Return a fact as one text, nested ones as "name: value; name: value"."""
     if isinstance(value, Mapping):
         return "; ".join(f"{name}: {told}" for name, told in flat(value).items())
     return flat({"": value})[""]
 
 
-def _mark(outcome: Outcome | None) -> Mark:
+def _mark(outcome: Outcome | None) -> OutcomeStyle:
     return MARKS[outcome] if outcome else UNTESTED

@@ -49,7 +49,7 @@ def register(fallbacks: Sequence[Path] = FALLBACKS) -> None:
 
 @contextmanager
 def recording() -> Iterator[Lost]:
-    """Give the characters that get lost while the block sets text."""
+    """Return the characters that get lost while the block sets text."""
     lost: Lost = set()
     token = _lost.set(lost)
     try:
@@ -59,13 +59,13 @@ def recording() -> Iterator[Lost]:
 
 
 def font_markup(text: str, font: str = "hb") -> str:
-    """Give text as ReportLab's markup: each run in a font that has it, nothing read as markup."""
+    """Return text as ReportLab's markup: each run in a font that has it, nothing read as markup."""
     runs = itertools.groupby(text, key=lambda character: _font_of(character, font))
     return "".join(_run(name, "".join(characters), font) for name, characters in runs)
 
 
 def told(text: str, font: str = "hb") -> str:
-    """Give text for where only one font can be used, with U+FFFD for what it lacks."""
+    """Return text for where only one font can be used, with U+FFFD for what it lacks."""
     return "".join(c if _has(font, c) else _INSTEAD for c in text)
 
 

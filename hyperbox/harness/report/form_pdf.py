@@ -38,8 +38,8 @@ from hyperbox.harness.report.form_fonts import (
     register,
     told,
 )
-from hyperbox.harness.report.marks import Mark
 from hyperbox.harness.report.matrix import Entry
+from hyperbox.harness.report.outcome_styles import OutcomeStyle
 from hyperbox.harness.verdicts.wording import legible, typeset
 
 __all__ = ["form_pdf"]
@@ -58,7 +58,7 @@ _Rows = Iterable[Sequence[_Cell]]
 
 
 def form_pdf(form: Form) -> bytes:
-    """Give the form as a PDF file; the same run gives the same bytes.
+    """Return the form as a PDF file; the same run gives the same bytes.
 
     Every page names the run, its number and how many there are; table heads are repeated.
     """
@@ -273,7 +273,7 @@ def _table(
     numbers: Sequence[int] = (),
     ruled: bool = False,
 ) -> Table:
-    """Give a table of `widths` in mm, its head repeated on every page; `numbers` are columns."""
+    """Return a table of `widths` in mm, its head repeated on every page; `numbers` are columns."""
     titles = (
         []
         if head is None
@@ -309,7 +309,7 @@ def _table(
 
 
 def _heading(text: str, style: str = "section") -> Iterable[Flowable]:
-    """Give a heading that is not left alone at the foot of a page."""
+    """Return a heading that is not left alone at the foot of a page."""
     yield CondPageBreak(36 * mm)
     yield _text(text, style)
 
@@ -319,19 +319,19 @@ def _left_out(count: int, what: str, where: str) -> Iterable[Flowable]:
         yield _text(f"{count} further {what} are in {where}.", "soft")
 
 
-def _badge(mark: Mark, reason: str = "") -> Paragraph:
+def _badge(mark: OutcomeStyle, reason: str = "") -> Paragraph:
     word = f'<font name="hb-bold" color="{mark.ink}">{mark.symbol} {mark.word}</font>'
     return Paragraph(word + (f"<br/>{_markup(reason)}" if reason else ""), _style("body"))
 
 
 def _named(name: str, title: str = "") -> Paragraph:
-    """Give an identifier, and below it what it is."""
+    """Return an identifier, and below it what it is."""
     below = f'<br/><font color="#5a6270" size="7">{_markup(title)}</font>' if title else ""
     return Paragraph(_code(name) + below, _style("body"))
 
 
 def _code(text: str) -> str:
-    """Give markup for what is copied as it stands: no typographic minus signs."""
+    """Return markup for what is copied as it stands: no typographic minus signs."""
     size = 7.5 if len(text) > _LONG_NAME else 8
     return (
         f'<font name="hb-mono" size="{size}">{font_markup(_cut(legible(text)), "hb-mono")}</font>'
@@ -387,6 +387,6 @@ def _style(name: str, ink: Color = _INK) -> ParagraphStyle:
 
 
 def _pdf_date(created: str) -> str:
-    """Give the run's time as PDF writes it; the run is the only clock of the form."""
+    """Return the run's time as PDF writes it; the run is the only clock of the form."""
     found = _DATE.match(created)
     return f"D:{''.join(found.groups())}Z" if found else "D:19700101000000Z"

@@ -26,7 +26,7 @@ _KINDS = {Outcome.FAIL: "error", Outcome.ERROR: "error", Outcome.INCONCLUSIVE: "
 
 
 def annotation_lines(run: RunData) -> tuple[str, ...]:
-    """Give one ``::error``, ``::warning`` or ``::notice`` line for what calls for a reader.
+    """Return one ``::error``, ``::warning`` or ``::notice`` line for what calls for a reader.
 
     FAIL and ERROR are errors; INCONCLUSIVE, untested and the same in lanes that decide nothing
     are warnings; the verdict sentence is a notice. Of each kind the last of ten lines counts
@@ -47,7 +47,7 @@ def annotation_lines(run: RunData) -> tuple[str, ...]:
 
 
 def job_summary(run: RunData, *, taken: int = 0) -> str:
-    """Give the Markdown report, cut at a line where GitHub would refuse it.
+    """Return the Markdown report, cut at a line where GitHub would refuse it.
 
     Parameters
     ----------

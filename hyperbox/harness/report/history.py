@@ -18,8 +18,8 @@ from scipy.stats import mannwhitneyu
 from hyperbox.harness.model import Gate
 from hyperbox.harness.report.data import RunData
 from hyperbox.harness.report.drawing import Drawing, Scale
-from hyperbox.harness.report.marks import Mark
 from hyperbox.harness.report.matrix import Column, Entry, entries
+from hyperbox.harness.report.outcome_styles import OutcomeStyle
 from hyperbox.harness.report.plots import (
     axis_title,
     near_limits,
@@ -47,7 +47,7 @@ class Point:
     values: tuple[float, ...]
 
     @property
-    def mark(self) -> Mark:
+    def mark(self) -> OutcomeStyle:
         """The look of the outcome."""
         return self.entry.mark
 
@@ -77,7 +77,7 @@ class Series:
 
 
 def history(run: RunData, earlier: Sequence[RunData]) -> tuple[Series, ...]:
-    """Give the series of every gate of `run` that an earlier run measured in the same way.
+    """Return the series of every gate of `run` that an earlier run measured in the same way.
 
     Runs whose gate has another metric, rule or arms are left out of its series. A run given
     twice counts once; runs are told apart by name and time, since a name may be used again.
@@ -106,7 +106,7 @@ def history(run: RunData, earlier: Sequence[RunData]) -> tuple[Series, ...]:
 def change_points(
     runs: Sequence[Sequence[float]], alpha: float = ALPHA
 ) -> tuple[tuple[int, float], ...]:
-    """Give (index of the first run after a change, p-value), in order of the index."""
+    """Return (index of the first run after a change, p-value), in order of the index."""
     if len(runs) < 2:
         return ()
     candidates = [(_p_value(runs[:cut], runs[cut:]), cut) for cut in range(1, len(runs))]

@@ -23,7 +23,7 @@ _TAGS = {Outcome.FAIL: "failure", Outcome.ERROR: "error"}
 
 
 def junit_xml(run: RunData) -> str:
-    """Give the run as a JUnit XML document."""
+    """Return the run as a JUnit XML document."""
     root = ET.Element("testsuites", {"name": "hyperbox validate"})
     suites: dict[Column, list[Entry]] = {column: [] for column in columns(run)}
     for entry in entries(run):

@@ -35,7 +35,7 @@ _STATUS = {
 
 
 def kcidb(run: RunData) -> dict[str, Any]:
-    """Give the run as a kcidb submission."""
+    """Return the run as a kcidb submission."""
     records = {str(record.get("label", "?")): record for record in run.kernels}
     kernels = list(dict.fromkeys(column.kernel for column in columns(run)))
     return {
@@ -117,7 +117,7 @@ def _id(run: RunData, *parts: str) -> str:
 
 
 def _excerpt(text: str) -> str:
-    """Give the beginning of a text that is too long; it begins with what happened."""
+    """Return the beginning of a text that is too long; it begins with what happened."""
     text = _plain(text)
     return (
         text

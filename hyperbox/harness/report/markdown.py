@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 
 from hyperbox.harness.report.cells import attempts, flat, metric_rows
 from hyperbox.harness.report.data import CellData, RunData
-from hyperbox.harness.report.marks import LANES, MARKS
 from hyperbox.harness.report.matrix import Entry, columns, entries, headline, release_headline
+from hyperbox.harness.report.outcome_styles import LANES, MARKS
 from hyperbox.harness.verdicts.wording import legible
 
 __all__ = ["markdown"]
@@ -22,7 +22,7 @@ _MOST_ATTEMPTS = 600
 
 
 def markdown(run: RunData) -> str:
-    """Give the run as GitHub-flavoured Markdown, in the order of the HTML page."""
+    """Return the run as GitHub-flavoured Markdown, in the order of the HTML page."""
     told = headline(run)
     tried = attempts(run)
     shown = tried if len(tried) <= _MOST_ATTEMPTS else [a for a in tried if not a.plain]
@@ -153,19 +153,19 @@ def _plain(text: str) -> str:
 
 
 def _line(text: str) -> str:
-    """Give text that stands first in its line: no heading, no list, no quotation."""
+    """Return text that stands first in its line: no heading, no list, no quotation."""
     return _LEADING.sub(lambda found: f"{found[1]}\\{found[2]}", _plain(text))
 
 
 def _code(text: str) -> str:
-    """Give text as a code span, whatever backticks are in it."""
+    """Return text as a code span, whatever backticks are in it."""
     line = " ".join(legible(text).split())
     fence = "`" * (_longest_run(line) + 1)
     return f"{fence} {line} {fence}" if "`" in line else f"{fence}{line}{fence}"
 
 
 def _block(command: str) -> str:
-    """Give a command as a code block, whatever backticks are in it."""
+    """Return a command as a code block, whatever backticks are in it."""
     fence = "`" * max(3, _longest_run(command) + 1)
     return f"{fence}sh\n{legible(command)}\n{fence}"
 

@@ -15,7 +15,7 @@ from functools import cached_property
 from hyperbox.errors import ExitCode
 from hyperbox.harness.model import Gate, Lane, Metric, Outcome, Rule, Sample, Verdict
 from hyperbox.harness.report.data import CellData, RunData
-from hyperbox.harness.report.marks import Mark, mark_of
+from hyperbox.harness.report.outcome_styles import OutcomeStyle, mark_of
 from hyperbox.harness.verdicts.gates import exit_code
 from hyperbox.harness.verdicts.release import release
 from hyperbox.harness.verdicts.targets import limit_of, limits_of
@@ -74,7 +74,7 @@ class Entry:
         return block_values(self.cell, self.gate) if self.cell else ()
 
     @property
-    def mark(self) -> Mark:
+    def mark(self) -> OutcomeStyle:
         """The look of the entry's outcome."""
         return mark_of(self.verdict.outcome if self.verdict else None)
 
@@ -168,7 +168,7 @@ class BlockValue:
 
 
 def columns(run: RunData) -> tuple[Column, ...]:
-    """Give kernels and lanes of the run, in matrix order; strays of the verdicts come last."""
+    """Return kernels and lanes of the run, in matrix order; strays of the verdicts come last."""
     planned = [(str(kernel.get("label", "?")), run.lane) for kernel in run.kernels]
     measured = [(cell.cell.kernel, cell.cell.lane) for cell in run.cells]
     strays = [(verdict.kernel, verdict.lane) for verdict in run.verdicts]
@@ -185,7 +185,7 @@ def columns(run: RunData) -> tuple[Column, ...]:
 
 
 def entries(run: RunData) -> tuple[Entry, ...]:
-    """Give every gate on every kernel in every lane, kernel by kernel.
+    """Return every gate on every kernel in every lane, kernel by kernel.
 
     A gate that is neither planned nor decided in a lane is missing there, unless it is
     missing in all lanes of that kernel: then it is an untested entry of the first.
@@ -287,7 +287,7 @@ def release_headline(run: RunData) -> Headline:
 
 
 def block_values(cell: CellData, gate: Gate) -> tuple[BlockValue, ...]:
-    """Give the complete blocks of a cell as the gate sees them, in run order.
+    """Return the complete blocks of a cell as the gate sees them, in run order.
 
     Blocks that the gate cannot use (a hole, no positive values for a ratio) are left
     out: they are told in the verdict's reason.

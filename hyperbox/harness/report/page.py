@@ -16,6 +16,13 @@ from hyperbox.harness.report.cells import (
     attempts,
     flat,
 )
+from hyperbox.harness.report.context import (
+    FALSE_ALARM,
+    ReportContext,
+    cell_views,
+    chosen_cells,
+    chosen_tables,
+)
 from hyperbox.harness.report.data import RunData
 from hyperbox.harness.report.differences import (
     config_differences,
@@ -31,20 +38,13 @@ from hyperbox.harness.report.history import Series, history_plot
 from hyperbox.harness.report.junit import junit_xml
 from hyperbox.harness.report.kcidb import kcidb
 from hyperbox.harness.report.markdown import markdown
-from hyperbox.harness.report.marks import LANES, MARKS, UNTESTED
-from hyperbox.harness.report.material import (
-    FALSE_ALARM,
-    Material,
-    cell_views,
-    chosen_cells,
-    chosen_tables,
-)
 from hyperbox.harness.report.matrix import (
     columns,
     headline,
     release_headline,
     untested_count,
 )
+from hyperbox.harness.report.outcome_styles import LANES, MARKS, UNTESTED
 from hyperbox.harness.verdicts.wording import legible, typeset
 
 __all__ = ["html_page", "write_report"]
@@ -78,7 +78,7 @@ def write_report(run: RunData, directory: Path, history: Sequence[Series] = ()) 
     HarnessError
         If a file cannot be written.
     """
-    material = Material.of(run)
+    material = ReportContext.of(run)
     written = []
     for name, text in _texts(material, history):
         files.write_text(directory / name, text)
@@ -99,11 +99,11 @@ def write_report(run: RunData, directory: Path, history: Sequence[Series] = ()) 
 
 
 def html_page(run: RunData, history: Sequence[Series] = ()) -> str:
-    """Give the page: HTML5 without scripts or anything to load; links lead beside it at most."""
-    return next(_pages(Material.of(run), history))[1]
+    """Return the page: HTML5 without scripts or anything to load; links lead beside it at most."""
+    return next(_pages(ReportContext.of(run), history))[1]
 
 
-def _texts(material: Material, history: Sequence[Series]) -> Iterator[tuple[str, str]]:
+def _texts(material: ReportContext, history: Sequence[Series]) -> Iterator[tuple[str, str]]:
     run = material.run
     yield from _pages(material, history)
     yield "report.md", markdown(run)
@@ -120,8 +120,8 @@ def _texts(material: Material, history: Sequence[Series]) -> Iterator[tuple[str,
             yield f"plots/{name}.svg", standalone_figure(figure)
 
 
-def _pages(material: Material, history: Sequence[Series]) -> Iterator[tuple[str, str]]:
-    """Give report.html, and for runs of many cells the pages with the further ones."""
+def _pages(material: ReportContext, history: Sequence[Series]) -> Iterator[tuple[str, str]]:
+    """Return report.html, and for runs of many cells the pages with the further ones."""
     environment = _environment()
     run = material.run
     shown, further = chosen_cells(cell_views(run, material.matrix))
@@ -159,7 +159,7 @@ def _environment() -> jinja2.Environment:
     return environment
 
 
-def _context(material: Material, history: Sequence[Series]) -> Mapping[str, Any]:
+def _context(material: ReportContext, history: Sequence[Series]) -> Mapping[str, Any]:
     run, matrix = material.run, material.matrix
     told = headline(run)
     kernels = list(dict.fromkeys(column.kernel for column in columns(run)))
@@ -224,7 +224,7 @@ def _finished(value: object) -> object:
 
 
 def _kernel_record(record: Mapping[str, object]) -> dict[str, str]:
-    """Give a kernel's record as text: the named columns, and the rest as one."""
+    """Return a kernel's record as text: the named columns, and the rest as one."""
     values = flat(record)
     rest = ", ".join(
         f"{key}={value}" for key, value in values.items() if key not in _KERNEL_COLUMNS

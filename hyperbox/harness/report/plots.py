@@ -94,7 +94,7 @@ def heat_map(matrix: Sequence[Entry]) -> str:
 
 
 def drawable(entry: Entry) -> Verdict | None:
-    """Give the entry's verdict if it has an estimate and all its numbers fit on an axis."""
+    """Return the entry's verdict if it has an estimate and all its numbers fit on an axis."""
     verdict = entry.verdict
     if verdict is None or verdict.estimate is None:
         return None
@@ -103,18 +103,18 @@ def drawable(entry: Entry) -> Verdict | None:
 
 
 def scale_of(gate: Gate) -> float:
-    """Give the factor of drawn values: ratio rules are drawn in percent."""
+    """Return the factor of drawn values: ratio rules are drawn in percent."""
     return 100.0 if gate.is_ratio else 1.0
 
 
 def limits_drawn(entry: Entry) -> tuple[float, ...]:
-    """Give the limits on the drawn scale."""
+    """Return the limits on the drawn scale."""
     factor = scale_of(entry.gate)
     return tuple(factor * limit for limit in entry.limits if limit is not None)
 
 
 def near_limits(entry: Entry, shown: Sequence[float]) -> tuple[list[float], str]:
-    """Give the limits that can be drawn without flattening what is shown, or a note."""
+    """Return the limits that can be drawn without flattening what is shown, or a note."""
     low, high = min(shown), max(shown)
     reach = 2 * (high - low) or math.inf
     limits = limits_drawn(entry)
@@ -131,7 +131,7 @@ def higher_is_good(entry: Entry) -> bool:
 
 
 def axis_title(entry: Entry) -> str:
-    """Give metric, arms and the better direction of a gate's axis."""
+    """Return metric, arms and the better direction of a gate's axis."""
     title = entry.metric.title if entry.metric else entry.gate.metric
     arrow = "better →" if higher_is_good(entry) else "← better"
     if entry.gate.rule is Rule.WITHIN:
@@ -143,7 +143,7 @@ def axis_title(entry: Entry) -> str:
 
 
 def tick_labels(entry: Entry, ticks: Sequence[float]) -> list[str]:
-    """Give the labels of an axis' ticks: alike in decimals and thousands, "%" where due."""
+    """Return the labels of an axis' ticks: alike in decimals and thousands, "%" where due."""
     largest = max(map(abs, ticks), default=0.0)
     letters = ((1e9, "G"), (1e6, "M"), (1e5, "k"))
     letter = next((letter for least, letter in letters if largest >= least), "")
@@ -178,7 +178,7 @@ def _forest_scale(rows: Sequence[Entry], start: float, end: float) -> Scale:
 
 
 def _told(entry: Entry) -> str:
-    """Give what stands beside a row: outcome, estimate and interval."""
+    """Return what stands beside a row: outcome, estimate and interval."""
     told = f"{entry.mark.symbol} {entry.mark.word}"
     if drawable(entry) is None:
         return told

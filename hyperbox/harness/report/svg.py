@@ -54,7 +54,7 @@ def plot_style() -> Iterator[None]:
 
 
 def inline_svg(figure: Figure, name: str, label: str) -> str:
-    """Give a figure as an ``<svg>`` element for an HTML page.
+    """Return a figure as an ``<svg>`` element for an HTML page.
 
     Parameters
     ----------
@@ -112,7 +112,7 @@ def _modernise(root: ET.Element) -> None:
 
 
 def standalone(svg: str) -> str:
-    """Give an inline figure as a document of its own, on white; "" stays ""."""
+    """Return an inline figure as a document of its own, on white; "" stays ""."""
     spaces = f'xmlns="{_SVG}" xmlns:xlink="http://www.w3.org/1999/xlink"'
     return svg.replace("<svg ", f"<svg {spaces} ", 1).replace(
         'style="', 'style="background: white; ', 1

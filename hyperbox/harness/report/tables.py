@@ -11,8 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from hyperbox.harness.report.data import RunData
-from hyperbox.harness.report.marks import MARKS
 from hyperbox.harness.report.matrix import Entry, entries, headline
+from hyperbox.harness.report.outcome_styles import MARKS
 from hyperbox.harness.verdicts.wording import EXCEEDS_BAND, legible
 
 __all__ = ["headline_text", "verdict_table"]
@@ -22,14 +22,14 @@ _MOST_ROWS = 200
 
 
 def headline_text(run: RunData) -> Text:
-    """Give the run's verdict sentence with its symbol."""
+    """Return the run's verdict sentence with its symbol."""
     told = headline(run)
     mark = MARKS[told.outcome]
     return Text(legible(f"{mark.symbol} {told.text}"), style=mark.style)
 
 
 def verdict_table(run: RunData, width: int = _WIDE) -> RenderableType:
-    """Give one row per gate and kernel: target, estimate, interval, blocks, verdict.
+    """Return one row per gate and kernel: target, estimate, interval, blocks, verdict.
 
     Reasons stand beside the verdict where a reader needs them, for everything but PASS.
     Below 120 columns targets are left out and reasons follow the table. Of a large run
@@ -96,7 +96,7 @@ def _compact(title: str, matrix: Sequence[Entry]) -> Table:
 
 
 def _reasons(matrix: Sequence[Entry]) -> Iterator[RenderableType]:
-    """Give the reason of everything but PASS, below the compact table."""
+    """Return the reason of everything but PASS, below the compact table."""
     for entry in matrix:
         if entry.mark.word != "PASS":
             head = Text(f"{entry.mark.symbol} {entry.gate.id} on ", style=entry.mark.style)

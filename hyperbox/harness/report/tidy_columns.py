@@ -170,5 +170,5 @@ _TYPES = {
 
 
 def type_of(column: str) -> str:
-    """Give the type of a column, the same in every table: int64, float64, bool, ... or str."""
+    """Return the type of a column, the same in every table: int64, float64, bool, ... or str."""
     return next((kind for kind, columns in _TYPES.items() if column in columns), "str")

@@ -49,7 +49,7 @@ def _pairs(run: RunData) -> Rows:
 
 
 def _baselines(run: RunData, cell: CellData) -> dict[str, list[str]]:
-    """Give arm -> arms that it is held against: by the gates, else the first."""
+    """Return arm -> arms that it is held against: by the gates, else the first."""
     found: dict[str, list[str]] = {}
     for gate in run.gates:
         known = found.setdefault(gate.arm, [])

@@ -28,7 +28,7 @@ from hyperbox.harness.lab.dmesg import Allowance, taint_flags
 from hyperbox.harness.lab.host import host_facts
 from hyperbox.harness.lab.host_load import host_load
 from hyperbox.harness.lab.machine import Artifacts, CommandResult, Laboratory, Machine
-from hyperbox.harness.model import Cell, Experiment, Gate, Sample, Start
+from hyperbox.harness.model import Cell, Experiment, Gate, Perturbation, Sample
 from hyperbox.harness.runs.health import examine, read_allowances, trouble
 from hyperbox.harness.runs.output import parse_output
 from hyperbox.harness.runs.plan import Block, blocks_of
@@ -66,7 +66,7 @@ class BlockRecord:
 
     number: int
     order: tuple[str, ...]
-    start: Start
+    start: Perturbation
     seconds: Mapping[str, float]
     notes: Mapping[str, Mapping[str, Any]]
     guest_seconds: Mapping[str, float] = field(default_factory=dict)

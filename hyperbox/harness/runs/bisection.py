@@ -36,7 +36,7 @@ class Answer:
 
 
 def next_try(count: int, marks: Mapping[int, Mark]) -> int | None:
-    """Give the place to try next: both ends, then the middle; None if there is an answer.
+    """Return the place to try next: both ends, then the middle; None if there is an answer.
 
     Among kernels that were not skipped the one nearest to the middle is taken, the earlier
     of two. Same marks, same place: an interrupted search goes on as it would have done.
@@ -50,7 +50,7 @@ def next_try(count: int, marks: Mapping[int, Mark]) -> int | None:
 
 
 def refusal(count: int, marks: Mapping[int, Mark]) -> int | None:
-    """Give the end that is not what it was said to be, None if both are or are not tried."""
+    """Return the end that is not what it was said to be, None if both are or are not tried."""
     for end, expected in ((0, Mark.GOOD), (count - 1, Mark.BAD)):
         if marks.get(end, expected) is not expected:
             return end
@@ -58,13 +58,13 @@ def refusal(count: int, marks: Mapping[int, Mark]) -> int | None:
 
 
 def answer(count: int, marks: Mapping[int, Mark]) -> Answer:
-    """Give the answer of a search that has nothing left to try."""
+    """Return the answer of a search that has nothing left to try."""
     low, high = _bracket(count, marks)
     return Answer(low, tuple(range(low + 1, high + 1)))
 
 
 def tries_left(count: int, marks: Mapping[int, Mark]) -> int:
-    """Give how many more tries are needed if none is skipped; none if it is refused."""
+    """Return how many more tries are needed if none is skipped; none if it is refused."""
     if refusal(count, marks) is not None:
         return 0
     ends = sum(end not in marks for end in (0, count - 1))
@@ -74,7 +74,7 @@ def tries_left(count: int, marks: Mapping[int, Mark]) -> int:
 
 
 def _bracket(count: int, marks: Mapping[int, Mark]) -> tuple[int, int]:
-    """Give the places of the last good and the first bad kernel, as far as they are known."""
+    """Return the places of the last good and the first bad kernel, as far as they are known."""
     low = max((place for place, mark in marks.items() if mark is Mark.GOOD), default=0)
     high = min((place for place, mark in marks.items() if mark is Mark.BAD), default=count - 1)
     if low >= high:

@@ -76,7 +76,7 @@ class Try:
 
 
 def candidate(release: KernelRelease) -> Candidate:
-    """Give what the log keeps of a packaged kernel."""
+    """Return what the log keeps of a packaged kernel."""
     package = release.kernel_package
     vouched = all(part.listed or part.sha256 for part in release.packages)
     return Candidate(release.version, release.release, package.name, vouched)
@@ -142,11 +142,11 @@ class BisectionLog:
             os.close(handle)
 
     def marks(self) -> Mapping[int, Mark]:
-        """Give the mark of every place that was tried."""
+        """Return the mark of every place that was tried."""
         return {one.place: one.mark for one in self.tries}
 
     def place_of_evidence(self, place: int) -> Path:
-        """Give the directory of the next try, which is at `place`."""
+        """Return the directory of the next try, which is at `place`."""
         return self.directory / "tries" / f"{len(self.tries) + 1:02}-{self.row[place].version}"
 
     def add(self, place: int, mark: Mark, reason: str, seconds: float) -> Try:

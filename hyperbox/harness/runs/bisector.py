@@ -35,7 +35,7 @@ from hyperbox.harness.model import Outcome
 from hyperbox.harness.runs.bisection import Answer, Mark, answer, next_try, refusal
 from hyperbox.harness.runs.bisection_log import BisectionLog, Candidate, Question, Try
 from hyperbox.harness.runs.loading import load_run
-from hyperbox.harness.runs.validation import Listening, validate
+from hyperbox.harness.runs.validation import ProgressListener, validate
 
 __all__ = ["Judge", "Judgement", "NothingToBisect", "bisect", "judge_for"]
 
@@ -84,8 +84,8 @@ def bisect(log: BisectionLog, judge: Judge, tell: Callable[[Try], None]) -> Answ
             tell(log.add(place, found.mark, found.reason, time.monotonic() - began))
 
 
-def judge_for(question: Question, listening: Listening) -> Judge:
-    """Give the judge that a question asks for."""
+def judge_for(question: Question, listening: ProgressListener) -> Judge:
+    """Return the judge that a question asks for."""
     return _GateJudge(question, listening) if question.gate else _CommandJudge(question, listening)
 
 
@@ -94,7 +94,7 @@ class _GateJudge:
     """One run of the gate's experiment on one kernel; PASS is good and FAIL is bad."""
 
     question: Question
-    listening: Listening
+    listening: ProgressListener
 
     def __call__(self, kernel: Candidate, directory: Path) -> Judgement:
         asked = self.question
@@ -120,7 +120,7 @@ class _CommandJudge:
     """A command in a fresh guest: 0 is good, 125 cannot tell, everything else is bad."""
 
     question: Question
-    listening: Listening
+    listening: ProgressListener
 
     def __call__(self, kernel: Candidate, directory: Path) -> Judgement:
         said = bytearray()

@@ -42,7 +42,7 @@ class Cost:
 
 
 def cost_of(attempt: Attempt, experiment: Experiment) -> Cost | None:
-    """Give what an attempt cost; None unless it measured something."""
+    """Return what an attempt cost; None unless it measured something."""
     count = len(attempt.blocks)
     if attempt.state is not State.MEASURED or not count:
         return None
@@ -68,7 +68,7 @@ class CostBook:
         self._directory = directory or cache_directory() / "costs"
 
     def of(self, cells: Iterable[Cell]) -> Mapping[Cell, Cost]:
-        """Give the costs of those cells that have any on record."""
+        """Return the costs of those cells that have any on record."""
         found = ((cell, self._read(cell)) for cell in cells)
         return {cell: cost for cell, cost in found if cost is not None}
 

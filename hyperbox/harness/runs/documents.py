@@ -47,7 +47,7 @@ def write_document(path: Path, kind: str, document: Mapping[str, Any]) -> None:
 
 
 def document_bytes(document: Mapping[str, Any]) -> bytes:
-    """Give a document as it stands in a file: sorted, indented, with its seal.
+    """Return a document as it stands in a file: sorted, indented, with its seal.
 
     The seal is the SHA-256 of this text with 64 zeros in its own place. Text that is no
     Unicode, half of a surrogate pair, is replaced.
@@ -65,7 +65,7 @@ def document_bytes(document: Mapping[str, Any]) -> bytes:
 
 
 def digest(data: bytes) -> str:
-    """Give the SHA-256 of a file's content as it stands on record."""
+    """Return the SHA-256 of a file's content as it stands on record."""
     return hashlib.sha256(data).hexdigest()
 
 
@@ -91,7 +91,7 @@ def read_document(path: Path, kind: str) -> dict[str, Any]:
 
 
 def utc(seconds: float | None = None) -> str:
-    """Give a time (default: now) as ISO 8601 in UTC with milliseconds and ``Z``."""
+    """Return a time (default: now) as ISO 8601 in UTC with milliseconds and ``Z``."""
     moment = datetime.now(UTC) if seconds is None else datetime.fromtimestamp(seconds, UTC)
     return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
 

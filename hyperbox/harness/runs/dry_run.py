@@ -43,13 +43,13 @@ class DryRun:
     remarks: tuple[str, ...] = ()
 
     def total(self) -> Left:
-        """Give the seconds by the host's clock for all that is known, and what is not."""
+        """Return the seconds by the host's clock for all that is known, and what is not."""
         found = [self.expected[cell].seconds for cell in self.order]
         known = [seconds for seconds in found if seconds is not None]
         return Left(makespan((), known, self.jobs), len(found) - len(known))
 
     def cpu_seconds(self) -> float:
-        """Give the host's CPU seconds of all cells of which they are known."""
+        """Return the host's CPU seconds of all cells of which they are known."""
         return sum(self.expected[cell].cpu_seconds or 0.0 for cell in self.order)
 
 
@@ -107,7 +107,7 @@ def _wanted(beside: str) -> Iterator[str]:
 
 
 def _label(selector: str, modules: Path | None) -> tuple[str, str]:
-    """Give a kernel's label as its kit would have it, and a remark where that is not sure."""
+    """Return a kernel's label as its kit would have it, and a remark where that is not sure."""
     if selector == RUNNING:
         return custom_kernel(*running_kernel()).release, ""
     if os.sep in selector:
@@ -119,7 +119,7 @@ def _label(selector: str, modules: Path | None) -> tuple[str, str]:
 
 
 def _lane(wanted: str) -> tuple[Lane, str]:
-    """Give the lane that is taken if KVM works, where that would have to be tried."""
+    """Return the lane that is taken if KVM works, where that would have to be tried."""
     if wanted not in ("auto", "real", Lane.KVM):
         return Lane(wanted), ""
     other = Lane.EXACT if wanted == "auto" else Lane.FAST

@@ -37,7 +37,7 @@ ATTEMPTS = 2
 
 
 def unfinished(plan: Plan, store: RunStore) -> tuple[Cell, ...]:
-    """Give the cells that have no measured or skipped attempt on record."""
+    """Return the cells that have no measured or skipped attempt on record."""
     latest = [(cell, store.latest(cell)) for cell in plan.cells()]
     return tuple(cell for cell, record in latest if record is None or not record.finished)
 

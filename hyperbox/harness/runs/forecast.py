@@ -44,14 +44,14 @@ class Left:
     unknown: int
 
     def __str__(self) -> str:
-        """Give it in words; empty if nothing is known."""
+        """Return it in words; empty if nothing is known."""
         if self.unknown and self.seconds < 1:
             return ""
         return f"{'more than' if self.unknown else 'about'} {spell(self.seconds)}"
 
 
 def expect(plan: Plan, costs: Mapping[Cell, Cost]) -> dict[Cell, Expectation]:
-    """Give what every cell of a plan is expected to take.
+    """Return what every cell of a plan is expected to take.
 
     A cell without a cost of its own is taken for the average of its experiment's others in
     the same lane.
@@ -87,7 +87,7 @@ def _expected(cell: Cell, experiment: Experiment, costs: Sequence[Cost], basis: 
 def longest_first(
     plan: Plan, cells: Iterable[Cell], expected: Mapping[Cell, Expectation]
 ) -> tuple[Cell, ...]:
-    """Give cells in the order that keeps all jobs busy to the end: the longest begin first.
+    """Return cells in the order that keeps all jobs busy to the end: the longest begin first.
 
     Unknown cells begin before the others, those with the highest limit first. The deciding
     lane goes before the lanes beside it: an interrupted run has its verdicts. Ties keep the
@@ -104,7 +104,7 @@ def longest_first(
 
 
 def makespan(running: Iterable[float], waiting: Iterable[float], jobs: int) -> float:
-    """Give the seconds until all is done: whoever is free takes the next that waits."""
+    """Return the seconds until all is done: whoever is free takes the next that waits."""
     free = list(running)
     free += [0.0] * (jobs - len(free))
     heapq.heapify(free)
@@ -114,7 +114,7 @@ def makespan(running: Iterable[float], waiting: Iterable[float], jobs: int) -> f
 
 
 def spell(seconds: float) -> str:
-    """Give a duration as people say it."""
+    """Return a duration as people say it."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
@@ -167,7 +167,7 @@ class Forecast:
             self._waiting.pop(event.cell, None)
 
     def left(self, now: float) -> Left:
-        """Give what is left at `now`."""
+        """Return what is left at `now`."""
         running = [self._rest(cell, state, now) for cell, state in self._running.items()]
         waiting = [self._whole(one) for one in self._waiting.values()]
         known = [seconds for seconds in running if seconds is not None]
@@ -176,7 +176,7 @@ class Forecast:
         return Left(makespan(known, ahead, self._jobs), unknown)
 
     def _rest(self, cell: Cell, state: _Running, now: float) -> float | None:
-        """Give what a running cell still takes, by its own pace as soon as it has one."""
+        """Return what a running cell still takes, by its own pace as soon as it has one."""
         one = self._expected.get(cell)
         if one is None:
             return None

@@ -16,7 +16,7 @@ __all__ = ["examine", "read_allowances", "trouble"]
 
 
 def read_allowances() -> tuple[Allowance, ...]:
-    """Give the project's allow-list of kernel messages; ConfigError if it is wrong."""
+    """Return the project's allow-list of kernel messages; ConfigError if it is wrong."""
     path = project_directory() / "vm-images" / "dmesg-allow.toml"
     try:
         return parse_allowances(tomllib.loads(path.read_text(encoding="utf-8")), path.name)
@@ -58,7 +58,7 @@ def examine(
 
 
 def trouble(judgement: Judgement, where: str) -> KernelComplaint | WorkloadError | None:
-    """Give the error that a judgement comes to, or None.
+    """Return the error that a judgement comes to, or None.
 
     An out-of-memory kill is the workload's failure, anything else the kernel's.
     """

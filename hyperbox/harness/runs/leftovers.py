@@ -22,7 +22,7 @@ _OWNED = re.compile(r"(?:hyperbox|\.attempt)-(\d+)-.+")
 
 
 def leftovers(run_directories: Sequence[Path] = ()) -> Iterator[Path]:
-    """Give the files and directories whose owner is gone."""
+    """Return the files and directories whose owner is gone."""
     places = [SHARED_MEMORY, Path(tempfile.gettempdir())]
     for directory in run_directories:
         places += (directory / "cells").glob("*")

@@ -99,7 +99,7 @@ def load_run(directory: Path) -> RunData:
 def judge(
     gate: Gate, plan: Plan, cell: Cell, record: Record | None, samples: Sequence[Sample]
 ) -> Verdict:
-    """Give the verdict of a gate from the attempt that counts; pure."""
+    """Return the verdict of a gate from the attempt that counts; pure."""
     if record is None:
         return rules.broken(gate, cell.kernel, cell.lane, "not measured: the run did not get here")
     reason = str(record.document["reason"])
@@ -137,7 +137,7 @@ def _crowded(blocks: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
 
 
 def _trusted_lane(cell: Cell, record: Record) -> tuple[Lane, tuple[str, ...]]:
-    """Give the lane by whose rules to decide, and why it is not the cell's own.
+    """Return the lane by whose rules to decide, and why it is not the cell's own.
 
     An exact lane that failed its self-test is judged like the host's time. Runs of old
     hyperboxes have no self-test on record.
@@ -153,7 +153,7 @@ def _trusted_lane(cell: Cell, record: Record) -> tuple[Lane, tuple[str, ...]]:
 
 
 def command_line(info: RunInfo) -> str:
-    """Give the command that repeats a run."""
+    """Return the command that repeats a run."""
     asked = info.document["asked"]
     words = ["hyperbox", "validate", *asked["names"]]
     if info.document["target"] == "host":
@@ -206,7 +206,7 @@ def _told_by(read: Sequence[_Read]) -> Iterator[str]:
 
 
 def _records(store: RunStore, cell: Cell) -> tuple[list[Record], list[str]]:
-    """Give the readable attempts of a cell, and what is wrong with the others.
+    """Return the readable attempts of a cell, and what is wrong with the others.
 
     Attempts are numbered without a gap: one that is lost may have been the one that counts.
     """
@@ -319,7 +319,7 @@ def _kernel_config(text: str) -> Mapping[str, str]:
 
 
 def _environment(info: RunInfo, environments: Sequence[Mapping[str, Any]]) -> Mapping[str, object]:
-    """Give the fingerprint of harness and machine; what differs by kernel is left out."""
+    """Return the fingerprint of harness and machine; what differs by kernel is left out."""
     measured = next((env for env in environments if env), {})
     own = {key: value for key, value in measured.items() if key != "kernel"}
     return {**info.document["environment"], **own, "versions": info.document["versions"]}

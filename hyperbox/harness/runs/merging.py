@@ -93,7 +93,7 @@ def _check_plans(shards: Sequence[Path], infos: Sequence[RunInfo]) -> None:
 
 
 def _sources(stores: Sequence[RunStore], infos: Sequence[RunInfo]) -> dict[Cell, RunStore]:
-    """Give the shard of every measured cell; ConfigError if two shards differ about one."""
+    """Return the shard of every measured cell; ConfigError if two shards differ about one."""
     found: dict[Cell, RunStore] = {}
     for store, info in zip(stores, infos, strict=True):
         for cell in info.plan.cells():
@@ -110,7 +110,7 @@ def _sources(stores: Sequence[RunStore], infos: Sequence[RunInfo]) -> dict[Cell,
 
 
 def _content(store: RunStore, cell: Cell) -> dict[str, str]:
-    """Give the digest of every file of a cell's attempts."""
+    """Return the digest of every file of a cell's attempts."""
     return {
         f"{attempt.name}/{path.name}": digest(read_file(path))
         for attempt in store.attempts(cell)
@@ -180,7 +180,7 @@ def _run_document(
 
 
 def _names(shards: Sequence[Path]) -> list[str]:
-    """Give each shard's name; those of the same name get their whole paths."""
+    """Return each shard's name; those of the same name get their whole paths."""
     names = [path.resolve().name for path in shards]
     return [
         name if names.count(name) == 1 else str(path.resolve())
@@ -189,7 +189,7 @@ def _names(shards: Sequence[Path]) -> list[str]:
 
 
 def _in_order(labels: Iterable[str]) -> list[str]:
-    """Give labels once each: versions from old to new, anything else as it came."""
+    """Return labels once each: versions from old to new, anything else as it came."""
     kernels = list(dict.fromkeys(labels))
     if all(re.match(r"\d", kernel) for kernel in kernels):
         kernels.sort(key=lambda kernel: [int(digits) for digits in re.findall(r"\d+", kernel)])

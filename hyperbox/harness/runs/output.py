@@ -19,7 +19,7 @@ SKIP_STATUS = 77
 def parse_output(
     result: CommandResult, experiment: Experiment
 ) -> tuple[dict[str, float], dict[str, Any]]:
-    """Give metrics and notes from a program's last line of output.
+    """Return metrics and notes from a program's last line of output.
 
     Raises
     ------

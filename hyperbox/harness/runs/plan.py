@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 from hyperbox.errors import ConfigError
 from hyperbox.harness.declarations import near
-from hyperbox.harness.model import Cell, Experiment, Gate, Lane, Start, Suite
+from hyperbox.harness.model import Cell, Experiment, Gate, Lane, Perturbation, Suite
 
 __all__ = ["Block", "Plan", "blocks_of", "fault_of", "make_plan", "select"]
 
@@ -30,7 +30,7 @@ class Block:
 
     number: int
     order: tuple[str, ...]
-    start: Start
+    start: Perturbation
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Plan:
         return max(1, len(self.gates) * len(self.kernels))
 
     def cells(self) -> tuple[Cell, ...]:
-        """Give the cells, kernels innermost: neighbours can run side by side."""
+        """Return the cells, kernels innermost: neighbours can run side by side."""
         return tuple(
             Cell(kernel, experiment.id, lane)
             for lane in (self.lane, *self.beside)
@@ -63,14 +63,14 @@ class Plan:
         )
 
     def experiment(self, experiment_id: str) -> Experiment:
-        """Give the experiment with this id; KeyError if there is none."""
+        """Return the experiment with this id; KeyError if there is none."""
         for experiment in self.experiments:
             if experiment.id == experiment_id:
                 return experiment
         raise KeyError(experiment_id)
 
     def gates_of(self, experiment_id: str) -> tuple[Gate, ...]:
-        """Give the gates that an experiment decides."""
+        """Return the gates that an experiment decides."""
         return tuple(gate for gate in self.gates if gate.experiment == experiment_id)
 
 
@@ -101,14 +101,14 @@ def fault_of(plan: Plan) -> str:
 
 
 def blocks_of(cell: Cell, experiment: Experiment, seed: int) -> Iterator[Block]:
-    """Give the cell's blocks in order; same arguments, same blocks."""
+    """Return the cell's blocks in order; same arguments, same blocks."""
     for number in range(experiment.blocks):
         key = f"{seed}/{cell.kernel}/{experiment.id}/{number}"
         digest = hashlib.sha256(key.encode()).digest()
         dice = random.Random(int.from_bytes(digest[:16], "big"))  # noqa: S311 - not a secret
         order = [arm.id for arm in experiment.arms]
         dice.shuffle(order)
-        start = Start(
+        start = Perturbation(
             seed=dice.randrange(1 << 31),
             delay_ns=dice.randrange(_MAX_DELAY_NS),
             padding=dice.randrange(_MAX_PADDING),
@@ -120,7 +120,7 @@ def blocks_of(cell: Cell, experiment: Experiment, seed: int) -> Iterator[Block]:
 def select(
     suites: Sequence[Suite], names: Collection[str]
 ) -> tuple[tuple[Experiment, ...], tuple[Gate, ...]]:
-    """Give the experiments and gates that the names of suites or gates ask for.
+    """Return the experiments and gates that the names of suites or gates ask for.
 
     No names ask for every gate of the experiments that run by default.
 

@@ -88,7 +88,7 @@ class Record:
 
 
 def counting(records: Sequence[Record]) -> Record | None:
-    """Give the attempt that counts: the first finished one, else the newest."""
+    """Return the attempt that counts: the first finished one, else the newest."""
     finished = [record for record in records if record.finished]
     return next(iter([*finished, *records[-1:]]), None)
 
@@ -116,13 +116,13 @@ def read_record(directory: Path) -> Record:
 
 
 def attempt_number(name: str) -> int:
-    """Give the number of an attempt by the name of its directory; 0 if it is none."""
+    """Return the number of an attempt by the name of its directory; 0 if it is none."""
     found = _ATTEMPT.fullmatch(name)
     return int(found[1]) if found else 0
 
 
 def record_document(cell: Cell, attempt: Attempt, number: int, samples: bytes) -> dict[str, Any]:
-    """Give the content of ``record.json``."""
+    """Return the content of ``record.json``."""
     document = {
         "schema_version": SCHEMA_VERSION,
         "cell": asdict(cell),
@@ -178,7 +178,7 @@ def read_samples(record: Record) -> tuple[Sample, ...]:
 
 
 def samples_table(samples: tuple[Sample, ...], experiment: Experiment) -> bytes:
-    """Give the content of ``samples.parquet``."""
+    """Return the content of ``samples.parquet``."""
     rows = [{**asdict(s), "unit": experiment.metric(s.metric).unit} for s in samples]
     buffer = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(rows, schema=_COLUMNS), buffer)
@@ -186,7 +186,7 @@ def samples_table(samples: tuple[Sample, ...], experiment: Experiment) -> bytes:
 
 
 def evidence(attempt: Attempt) -> dict[str, bytes]:
-    """Give the files of an attempt that no verdict needs."""
+    """Return the files of an attempt that no verdict needs."""
     found = attempt.artifacts
     texts = (found.serial, found.dmesg, found.kernel_config) if found else ("", "", "")
     names = ("serial.log", "dmesg.txt", "kernel.config")

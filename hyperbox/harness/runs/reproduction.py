@@ -82,7 +82,7 @@ class Comparison:
 def exact_cells(
     store: RunStore, plan: Plan, keys: Sequence[str] = ()
 ) -> Iterator[tuple[Cell, Record]]:
-    """Give the measured exact cells of a run, or those with the keys.
+    """Return the measured exact cells of a run, or those with the keys.
 
     Raises
     ------
@@ -179,7 +179,7 @@ def judge(cell: Cell, record: Record, attempt: Attempt) -> Comparison:
 
 
 def differing_ingredients(known: Mapping[str, Any], again: Mapping[str, Any]) -> tuple[str, ...]:
-    """Give the names of the ingredients that differ between two environments."""
+    """Return the names of the ingredients that differ between two environments."""
     return tuple(name for name, path in _INGREDIENTS if _at(known, path) != _at(again, path))
 
 
@@ -205,7 +205,7 @@ def _again(
 def _kits(
     info: RunInfo, todo: Sequence[tuple[Cell, Record]], step: Callable[[str, float], None]
 ) -> tuple[KernelKit, ...]:
-    """Give the very kernels that were measured, or the nearest that can still be had."""
+    """Return the very kernels that were measured, or the nearest that can still be had."""
     asked = dict(zip(info.plan.kernels, info.document["asked"]["kernels"], strict=False))
     modules = info.document["asked"]["modules"]
     kits: dict[str, KernelKit] = {}

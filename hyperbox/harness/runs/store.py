@@ -172,11 +172,11 @@ class RunStore:
         self._write_run(document)
 
     def records(self, cell: Cell) -> tuple[Record, ...]:
-        """Give the attempts at a cell, oldest first."""
+        """Return the attempts at a cell, oldest first."""
         return tuple(read_record(path) for path in self.attempts(cell))
 
     def attempts(self, cell: Cell) -> tuple[Path, ...]:
-        """Give the directories of the attempts at a cell, oldest first, unread.
+        """Return the directories of the attempts at a cell, oldest first, unread.
 
         Raises
         ------
@@ -188,7 +188,7 @@ class RunStore:
         return tuple(home / name for number, name in sorted(found) if number)
 
     def strays(self, plan: Plan) -> tuple[Path, ...]:
-        """Give what lies among cells and attempts and is none; HarnessError as `attempts`."""
+        """Return what lies among cells and attempts and is none; HarnessError as `attempts`."""
         home = self.directory / "cells"
         planned = {cell.key for cell in plan.cells()}
         there = _names(home)
@@ -203,7 +203,7 @@ class RunStore:
         return tuple(sorted(found))
 
     def latest(self, cell: Cell) -> Record | None:
-        """Give the attempt that counts."""
+        """Return the attempt that counts."""
         return counting(self.records(cell))
 
     def record(self, cell: Cell, attempt: Attempt, experiment: Experiment) -> Record:
@@ -242,13 +242,13 @@ class RunStore:
 
 
 def plan_document(plan: Plan) -> dict[str, Any]:
-    """Give a plan as JSON data."""
+    """Return a plan as JSON data."""
     parsed: dict[str, Any] = json.loads(json.dumps(asdict(plan)))
     return parsed
 
 
 def plan_from(document: Mapping[str, Any]) -> Plan:
-    """Give the plan back from checked JSON data."""
+    """Return the plan back from checked JSON data."""
     return Plan(
         kernels=tuple(document["kernels"]),
         lane=Lane(document["lane"]),
@@ -260,7 +260,7 @@ def plan_from(document: Mapping[str, Any]) -> Plan:
 
 
 def _gate(item: Mapping[str, Any]) -> Gate:
-    """Give a gate back; runs of old hyperboxes have no scale: they knew ratios only."""
+    """Return a gate back; runs of old hyperboxes have no scale: they knew ratios only."""
     scale = Scale(item.get("scale", Gate.scale))
     return Gate(**{**item, "rule": Rule(item["rule"]), "scale": scale})
 

@@ -37,13 +37,13 @@ from hyperbox.harness.runs.store import RunInfo, RunStore
 from hyperbox.harness.runs.versions import versions
 from hyperbox.paths import cache_directory
 
-__all__ = ["Listening", "jobs_for", "plan_for", "resumed_info", "suites_for", "validate"]
+__all__ = ["ProgressListener", "jobs_for", "plan_for", "resumed_info", "suites_for", "validate"]
 
 _CACHE_NEED = 2 << 30
 _SHARED_MEMORY_NEED = 1 << 30
 
 
-class Listening(Protocol):
+class ProgressListener(Protocol):
     """Who is told what happens; `hyperbox.harness.runs.progress.ProgressDisplay` is one."""
 
     def expect(self, plan: Plan, forecast: Forecast | None = None) -> None:
@@ -73,7 +73,7 @@ class _Job:
     kits: tuple[KernelKit, ...] = ()
 
 
-def validate(settings: Settings, names: Sequence[str], listening: Listening) -> RunStore:
+def validate(settings: Settings, names: Sequence[str], listening: ProgressListener) -> RunStore:
     """Run a validation, or go on with one, and give its run directory.
 
     Raises
@@ -102,7 +102,7 @@ def validate(settings: Settings, names: Sequence[str], listening: Listening) -> 
     return store
 
 
-def _planned(settings: Settings, names: Sequence[str], listening: Listening) -> _Job:
+def _planned(settings: Settings, names: Sequence[str], listening: ProgressListener) -> _Job:
     _check_host(settings.target)
     suites = suites_for(settings, names)
     selectors: tuple[str, ...] = (HOST,)
@@ -131,7 +131,7 @@ def _planned(settings: Settings, names: Sequence[str], listening: Listening) -> 
 
 
 def suites_for(settings: Settings, names: Sequence[str]) -> tuple[Suite, ...]:
-    """Give the suites that settings ask for; ConfigError unless they have what is named."""
+    """Return the suites that settings ask for; ConfigError unless they have what is named."""
     if settings.suites is not None and settings.target != "host":
         raise ConfigError(
             "--suites works with --target host only: guests see the project's suites",
@@ -162,7 +162,7 @@ def plan_for(
 
 
 def resumed_info(store: RunStore, names: Sequence[str]) -> RunInfo:
-    """Give what a run to be resumed was planned with; ConfigError if names are given too."""
+    """Return what a run to be resumed was planned with; ConfigError if names are given too."""
     if names:
         raise ConfigError(
             "a resumed run decides the gates that it was planned with",
@@ -186,7 +186,7 @@ def _resumed(store: RunStore, names: Sequence[str]) -> _Job:
 
 
 def _fetched(
-    selectors: Sequence[str], modules: Path | None, listening: Listening
+    selectors: Sequence[str], modules: Path | None, listening: ProgressListener
 ) -> tuple[KernelKit, ...]:
     kits = []
     for selector in selectors:
@@ -214,7 +214,7 @@ def _created(settings: Settings, job: _Job, names: Sequence[str]) -> RunStore:
     )
 
 
-def _measure(job: _Job, store: RunStore, settings: Settings, listening: Listening) -> None:
+def _measure(job: _Job, store: RunStore, settings: Settings, listening: ProgressListener) -> None:
     jobs, remark = jobs_for(settings, job.target)
     if remark:
         listening.step(remark, 0.0)
@@ -230,7 +230,7 @@ def _measure(job: _Job, store: RunStore, settings: Settings, listening: Listenin
 
 
 def jobs_for(settings: Settings, target: str) -> tuple[int, str]:
-    """Give how many cells are measured at once, and why fewer than asked for, if so."""
+    """Return how many cells are measured at once, and why fewer than asked for, if so."""
     wanted = settings.jobs or len(os.sched_getaffinity(0))
     if target == "host":
         return wanted, ""
@@ -240,7 +240,7 @@ def jobs_for(settings: Settings, target: str) -> tuple[int, str]:
     return jobs, f"{cells} at once, not {wanted}: memory carries no more" if jobs < wanted else ""
 
 
-def _laboratory(job: _Job, listening: Listening) -> Laboratory:
+def _laboratory(job: _Job, listening: ProgressListener) -> Laboratory:
     if job.target == "host":
         project = job.suites.resolve().parent if job.suites else None
         return HostLaboratory(allow_changes=job.allow_host_changes, project=project)
@@ -310,5 +310,5 @@ def _need(directory: Path, wanted: int, name: str, hint: str) -> None:
 
 
 def _existing(path: Path) -> Path:
-    """Give the path or its nearest ancestor that exists."""
+    """Return the path or its nearest ancestor that exists."""
     return next(place for place in (path, *path.parents) if place.exists())

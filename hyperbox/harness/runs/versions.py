@@ -33,5 +33,5 @@ def _found() -> tuple[tuple[str, str], ...]:
 
 
 def versions() -> dict[str, str]:
-    """Give versions by name, as they were when first asked; ``commit`` in a git checkout."""
+    """Return versions by name, as they were when first asked; ``commit`` in a git checkout."""
     return dict(_found())

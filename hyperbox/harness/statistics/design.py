@@ -88,5 +88,5 @@ class Target:
 
 
 def next_look(n: int) -> int | None:
-    """Give the next planned number of blocks after `n`, or None after the last look."""
+    """Return the next planned number of blocks after `n`, or None after the last look."""
     return next((look for look in LOOKS if look > n), None)

@@ -41,7 +41,7 @@ def diagnostics(values: Matrix, baseline_first: Sequence[bool] | None) -> dict[s
 
 
 def far(n: int) -> float:
-    """Give the spreads from the median beyond which one of `n` blocks is an outlier.
+    """Return the spreads from the median beyond which one of `n` blocks is an outlier.
 
     Of few values the spread is ill known: 8 spreads of 8 values, 5.75 of 32, so that at
     most one in a hundred normal samples has an outlier.
@@ -50,7 +50,7 @@ def far(n: int) -> float:
 
 
 def groups_of(values: Matrix) -> list[tuple[int, float]]:
-    """Give size and middle of each group if the values fall into few tight ones, else none.
+    """Return size and middle of each group if the values fall into few tight ones, else none.
 
     Groups are set apart by a fifth of the range and are no wider than a twentieth of it:
     of sound samples of any usual shape less than one in two hundred looks so.
@@ -69,7 +69,7 @@ def groups_of(values: Matrix) -> list[tuple[int, float]]:
 
 
 def warm_up_length(values: Sequence[float]) -> int:
-    """Give how many values at the start are far from what the rest agree on.
+    """Return how many values at the start are far from what the rest agree on.
 
     For a pilot: measure it once, write the number into the program, and keep it there.
     Choosing it anew from the data that decide would bias them. At most half of the

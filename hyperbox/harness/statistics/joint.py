@@ -46,7 +46,7 @@ class Group:
 
 
 def step_down(p_values: Sequence[float], groups: Sequence[Group]) -> list[float]:
-    """Give the adjusted p-values in the order given; each place belongs to one group."""
+    """Return the adjusted p-values in the order given; each place belongs to one group."""
     group_of = {place: group for group in groups for place in group.places}
     least = {id(group): _Least(group) for group in groups}
     adjusted = [1.0] * len(p_values)
@@ -77,7 +77,7 @@ class _Least:
         self._rows += 1
 
     def chance(self, p: float) -> float:
-        """Give P(any row added has a p-value of at most `p`); never above Bonferroni's bound."""
+        """Return P(any row added has a p-value of at most `p`); never above Bonferroni's bound."""
         if not self._rows:
             return 0.0
         as_small = int(np.searchsorted(self._sorted, p * (1 + 1e-9), side="right"))
@@ -86,7 +86,7 @@ class _Least:
 
 
 def exchanged_pairs(differences: Matrix, kind: Kind) -> tuple[Matrix, bool]:
-    """Give two-sided p-values under each exchange of sides within pairs, a row per row given.
+    """Return two-sided p-values under each exchange of sides within pairs, a row per row given.
 
     `differences` has a row per metric and a column per pair. Also says whether the
     exchanges were drawn.
@@ -109,7 +109,7 @@ def exchanged_pairs(differences: Matrix, kind: Kind) -> tuple[Matrix, bool]:
 
 
 def exchanged_sets(first: Matrix, second: Matrix) -> tuple[Matrix, bool]:
-    """Give two-sided p-values under each exchange of blocks between two sets.
+    """Return two-sided p-values under each exchange of blocks between two sets.
 
     `first` and `second` have a row per metric and a column per block.
     """

@@ -56,7 +56,7 @@ class Location:
 
 
 def points(values: Matrix, kind: Kind) -> Matrix:
-    """Give the points of each row of values, in no particular order.
+    """Return the points of each row of values, in no particular order.
 
     `values` has a row per sample and a column per block.
     """
@@ -71,7 +71,7 @@ def points(values: Matrix, kind: Kind) -> Matrix:
 
 
 def median(values: Matrix) -> Matrix:
-    """Give the median of each row; halves first, so that huge values do not overflow."""
+    """Return the median of each row; halves first, so that huge values do not overflow."""
     ordered = np.sort(values, axis=-1)
     size = ordered.shape[-1]
     middle: Matrix = ordered[..., (size - 1) // 2] / 2 + ordered[..., size // 2] / 2
@@ -79,7 +79,7 @@ def median(values: Matrix) -> Matrix:
 
 
 def walsh_averages(values: Sequence[float]) -> Matrix:
-    """Give the sorted n (n + 1) / 2 averages of all pairs of values, each with itself too.
+    """Return the sorted n (n + 1) / 2 averages of all pairs of values, each with itself too.
 
     Raises
     ------
@@ -90,7 +90,7 @@ def walsh_averages(values: Sequence[float]) -> Matrix:
 
 
 def tail(count: int, n: int, kind: Kind = Kind.SIGNED_RANK) -> float:
-    """Give P(at most `count` points lie beyond the location), for `n` values."""
+    """Return P(at most `count` points lie beyond the location), for `n` values."""
     if count < 0:
         return 0.0
     tails = _tails(n, kind)
@@ -98,13 +98,13 @@ def tail(count: int, n: int, kind: Kind = Kind.SIGNED_RANK) -> float:
 
 
 def signed_rank_tail(statistic: int, n: int) -> float:
-    """Give P(T <= statistic) for the signed-rank statistic of `n` values under the null."""
+    """Return P(T <= statistic) for the signed-rank statistic of `n` values under the null."""
     return tail(statistic, n)
 
 
 @lru_cache(maxsize=1024)
 def critical_value(n: int, alpha: float, kind: Kind = Kind.SIGNED_RANK) -> int | None:
-    """Give the largest k with ``tail(k) <= alpha``, or None if `n` is too small for `alpha`."""
+    """Return the largest k with ``tail(k) <= alpha``, or None if `n` is too small for `alpha`."""
     fitting = sum(1 for probability in _tails(n, kind) if probability <= alpha)
     return fitting - 1 if fitting else None
 
@@ -136,7 +136,7 @@ def p_below(
     limit_counts: bool = True,
     kind: Kind = Kind.SIGNED_RANK,
 ) -> float:
-    """Give the exact one-sided p-value of "the location is below `limit`".
+    """Return the exact one-sided p-value of "the location is below `limit`".
 
     Parameters
     ----------
@@ -155,7 +155,7 @@ def p_above(
     limit_counts: bool = True,
     kind: Kind = Kind.SIGNED_RANK,
 ) -> float:
-    """Give the exact one-sided p-value of "the location is above `limit`".
+    """Return the exact one-sided p-value of "the location is above `limit`".
 
     See `p_below` for the parameters.
     """
@@ -182,7 +182,7 @@ def _pairs(n: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
 
 @lru_cache(maxsize=512)
 def _tails(n: int, kind: Kind) -> tuple[float, ...]:
-    """Give tail(0), tail(1), ... up to 1, each rounded once from whole numbers."""
+    """Return tail(0), tail(1), ... up to 1, each rounded once from whole numbers."""
     counts = _rank_sum_counts(n) if kind is Kind.SIGNED_RANK else _binomial_counts(n)
     running, probabilities = 0, []
     for count in counts:

@@ -12,7 +12,7 @@ _ALL_ALPHAS = (ONE_LIMIT, TWO_LIMITS)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Give Holm's adjusted p-values in the order given (Holm 1979)."""
+    """Return Holm's adjusted p-values in the order given (Holm 1979)."""
     order = sorted(range(len(p_values)), key=lambda place: p_values[place])
     adjusted = [0.0] * len(p_values)
     largest = 0.0
@@ -23,7 +23,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def blocks_needed(family: int) -> int | None:
-    """Give the smallest look at which a cell of `family` under any rule can FAIL the release.
+    """Return the smallest look at which a cell of `family` under any rule can FAIL the release.
 
     None if even the last look could not.
     """

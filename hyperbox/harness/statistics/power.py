@@ -44,7 +44,7 @@ _POWER = {
 
 
 def power(distance: float, spread: float, blocks: int, target: Target) -> float:
-    """Give the chance of a verdict in up to `blocks` blocks, for a true location `distance`
+    """Return the chance of a verdict in up to `blocks` blocks, for a true location `distance`
     away from the limit, in the unit of `spread` (a standard deviation).
     """  # noqa: D205 - one sentence
     table = _table(blocks, target)
@@ -56,7 +56,7 @@ def power(distance: float, spread: float, blocks: int, target: Target) -> float:
 
 
 def detectable(spread: float, blocks: int, target: Target) -> float | None:
-    """Give the distance from the limit that is told with `WANTED_POWER`; None if none is."""
+    """Return the distance from the limit that is told with `WANTED_POWER`; None if none is."""
     table = _table(blocks, target)
     if table is None:
         return None

@@ -39,5 +39,5 @@ class Rate:
         return float(beta.ppf(1 - CONFIDENCE, self.count, self.trials - self.count + 1))
 
     def document(self) -> dict[str, float]:
-        """Give the rate as JSON data."""
+        """Return the rate as JSON data."""
         return {**asdict(self), "rate": self.rate, "lower": self.lower, "upper": self.upper}

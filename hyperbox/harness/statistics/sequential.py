@@ -46,7 +46,7 @@ class Decisions:
 
 
 def first_decisions(values: Matrix, target: Target) -> Decisions:
-    """Give the first look that decides, for each row of values (a column per block).
+    """Return the first look that decides, for each row of values (a column per block).
 
     A location wholly on the good side of the limits is met, wholly on the bad side of
     one of them missed.
@@ -67,7 +67,7 @@ def first_decisions(values: Matrix, target: Target) -> Decisions:
 
 
 def p_met(values: Sequence[float], target: Target, tests: Sequence[Kind] | None = None) -> float:
-    """Give the p-value of "the target is met" without regard to earlier looks.
+    """Return the p-value of "the target is met" without regard to earlier looks.
 
     It is that of the least convinced test at the nearer limit; `tests` names others than
     the target's own.
@@ -82,7 +82,7 @@ def p_met(values: Sequence[float], target: Target, tests: Sequence[Kind] | None 
 
 
 def p_missed(values: Sequence[float], target: Target, tests: Sequence[Kind] | None = None) -> float:
-    """Give the p-value of "the target is missed", of the worse side if there are two."""
+    """Return the p-value of "the target is missed", of the worse side if there are two."""
     counts, kinds, found = not target.limit_counts, tests or target.tests, []
     if target.high is not None:
         high = target.high
@@ -94,13 +94,13 @@ def p_missed(values: Sequence[float], target: Target, tests: Sequence[Kind] | No
 
 
 def alpha_at(n: int, target: Target) -> float:
-    """Give the bound of the look at `n` blocks (of the first look before it)."""
+    """Return the bound of the look at `n` blocks (of the first look before it)."""
     reached = sum(1 for look in LOOKS if look <= n)
     return target.alphas[max(0, reached - 1)]
 
 
 def through_all_looks(values: Sequence[float], target: Target) -> tuple[float, float]:
-    """Give p-values of "met" and "missed" that allow for having looked several times.
+    """Return p-values of "met" and "missed" that allow for having looked several times.
 
     They are at most `ALPHA` exactly if a look so far decides (leaving out what the exact
     lane refuses), so they may be held against any smaller bound, such as one shared by
@@ -116,7 +116,7 @@ def through_all_looks(values: Sequence[float], target: Target) -> tuple[float, f
 
 
 def spread_of(values: Matrix) -> Matrix:
-    """Give the spread of each row: its median absolute deviation as a standard deviation."""
+    """Return the spread of each row: its median absolute deviation as a standard deviation."""
     centre = median(values)[..., np.newaxis]
     spread: Matrix = _MAD_TO_DEVIATION * median(np.abs(values - centre))
     return spread

@@ -85,13 +85,13 @@ def unpaired_shift(first: Sequence[float], second: Sequence[float], alpha: float
 
 
 def rank_sum_tail(statistic: int, m: int, n: int) -> float:
-    """Give P(U <= statistic) for sets of `m` and `n` values under the null."""
+    """Return P(U <= statistic) for sets of `m` and `n` values under the null."""
     cumulative = _cumulative_counts(min(m, n), max(m, n))
     return cumulative[min(statistic, len(cumulative) - 1)] / cumulative[-1]
 
 
 def _critical_value(m: int, n: int, alpha: float) -> int | None:
-    """Give the largest k with P(U <= k) <= alpha, or None if the sets are too small."""
+    """Return the largest k with P(U <= k) <= alpha, or None if the sets are too small."""
     cumulative = _cumulative_counts(min(m, n), max(m, n))
     allowed = alpha * cumulative[-1]
     fitting = sum(1 for count in cumulative if count <= allowed)

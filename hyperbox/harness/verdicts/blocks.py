@@ -30,7 +30,7 @@ class DecidedBlock:
 
 
 def decided_blocks(gate: Gate, samples: Sequence[Sample]) -> tuple[DecidedBlock, ...]:
-    """Give one value per block, in the order of the blocks.
+    """Return one value per block, in the order of the blocks.
 
     Raises
     ------
@@ -81,7 +81,7 @@ def _beyond(gate: Gate, block: int, what: str, baseline: float, tuned: float) ->
 
 
 def _by_block(gate: Gate, samples: Sequence[Sample]) -> dict[int, dict[str, Sample]]:
-    """Give block -> arm -> sample in block order, complete for the arms of the gate."""
+    """Return block -> arm -> sample in block order, complete for the arms of the gate."""
     arms = (gate.baseline, gate.arm) if gate.is_paired else (gate.arm,)
     blocks: dict[int, dict[str, Sample]] = {sample.block: {} for sample in samples}
     for sample in samples:

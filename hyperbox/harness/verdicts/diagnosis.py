@@ -116,7 +116,7 @@ def _power(gate: Gate, target: Target, spread: float, blocks: int) -> dict[str, 
 
 
 def _distance(gate: Gate, target: Target) -> float:
-    """Give the distance from the limit that the gate should be able to tell; 0: none."""
+    """Return the distance from the limit that the gate should be able to tell; 0: none."""
     limits = [limit for limit in (target.low, target.high) if limit is not None]
     nearest = min(limits, key=abs)
     if gate.rule is Rule.REDUCES_AT_LEAST and gate.band_upper is not None:

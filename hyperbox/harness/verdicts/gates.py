@@ -55,8 +55,8 @@ from hyperbox.harness.statistics.sequential import (
 )
 from hyperbox.harness.verdicts.blocks import BrokenMeasurement, DecidedBlock, decided_blocks
 from hyperbox.harness.verdicts.diagnosis import diagnose
+from hyperbox.harness.verdicts.explanation import VerdictExplanation
 from hyperbox.harness.verdicts.targets import checked_metric, limit_of, limits_of, target_of
-from hyperbox.harness.verdicts.telling import Told
 from hyperbox.harness.verdicts.wording import with_unit
 
 __all__ = ["broken", "decide", "exit_code", "settled", "skipped"]
@@ -101,17 +101,17 @@ def settled(verdict: Verdict, n: int, *, family: int = 1) -> bool:
 
 
 def skipped(gate: Gate, kernel: str, lane: Lane, reason: str) -> Verdict:
-    """Give the SKIP of a gate that this kernel cannot answer, with the reason."""
+    """Return the SKIP of a gate that this kernel cannot answer, with the reason."""
     return Verdict(gate.id, kernel, lane, Outcome.SKIP, reason)
 
 
 def broken(gate: Gate, kernel: str, lane: Lane, reason: str) -> Verdict:
-    """Give the ERROR of a gate whose measurement broke; it says nothing about the target."""
+    """Return the ERROR of a gate whose measurement broke; it says nothing about the target."""
     return Verdict(gate.id, kernel, lane, Outcome.ERROR, reason)
 
 
 def exit_code(verdicts: Iterable[Verdict], *, strict: bool) -> ExitCode:
-    """Give the exit code of a run.
+    """Return the exit code of a run.
 
     Any ERROR is a harness error, even beside a FAIL: the run is not complete. A run that
     decided nothing (no PASS and no FAIL) is never a pass: it is INCONCLUSIVE if `strict`
@@ -166,7 +166,7 @@ def _decide_location(
     shown = _in_verdict_terms(location, ratio=gate.is_ratio)
     ends = min(used), max(used)
     smallest, largest = (math.expm1(end) if gate.is_ratio else end for end in ends)
-    told = Told(
+    told = VerdictExplanation(
         gate,
         experiment.metric(gate.metric),
         outcome,
@@ -200,7 +200,7 @@ def _decide_location(
 
 
 def _leaning(outcome: Outcome, used: Sequence[float], target: Target) -> tuple[Outcome, int | None]:
-    """Give what the interval alone says, and how many blocks stand against it if they do.
+    """Return what the interval alone says, and how many blocks stand against it if they do.
 
     They do where the interval is the signed ranks'; a sign test's own is refused by the
     spread of the starts only, which is no matter of single blocks.

@@ -60,7 +60,7 @@ class ReleaseVerdict:
 
 
 def release(verdicts: Iterable[Verdict]) -> ReleaseVerdict:
-    """Give the verdict on a release.
+    """Return the verdict on a release.
 
     A SKIP is no part of the family: the gate of the fallback must stand in for it. An
     ERROR is part of it and keeps the release from passing.
@@ -77,7 +77,7 @@ def release(verdicts: Iterable[Verdict]) -> ReleaseVerdict:
 
 
 def _p_missed(verdict: Verdict) -> float:
-    """Give the p-value of a miss; a count that fails is certain, and has none."""
+    """Return the p-value of a miss; a count that fails is certain, and has none."""
     if verdict.outcome is not Outcome.FAIL:
         return 1.0
     return verdict.details.get("p_missed_all_looks", 0.0)

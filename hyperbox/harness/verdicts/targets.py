@@ -26,12 +26,12 @@ perturbed from one snapshot cannot show.
 
 
 def pairs_kind(lane: Lane) -> Kind:
-    """Give what the estimate of pairs rests on in a lane; see `target_of`."""
+    """Return what the estimate of pairs rests on in a lane; see `target_of`."""
     return Kind.SIGN if lane is Lane.EXACT else Kind.SIGNED_RANK
 
 
 def target_of(gate: Gate, metric: Metric, lane: Lane) -> Target:
-    """Give the target of any gate but a count's.
+    """Return the target of any gate but a count's.
 
     Levels are tested by the sign test and told by their median: it needs nothing but
     independent blocks.
@@ -65,7 +65,7 @@ def target_of(gate: Gate, metric: Metric, lane: Lane) -> Target:
 
 
 def limits_of(gate: Gate, metric: Metric) -> tuple[float | None, float | None]:
-    """Give the lower and the upper limit of the target in the verdict's terms.
+    """Return the lower and the upper limit of the target in the verdict's terms.
 
     "Within 2 %" reads the same whichever arm is called the baseline: -1.96 % to +2 %.
     """
@@ -80,7 +80,7 @@ def limits_of(gate: Gate, metric: Metric) -> tuple[float | None, float | None]:
 
 
 def limit_of(gate: Gate, metric: Metric) -> float:
-    """Give the target's limit in the verdict's terms: relative change, or the metric's unit.
+    """Return the target's limit in the verdict's terms: relative change, or the metric's unit.
 
     A target with two limits gives the upper one; see `limits_of`.
     """
@@ -92,7 +92,7 @@ def limit_of(gate: Gate, metric: Metric) -> float:
 
 
 def checked_metric(gate: Gate, experiment: Experiment) -> Metric:
-    """Give the gate's metric after checking that gate and experiment fit together.
+    """Return the gate's metric after checking that gate and experiment fit together.
 
     Raises
     ------

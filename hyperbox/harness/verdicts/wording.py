@@ -33,7 +33,7 @@ def legible(text: str) -> str:
 
 
 def number(value: float, digits: int = 3) -> str:
-    """Give `value` with about `digits` significant digits: 0.0123, 1.23, 123, 61 608.
+    """Return `value` with about `digits` significant digits: 0.0123, 1.23, 123, 61 608.
 
     Digits before the decimal point are never rounded away: counts stay exact.
     """
@@ -52,36 +52,36 @@ def number(value: float, digits: int = 3) -> str:
 
 
 def with_unit(value: float, unit: str) -> str:
-    """Give `value` with its unit; the unit "1" (a plain number) is not written."""
+    """Return `value` with its unit; the unit "1" (a plain number) is not written."""
     return number(value) if unit in ("", "1") else f"{number(value)} {unit}"
 
 
 def relative(change: float) -> str:
-    """Give a relative change as signed percentage: -0.831 is "-83.1 %"."""
+    """Return a relative change as signed percentage: -0.831 is "-83.1 %"."""
     return f"{_percentage(change, _decimals(change))} %"
 
 
 def relative_interval(estimate: float, low: float, high: float) -> str:
-    """Give an estimated change with its interval: "-83.1 % (-84.0 … -82.2)"."""
+    """Return an estimated change with its interval: "-83.1 % (-84.0 … -82.2)"."""
     decimals = _decimals(estimate, low, high)
     found, bottom, top = (_percentage(change, decimals) for change in (estimate, low, high))
     return f"{found} % ({bottom} … {top})"
 
 
 def relative_range(low: float, high: float) -> str:
-    """Give two changes with as many decimals: "-1.80 % to +0.06 %"."""
+    """Return two changes with as many decimals: "-1.80 % to +0.06 %"."""
     decimals = _decimals(low, high)
     return f"{_percentage(low, decimals)} % to {_percentage(high, decimals)} %"
 
 
 def typeset(text: str) -> str:
-    """Give text for pages and figures: true minus signs, no line break before "%"."""
+    """Return text for pages and figures: true minus signs, no line break before "%"."""
     with_minus = re.sub(r"(?<![\w.-])-(?=\d)", "\N{MINUS SIGN}", text)
     return re.sub(r"(?<=\d) (?=%)", "\N{NO-BREAK SPACE}", with_minus)
 
 
 def _decimals(*changes: float) -> int:
-    """Give one decimal, or two where one would say 0.0 of a real shift below one percent."""
+    """Return one decimal, or two where one would say 0.0 of a real shift below one percent."""
     largest = max(abs(change) for change in changes)
     return 2 if 0 < largest < 0.0095 else 1
 

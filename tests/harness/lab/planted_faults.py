@@ -113,7 +113,7 @@ class Template:
 
 
 def assemble(template: Template, fault: str, scratch: Path) -> bytes:
-    """Give the module that does one of `FAULTS` in the template's kernel."""
+    """Return the module that does one of `FAULTS` in the template's kernel."""
     source = _SOURCE.format(
         format_field="4: .long file - 4b" if template.bug_entry == 16 else "",
         init=template.init,
@@ -140,7 +140,7 @@ def _content(module: bytes, section: tuple[int, ...]) -> bytes:
 
 
 def _relocations(module: bytes, section: tuple[int, ...]) -> list[tuple[int, int]]:
-    """Give offset and number of the symbol of each relocation."""
+    """Return offset and number of the symbol of each relocation."""
     entries = _RELOCATION.iter_unpack(_content(module, section))
     return [(offset, info >> 32) for offset, info, _ in entries]
 

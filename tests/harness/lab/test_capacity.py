@@ -10,7 +10,12 @@ from pathlib import Path
 import pytest
 
 from hyperbox.errors import HarnessError
-from hyperbox.harness.lab.capacity import Room, cells_at_once, free_memory, free_shared_memory
+from hyperbox.harness.lab.capacity import (
+    MemoryReservation,
+    cells_at_once,
+    free_memory,
+    free_shared_memory,
+)
 
 _GIB = 1 << 30
 _MIB = 1 << 20
@@ -41,7 +46,7 @@ def test_free_memory_is_the_kernels_number(tmp_path: Path) -> None:
 
 @pytest.fixture
 def small(tmp_path: Path) -> Iterator[Path]:
-    """Give a tmpfs of 10 MiB."""
+    """Return a tmpfs of 10 MiB."""
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=10m", "none", tmp_path], check=True)
     yield tmp_path
     subprocess.run(["umount", tmp_path], check=True)
@@ -49,7 +54,7 @@ def small(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.mark.root
 def test_promised_room_is_not_promised_twice(small: Path) -> None:
-    room, first, second = Room(small), small / "first", small / "second"
+    room, first, second = MemoryReservation(small), small / "first", small / "second"
     assert free_shared_memory(small) == 10 * _MIB
     with room.growing(first, 6 * _MIB):
         first.write_bytes(bytes(2 * _MIB))

@@ -13,7 +13,7 @@ import pytest
 from hyperbox.errors import HarnessError, KernelFeatureMissing, WorkloadError
 from hyperbox.harness.lab.host import HOST, ChangesRefused, HostLaboratory, HostMachine
 from hyperbox.harness.lab.machine import Laboratory
-from hyperbox.harness.model import Arm, Experiment, Metric, Start
+from hyperbox.harness.model import Arm, Experiment, Metric, Perturbation
 
 
 def _experiment(*, changes: bool = False, prepare: tuple[str, ...] = ()) -> Experiment:
@@ -59,7 +59,7 @@ def test_preparation_runs_in_the_project_and_its_failure_is_told(tmp_path: Path)
 
 
 def test_commands_get_start_and_environment(machine: HostMachine, tmp_path: Path) -> None:
-    start = Start(seed=7, delay_ns=1, padding=3)
+    start = Perturbation(seed=7, delay_ns=1, padding=3)
     done = machine.execute(
         ["sh", "-c", "pwd; echo $HYPERBOX_SEED $HYPERBOX_PADDING $MORE; echo e >&2; exit 5"],
         timeout=20,

@@ -98,7 +98,7 @@ def contents(kit: KernelKit) -> dict[str, bytes]:
 
 
 def leftovers() -> list[str]:
-    """Give what is in the cache that is neither a lock nor apt's own."""
+    """Return what is in the cache that is neither a lock nor apt's own."""
     return sorted(
         path.relative_to(kernels_directory()).as_posix()
         for path in kernels_directory().glob("*/*")

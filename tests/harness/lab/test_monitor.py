@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from hyperbox.harness.lab.ending import what_happened
+from hyperbox.harness.lab.exit_evidence import what_happened
 from hyperbox.harness.lab.monitor import Monitor, MonitorError
 from hyperbox.harness.lab.post_mortem import examine_remains, halted
 from hyperbox.harness.lab.qemu import find_qemu

@@ -16,7 +16,7 @@ from hyperbox.errors import GuestCrash, MachineLost
 from hyperbox.harness.lab.kernel_kit import KernelKit
 from hyperbox.harness.lab.qemu import QEMU_VARIABLE, GuestHardware, find_qemu
 from hyperbox.harness.lab.snapshot import Snapshot, Step, boot_snapshot
-from hyperbox.harness.model import Start
+from hyperbox.harness.model import Perturbation
 from tests.harness.lab.planted_faults import Template, assemble
 
 _NEWER = "HYPERBOX_QEMU_NEWER"
@@ -52,7 +52,7 @@ def test_snapshots_of_it_are_exact(made: Snapshot, kit: KernelKit) -> None:
         _judged(child)
         for _ in range(2):
             with child.clone() as machine:
-                done = machine.execute(_LOOK, timeout=60, start=Start(7, delay_ns=1_000_000))
+                done = machine.execute(_LOOK, timeout=60, start=Perturbation(7, delay_ns=1_000_000))
                 seen.add((done.status, done.stdout, done.elapsed_ns))
     ((status, said, _),) = seen
     assert (status, said.split()[:2]) == (0, [kit.release.encode(), b"kept"])

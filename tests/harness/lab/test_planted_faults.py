@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from hyperbox.errors import BootTimeout, GuestCrash, HarnessError, HyperboxError, MachineLost
-from hyperbox.harness.lab.capacity import Room
+from hyperbox.harness.lab.capacity import MemoryReservation
 from hyperbox.harness.lab.crash import OOM_KILL, WARN, find_reports
 from hyperbox.harness.lab.dmesg import TAINT, judge
 from hyperbox.harness.lab.guest_image import project_image, root_image
@@ -347,7 +347,7 @@ def test_guest_that_does_not_fit_is_not_started(
 ) -> None:
     with _small_disk(tmp_path / "small", "32m") as small:
         monkeypatch.setattr("hyperbox.harness.lab.snapshot.SHARED_MEMORY", small)
-        monkeypatch.setattr("hyperbox.harness.lab.snapshot._ROOM", Room(small))
+        monkeypatch.setattr("hyperbox.harness.lab.snapshot._ROOM", MemoryReservation(small))
         with pytest.raises(HarnessError, match="32 MiB free, a guest needs 768 MiB"):
             boot_snapshot(
                 find_qemu(), plant.snapshot.hardware, kernel_config="", prepare=lambda machine: None

@@ -16,7 +16,7 @@ from hyperbox.harness.lab.snapshot import Snapshot, Step, boot_snapshot
 from hyperbox.harness.lab.snapshot_cache import SnapshotCache, snapshot_key
 from hyperbox.harness.lab.vm import VirtualMachine
 from hyperbox.harness.lab.vm_laboratory import hardware_for
-from hyperbox.harness.model import Lane, Start
+from hyperbox.harness.model import Lane, Perturbation
 
 pytestmark = pytest.mark.vm
 
@@ -60,7 +60,7 @@ def test_a_kept_snapshot_is_used_and_one_made_anew_equals_it(
     assert first.repeatability.exact, first.repeatability.reason
     assert first.repeatability.canonical, first.repeatability.reason
     with first.clone() as machine:
-        seen = machine.execute(_LOOK, timeout=60, start=Start(3))
+        seen = machine.execute(_LOOK, timeout=60, start=Perturbation(3))
     hashed = memory_hash(first)
     first.close()
 
@@ -80,7 +80,7 @@ def test_a_kept_snapshot_is_used_and_one_made_anew_equals_it(
     # ... with the same bytes, random numbers and address layouts included.
     assert memory_hash(mended) == hashed
     with mended.clone() as machine:
-        repeated = machine.execute(_LOOK, timeout=60, start=Start(3))
+        repeated = machine.execute(_LOOK, timeout=60, start=Perturbation(3))
     assert (repeated.stdout, repeated.elapsed_ns) == (seen.stdout, seen.elapsed_ns)
     mended.close()
 
@@ -90,7 +90,7 @@ def test_idleness_ends_at_the_same_instruction_every_time(snapshot: Snapshot) ->
     seen = set()
     for _ in range(3):
         with snapshot.clone() as machine:
-            done = machine.execute(["python3", "-c", _DOZE], timeout=120, start=Start(5))
+            done = machine.execute(["python3", "-c", _DOZE], timeout=120, start=Perturbation(5))
         seen.add((done.stdout, done.elapsed_ns))
     ((said, _),) = seen
     assert int(said.split()[0]) > 2_000_000_000
@@ -101,7 +101,7 @@ def test_perturbed_starts_differ_in_layout_and_time(snapshot: Snapshot) -> None:
     found: dict[int, set[tuple[bytes, int]]] = {}
     for seed in (1, 1, 2, 3):
         with snapshot.clone() as machine:
-            start = Start(seed, delay_ns=seed * 1000, padding=seed, noise_pages=seed)
+            start = Perturbation(seed, delay_ns=seed * 1000, padding=seed, noise_pages=seed)
             done = machine.execute(look, timeout=60, start=start)
         found.setdefault(seed, set()).add((done.stdout, done.elapsed_ns))
     assert all(len(numbers) == 1 for numbers in found.values())

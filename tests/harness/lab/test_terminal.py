@@ -14,7 +14,7 @@ from hyperbox.harness.lab.terminal import LEAVE, EscapeWatch, RawTerminal
 
 @pytest.fixture
 def pty() -> Iterator[tuple[int, int]]:
-    """Give both ends of a terminal of 30 rows and 90 columns: the user's, the program's."""
+    """Return both ends of a terminal of 30 rows and 90 columns: the user's, the program's."""
     user, program = os.openpty()
     termios.tcsetwinsize(program, (30, 90))
     yield user, program

@@ -15,7 +15,7 @@ from hyperbox.harness.lab.kernel_kit import KernelKit
 from hyperbox.harness.lab.qemu import GuestHardware, find_qemu
 from hyperbox.harness.lab.snapshot import Snapshot, boot_snapshot
 from hyperbox.harness.lab.vm import SHARED_MEMORY, VirtualMachine, owned_name
-from hyperbox.harness.model import Start
+from hyperbox.harness.model import Perturbation
 
 pytestmark = pytest.mark.vm
 
@@ -50,7 +50,7 @@ def test_clones_are_equal_and_independent(snapshot: Snapshot) -> None:
     seen = set()
     for _ in range(3):
         with snapshot.clone() as machine:
-            seen.add(machine.execute(listing, timeout=60, start=Start(1)).stdout)
+            seen.add(machine.execute(listing, timeout=60, start=Perturbation(1)).stdout)
     assert len(seen) == 1
 
 
@@ -59,7 +59,7 @@ def test_start_delay_moves_the_start_by_exactly_that_much(snapshot: Snapshot) ->
     times = []
     for delay in (0, 300_000_000):
         with snapshot.clone() as machine:
-            done = machine.execute(now, timeout=60, start=Start(1, delay_ns=delay))
+            done = machine.execute(now, timeout=60, start=Perturbation(1, delay_ns=delay))
             times.append(int(done.stdout))
     # Timer ticks fall elsewhere: equal to a fraction of the work before the print.
     assert times[1] - times[0] == pytest.approx(300_000_000, abs=20_000_000)
@@ -68,7 +68,7 @@ def test_start_delay_moves_the_start_by_exactly_that_much(snapshot: Snapshot) ->
 def test_perturbation_reaches_the_program(snapshot: Snapshot) -> None:
     with snapshot.clone() as machine:
         command = ["sh", "-c", "echo $HYPERBOX_SEED ${#HYPERBOX_PADDING}"]
-        done = machine.execute(command, timeout=60, start=Start(7, padding=33))
+        done = machine.execute(command, timeout=60, start=Perturbation(7, padding=33))
     assert done.stdout == b"7 33\n"
 
 

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from hyperbox.harness.model import Lane, Metric, Rule, Scale
 from hyperbox.harness.report.cell_plots import cell_figure
+from hyperbox.harness.report.context import cell_views
 from hyperbox.harness.report.data import RunData
 from hyperbox.harness.report.drawing import fitted, text_width
-from hyperbox.harness.report.material import cell_views
 from hyperbox.harness.report.matrix import Entry, entries
 from hyperbox.harness.report.plots import forest_plot, heat_map, tick_labels
 from hyperbox.harness.verdicts.gates import decide

@@ -14,7 +14,7 @@ import pypdf
 import pytest
 from PIL import Image
 
-from hyperbox.harness.report import material
+from hyperbox.harness.report import context
 from hyperbox.harness.report import page as page_module
 from hyperbox.harness.report.comparison import compare
 from hyperbox.harness.report.comparison_views import comparison_page
@@ -76,7 +76,7 @@ def test_a_large_run_is_spread_over_pages(
     run: RunData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Urgent cells first; every cell is on exactly one page; an older report leaves nothing."""
-    monkeypatch.setattr(material, "_MOST_CELLS", 20)
+    monkeypatch.setattr(context, "_MOST_CELLS", 20)
     monkeypatch.setattr(page_module, "_CELLS_A_PAGE", 40)
     monkeypatch.setattr(page_module, "_MOST_ROWS", 60)
     large = many_cells(run, 14)

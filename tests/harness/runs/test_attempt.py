@@ -38,7 +38,7 @@ def gate(margin: float) -> Gate:
 
 @pytest.fixture
 def laboratory(tmp_path: Path) -> HostLaboratory:
-    """Give a host on which the tuned arm takes half as long again."""
+    """Return a host on which the tuned arm takes half as long again."""
     (tmp_path / "work.sh").write_text(
         'if [ "$1" = on ]; then time=150; else time=100; fi\n'
         'echo "{\\"metrics\\": {\\"time\\": $time}}"\n'

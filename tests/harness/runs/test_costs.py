@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hyperbox.harness.model import Arm, Cell, Experiment, Lane, Metric, Start
+from hyperbox.harness.model import Arm, Cell, Experiment, Lane, Metric, Perturbation
 from hyperbox.harness.runs.attempt import Attempt, BlockRecord, State
 from hyperbox.harness.runs.costs import Cost, CostBook, cost_of
 
@@ -34,7 +34,7 @@ def _attempt(blocks: int, state: State = State.MEASURED) -> Attempt:
         BlockRecord(
             number,
             ("off", "on"),
-            Start(1),
+            Perturbation(1),
             {"off": 2.0, "on": 4.0},
             {},
             {"off": 1.0, "on": 1.5},

@@ -56,7 +56,7 @@ def whole() -> dict[tuple[str, str], Verdict]:
 
 
 def owners(run: RunData) -> dict[tuple[str, str], str]:
-    """Give the directory of the cell behind each verdict."""
+    """Return the directory of the cell behind each verdict."""
     return {
         (gate.id, one.cell.kernel): one.cell.key
         for one in run.cells
@@ -66,7 +66,7 @@ def owners(run: RunData) -> dict[tuple[str, str], str]:
 
 
 def forms(run: RunData) -> dict[str, str]:
-    """Give every form for programs and for mail; each must parse."""
+    """Return every form for programs and for mail; each must parse."""
     junit = junit_xml(run)
     ET.fromstring(junit)
     return {

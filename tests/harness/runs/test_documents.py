@@ -123,7 +123,7 @@ def test_pipes_and_directories_are_no_files(tmp_path: Path) -> None:
 
 
 def nameless(place: str, found: Any) -> list[str]:
-    """Give the paths of properties that a schema does not explain."""
+    """Return the paths of properties that a schema does not explain."""
     if isinstance(found, list):
         return [path for item in found for path in nameless(place, item)]
     if not isinstance(found, dict):

@@ -20,7 +20,7 @@ _NAMES = ["psi.accuracy", "psi.normal_pressure"]
 
 @pytest.fixture
 def book(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CostBook:
-    """Give costs of three of the four cells; the cache has no kernel."""
+    """Return costs of three of the four cells; the cache has no kernel."""
     monkeypatch.setenv("HYPERBOX_CACHE", os.fspath(tmp_path))
     monkeypatch.setattr("hyperbox.harness.runs.dry_run._KVM", tmp_path / "kvm")
     monkeypatch.setattr(

@@ -23,7 +23,7 @@ from hyperbox.errors import BootTimeout, GuestCrash, HarnessError, KernelFeature
 from hyperbox.harness.declarations import load_suites
 from hyperbox.harness.lab.host import HOST, HostLaboratory
 from hyperbox.harness.lab.machine import Artifacts, CommandResult
-from hyperbox.harness.model import Cell, Experiment, Lane, Outcome, Start
+from hyperbox.harness.model import Cell, Experiment, Lane, Outcome, Perturbation
 from hyperbox.harness.runs.attempt import State
 from hyperbox.harness.runs.costs import Cost, CostBook
 from hyperbox.harness.runs.engine import run_plan, unfinished
@@ -76,7 +76,7 @@ print(json.dumps({"metrics": {"time": value}, "notes": {"suite": sys.argv[2]}}))
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """Give a project with two tiny suites and their program."""
+    """Return a project with two tiny suites and their program."""
     top = tmp_path / "project"
     for suite in ("one", "two"):
         directory = top / "suites" / suite
@@ -104,7 +104,7 @@ def _store(directory: Path, plan: Plan) -> RunStore:
 
 
 def _values(store: RunStore, plan: Plan) -> dict[str, list[tuple[int, int, str, str, float]]]:
-    """Give every cell's samples that count."""
+    """Return every cell's samples that count."""
     found = {}
     for cell in plan.cells():
         record = store.latest(cell)
@@ -227,7 +227,7 @@ class _DyingMachine:
         argv: Sequence[str],
         *,
         timeout: float,
-        start: Start | None = None,
+        start: Perturbation | None = None,
         environment: Mapping[str, str] | None = None,
     ) -> CommandResult:
         if next(self._planned, False):

@@ -77,20 +77,20 @@ def _go(place: Path, fatal: int = 0) -> int | None:
 
 
 def _results(place: Path) -> tuple[object, ...]:
-    """Give every verdict and every sample of a run."""
+    """Return every verdict and every sample of a run."""
     run = load_run(place / "run")
     assert {verdict.outcome for verdict in run.verdicts} == {Outcome.PASS}
     return (*run.verdicts, *((cell.cell, cell.samples) for cell in run.cells))
 
 
 def _attempts(place: Path) -> Mapping[Path, str]:
-    """Give every file of every attempt on record, with what is in it."""
+    """Return every file of every attempt on record, with what is in it."""
     files = (path for path in place.glob("run/cells/*/attempt-*/*") if path.is_file())
     return {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 def _finished(place: Path) -> set[Path]:
-    """Give the directories of the cells that have a finished attempt."""
+    """Return the directories of the cells that have a finished attempt."""
     if not (place / "run" / "run.json").exists():
         return set()
     store = RunStore.open(place / "run")
@@ -112,7 +112,7 @@ def _nothing_lost(place: Path) -> Iterator[None]:
 
 
 def _processes(place: Path) -> list[str]:
-    """Give the command lines of processes that work in a place."""
+    """Return the command lines of processes that work in a place."""
     found = []
     for entry in Path("/proc").iterdir():
         with contextlib.suppress(OSError):

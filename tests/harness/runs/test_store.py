@@ -24,9 +24,9 @@ from hyperbox.harness.model import (
     Gate,
     Lane,
     Metric,
+    Perturbation,
     Rule,
     Sample,
-    Start,
 )
 from hyperbox.harness.runs.attempt import Attempt, BlockRecord, State
 from hyperbox.harness.runs.plan import Plan
@@ -67,7 +67,9 @@ def _store(directory: Path) -> RunStore:
 
 
 def _attempt(state: State = State.MEASURED, reason: str = "") -> Attempt:
-    block = BlockRecord(0, ("on", "off"), Start(1, 2, 3), {"on": 0.1, "off": 0.2}, {"on": {"a": 1}})
+    block = BlockRecord(
+        0, ("on", "off"), Perturbation(1, 2, 3), {"on": 0.1, "off": 0.2}, {"on": {"a": 1}}
+    )
     return Attempt(
         state=state,
         started=1_700_000_000.5,
@@ -232,7 +234,7 @@ def test_a_run_that_cannot_be_held_is_one_clear_error(tmp_path: Path) -> None:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """Give a tmpfs of 128 KiB."""
+    """Return a tmpfs of 128 KiB."""
     mount = tmp_path / "small"
     mount.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=128k", "none", mount], check=True)

@@ -86,7 +86,7 @@ def _experiment(name: str, program: str, blocks: int, limit_s: float | None = No
 
 
 def _measured(laboratory: Any, tmp_path: Path, *experiments: Experiment) -> list[list[Record]]:
-    """Give the attempts at every experiment, all measured at once."""
+    """Return the attempts at every experiment, all measured at once."""
     plan = Plan((HOST,), Lane.HOST, experiments, (_GATE,), seed=1)
     store = RunStore.create(
         tmp_path / "run",

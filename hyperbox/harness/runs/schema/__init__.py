@@ -21,7 +21,7 @@ SCHEMA_VERSION = 2
 
 @functools.cache
 def schema(kind: str) -> dict[str, Any]:
-    """Give the schema of ``run`` or ``record``."""
+    """Return the schema of ``run`` or ``record``."""
     text = resources.files(__name__).joinpath(f"{kind}.json").read_text(encoding="utf-8")
     parsed: dict[str, Any] = json.loads(text)
     return parsed
@@ -29,7 +29,7 @@ def schema(kind: str) -> dict[str, Any]:
 
 @functools.cache
 def _quick(kind: str) -> jsonschema_rs.Draft202012Validator:
-    """Give a compiled check: a hundred times faster, with worse messages."""
+    """Return a compiled check: a hundred times faster, with worse messages."""
     return jsonschema_rs.Draft202012Validator(schema(kind))
 
 

@@ -10,11 +10,11 @@ from pathlib import Path
 
 from hyperbox.errors import HarnessError
 
-__all__ = ["sole_holder"]
+__all__ = ["exclusive_lock"]
 
 
 @contextlib.contextmanager
-def sole_holder(path: Path, what: str) -> Iterator[None]:
+def exclusive_lock(path: Path, what: str) -> Iterator[None]:
     """Hold the lock at `path` for the block; do not wait for it.
 
     Raises

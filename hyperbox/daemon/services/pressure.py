@@ -1,4 +1,4 @@
-"""The pressure room: a thread samples pressure and feeds the tuner; requests are answered.
+"""The pressure service: a thread samples pressure and feeds the tuner; requests are answered.
 
 Totals in an answer are read from the kernel at that moment and so equal it; history and
 averages come from the samples. A request costs the sampling thread nothing: it hands over
@@ -20,14 +20,14 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from hyperbox.daemon.logs import fields
-from hyperbox.daemon.room import Endpoint, Parameter, State, Status
-from hyperbox.daemon.rooms import pressure_answer, pressure_metrics
-from hyperbox.daemon.rooms.pressure_answer import Sampling
+from hyperbox.daemon.service import Endpoint, Parameter, State, Status
+from hyperbox.daemon.services import pressure_answer, pressure_metrics
+from hyperbox.daemon.services.pressure_answer import Sampling
 from hyperbox.errors import HyperboxError, KernelFeatureMissing, WorkloadError
 from hyperbox.linux.pressure import PROC_PRESSURE, PressureFile, system_files
 from hyperbox.memory.psi import HISTORY, INTERVAL_S, Sample, Sampler, Snapshot, watch
 
-__all__ = ["PressureRoom", "SampleListener"]
+__all__ = ["PressureService", "SampleListener"]
 
 _LOG = logging.getLogger(__name__)
 _SOON_S = 0.4  # for the thread to end; a sample takes far below a millisecond
@@ -37,7 +37,7 @@ _OFF: Mapping[str, object] = {"mode": "off"}
 
 
 class SampleListener(Protocol):
-    """What the room tells of each sample, for example the tuner."""
+    """What the service tells of each sample, for example the tuner."""
 
     def sampled(self, snapshot: Snapshot) -> None:
         """Hear of the newest sample; runs in the sampling thread.
@@ -45,20 +45,20 @@ class SampleListener(Protocol):
         Raises
         ------
         HyperboxError
-            If it cannot go on: the room has failed.
+            If it cannot go on: the service has failed.
         """
 
     def report(self) -> Mapping[str, object]:
-        """Give what it says of itself as JSON values; from any thread."""
+        """Return what it says of itself as JSON values; from any thread."""
 
     def metrics(self) -> Iterable[Metric]:
-        """Give its metric families; from any thread."""
+        """Return its metric families; from any thread."""
 
     def close(self) -> None:
         """Put back everything that it changed; the sampling thread has ended."""
 
 
-class PressureRoom:
+class PressureService:
     """Samples this machine's pressure and serves it.
 
     Parameters
@@ -99,7 +99,7 @@ class PressureRoom:
         self._not_put_back: HyperboxError | None = None
 
     def start(self) -> None:
-        """Open the pressure files and begin to sample; see `Room.start`."""
+        """Open the pressure files and begin to sample; see `Service.start`."""
         try:
             self._files = system_files(self._directory)
         except KernelFeatureMissing as error:
@@ -112,7 +112,7 @@ class PressureRoom:
         self._thread.start()
 
     def stop(self) -> None:
-        """End sampling; the thread lets the listener put things back. See `Room.stop`.
+        """End sampling; the thread lets the listener put things back. See `Service.stop`.
 
         Raises
         ------
@@ -132,11 +132,11 @@ class PressureRoom:
             raise self._not_put_back
 
     def status(self) -> Status:
-        """Say how it is; see `Room.status`."""
+        """Say how it is; see `Service.status`."""
         return self._status
 
     def endpoints(self) -> Sequence[Endpoint]:
-        """Give ``/metrics/memory/psi``; see `Room.endpoints`."""
+        """Return ``/metrics/memory/psi``; see `Service.endpoints`."""
         samples = Parameter(
             "samples",
             f"How many of the last samples to give, 0 to {self._history}; all by default.",
@@ -156,7 +156,7 @@ class PressureRoom:
         ]
 
     def metrics(self) -> Iterable[Metric]:
-        """Give pressure as metric families; see `Room.metrics`."""
+        """Return pressure as metric families; see `Service.metrics`."""
         now = self._read()
         if now is None:
             return
@@ -184,12 +184,12 @@ class PressureRoom:
             self._listener = self._make_listener()
         except KernelFeatureMissing as error:
             self._tuner_is = {"mode": "unavailable", "reason": error.message, "hint": error.hint}
-            _LOG.warning("tuner unavailable", extra=fields(room=self.name, why=error.message))
+            _LOG.warning("tuner unavailable", extra=fields(service=self.name, why=error.message))
 
     def _join(self, thread: threading.Thread) -> None:
         thread.join(_SOON_S)
         if thread.is_alive():
-            _LOG.warning("a step of the tuner takes long", extra=fields(room=self.name))
+            _LOG.warning("a step of the tuner takes long", extra=fields(service=self.name))
             thread.join(_PATIENCE_S)
         if thread.is_alive():
             raise WorkloadError(
@@ -208,7 +208,7 @@ class PressureRoom:
         return int(text)
 
     def _read(self) -> Sample | None:
-        """Read everything now; None if this room does not run (any more)."""
+        """Read everything now; None if this service does not run (any more)."""
         unix_s, began = time.time(), time.monotonic_ns()
         try:
             with self._reading:
@@ -226,11 +226,11 @@ class PressureRoom:
         return Sampling(known.interval_s, known.taken, running_s, known.cpu_s)
 
     def _sample(self) -> None:
-        """Sample until the room stops, then let the listener put things back: the thread's work.
+        """Sample until the service stops, then let the listener put things back: the thread's work.
 
         It has the listener to itself, from its first sample to its end.
         """
-        # Not closed here: its files are the room's, requests read them too.
+        # Not closed here: its files are the service's, requests read them too.
         sampler = Sampler(self._files, history=self._history)
         try:
             watch(sampler, self._sampled, interval_s=self._interval_s, stop=self._ended)
@@ -270,7 +270,7 @@ class PressureRoom:
         _LOG.error(
             f"{what} has ended",
             exc_info=None if expected else error,
-            extra=fields(room=self.name, why=reason),
+            extra=fields(service=self.name, why=reason),
         )
         self._fail(
             f"{what} has ended: {reason}", error.hint if isinstance(error, HyperboxError) else ""

@@ -44,7 +44,7 @@ class TunerStatus:
     trail: tuple[Decision, ...] = ()
 
     def as_json(self) -> dict[str, object]:
-        """Give it as JSON values."""
+        """Return it as JSON values."""
         return {
             "state": str(self.state),
             "dry_run": self.dry_run,
@@ -133,7 +133,7 @@ class Tuner:
         return tuple(self._left)
 
     def status(self) -> TunerStatus:
-        """Give what it is doing; takes no lock."""
+        """Return what it is doing; takes no lock."""
         return self._status
 
     def step(self, reading: Reading) -> Decision:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from hyperbox.daemon.room import Schema, Status
+from hyperbox.daemon.service import Schema, Status
 from hyperbox.linux.pressure import Kind, Resource
 from hyperbox.memory.decisions import Action, StepStatus, TunerState
 from hyperbox.memory.psi import Sample, Snapshot
@@ -85,7 +85,7 @@ _SAMPLING: Schema = {
 
 
 def _closed(properties: Mapping[str, Schema], description: str = "") -> Schema:
-    """Give an object that has all these properties and no others."""
+    """Return an object that has all these properties and no others."""
     told = {"description": description} if description else {}
     return {
         "type": "object",
@@ -215,7 +215,7 @@ def answer(
     tuner: Mapping[str, object],
     rows: int,
 ) -> dict[str, object]:
-    """Give the answer of a room that runs.
+    """Return the answer of a service that runs.
 
     Parameters
     ----------
@@ -248,7 +248,7 @@ def answer(
 
 
 def unavailable(status: Status) -> dict[str, object]:
-    """Give the answer of a room that does not run."""
+    """Return the answer of a service that does not run."""
     reason = status.reason or f"pressure monitoring is {status.state}"
     said: dict[str, object] = {"available": False, "reason": reason}
     return said | ({"hint": status.hint} if status.hint else {})

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hyperbox.errors import HyperboxError, KernelFeatureMissing, WorkloadError
 from hyperbox.memory.decisions import Action, Decision, Rules, StepStatus, TunerState
 from hyperbox.memory.readings import SECOND_NS, Reading
-from hyperbox.memory.swap import Tuner
+from hyperbox.memory.tuner import Tuner
 
 
 class Planted:

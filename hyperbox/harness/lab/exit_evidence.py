@@ -14,13 +14,13 @@ from typing import Any
 from hyperbox.errors import BootTimeout, GuestCrash, MachineLost
 from hyperbox.harness.lab.crash import find_crash
 
-__all__ = ["Remains", "never_booted", "what_happened"]
+__all__ = ["ExitEvidence", "never_booted", "what_happened"]
 
 _STOPPED = "stopped answering"
 
 
 @dataclass(frozen=True)
-class Remains:
+class ExitEvidence:
     """What is left of a machine.
 
     `events` are QEMU's (docs/interop/qmp-spec), oldest first; `status` is QEMU's exit status
@@ -36,8 +36,8 @@ class Remains:
     mute: bool = False
 
 
-def what_happened(message: str, remains: Remains) -> MachineLost:
-    """Give the error for a machine that went away, with a fingerprint that names its end.
+def what_happened(message: str, remains: ExitEvidence) -> MachineLost:
+    """Return the error for a machine that went away, with a fingerprint that names its end.
 
     `message` says how the harness noticed. A report of the kernel counts most, then the
     panic that QEMU was told of, then how QEMU ended.
@@ -58,8 +58,8 @@ def what_happened(message: str, remains: Remains) -> MachineLost:
     )
 
 
-def never_booted(timeout: float, remains: Remains) -> BootTimeout:
-    """Give the error for a guest whose agent was not heard of within `timeout` seconds."""
+def never_booted(timeout: float, remains: ExitEvidence) -> BootTimeout:
+    """Return the error for a guest whose agent was not heard of within `timeout` seconds."""
     lines = [line.strip() for line in remains.console.splitlines() if line.strip()]
     crash = find_crash(remains.console)
     where = crash.fingerprint if crash else lines[-1] if lines else "nothing on the console"
@@ -70,8 +70,8 @@ def never_booted(timeout: float, remains: Remains) -> BootTimeout:
     )
 
 
-def _name(remains: Remains) -> tuple[str, str]:
-    """Give the fingerprint of an end that the kernel did not report, and a hint."""
+def _name(remains: ExitEvidence) -> tuple[str, str]:
+    """Return the fingerprint of an end that the kernel did not report, and a hint."""
     status = remains.status
     if status is None:
         return _name_of_living(remains)
@@ -93,7 +93,7 @@ def _name(remains: Remains) -> tuple[str, str]:
     return f"QEMU death: {reason}", ""
 
 
-def _name_of_living(remains: Remains) -> tuple[str, str]:
+def _name_of_living(remains: ExitEvidence) -> tuple[str, str]:
     if remains.halted:
         return f"QEMU stopped: {remains.halted}", "see what stops processes on this machine"
     if remains.mute:
@@ -101,7 +101,7 @@ def _name_of_living(remains: Remains) -> tuple[str, str]:
     return f"{_STOPPED}: no report", ""
 
 
-def _state(remains: Remains) -> str:
+def _state(remains: ExitEvidence) -> str:
     errors = f": {remains.errors}" if remains.errors else ""
     if remains.status is not None:
         return f"QEMU ended with status {remains.status}{errors}"

@@ -1,4 +1,4 @@
-"""The house: order, unavailable rooms, failures; and who may know a feature."""
+"""The group: order, unavailable services, failures; and who may know a feature."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from prometheus_client import Metric
 
 import hyperbox.daemon
 from hyperbox.daemon.application import application
-from hyperbox.daemon.house import House
-from hyperbox.daemon.room import Endpoint, State, Status
+from hyperbox.daemon.service import Endpoint, State, Status
+from hyperbox.daemon.service_group import ServiceGroup
 from hyperbox.errors import HarnessError, HyperboxError, KernelFeatureMissing
 
 
-class Room:
-    """A room that writes down what happens to it."""
+class Service:
+    """A service that writes down what happens to it."""
 
     def __init__(
         self,
@@ -63,48 +63,56 @@ class Room:
 
 def test_rooms_start_in_order_and_stop_in_reverse_once() -> None:
     events: list[str] = []
-    with House([Room("a", events), Room("b", events)]) as house:
-        assert house.ready
-        house.stop()
+    with ServiceGroup([Service("a", events), Service("b", events)]) as group:
+        assert group.ready
+        group.stop()
     assert events == ["start a", "start b", "stop b", "stop a"]
 
 
 def test_unavailable_room_is_no_fault() -> None:
     events: list[str] = []
     missing = KernelFeatureMissing("no such thing")
-    with House([Room("a", events, start=missing), Room("b", events)]) as house:
-        assert house.ready
-        assert house.statuses()["a"].state is State.UNAVAILABLE
+    with ServiceGroup([Service("a", events, start=missing), Service("b", events)]) as group:
+        assert group.ready
+        assert group.statuses()["a"].state is State.UNAVAILABLE
     assert events == ["start a", "stop a", "start b", "stop b"]
 
 
 def test_failed_room_makes_the_house_unready() -> None:
-    room = Room("a", [])
-    with House([room]) as house:
-        room.state = State.FAILED
-        assert not house.ready
+    service = Service("a", [])
+    with ServiceGroup([service]) as group:
+        service.state = State.FAILED
+        assert not group.ready
 
 
 def test_a_room_that_cannot_start_takes_the_others_down() -> None:
     events: list[str] = []
-    rooms = [Room("a", events), Room("b", events, start=HarnessError("taken")), Room("c", events)]
-    with pytest.raises(HarnessError, match="taken"), House(rooms):
+    services = [
+        Service("a", events),
+        Service("b", events, start=HarnessError("taken")),
+        Service("c", events),
+    ]
+    with pytest.raises(HarnessError, match="taken"), ServiceGroup(services):
         pytest.fail("it started")
     assert events == ["start a", "start b", "stop b", "stop a"]
 
 
 def test_every_room_is_stopped_even_if_one_cannot_put_things_back() -> None:
     events: list[str] = []
-    rooms = [Room("a", events), Room("b", events, stop=HarnessError("stuck")), Room("c", events)]
-    with pytest.raises(HarnessError, match="stuck"), House(rooms):
+    services = [
+        Service("a", events),
+        Service("b", events, stop=HarnessError("stuck")),
+        Service("c", events),
+    ]
+    with pytest.raises(HarnessError, match="stuck"), ServiceGroup(services):
         pass
     assert events[3:] == ["stop c", "stop b", "stop a"]
 
 
 def test_two_rooms_with_one_path_are_a_bug() -> None:
-    house = House([Room("a", [], paths=["/x"]), Room("b", [], paths=["/x"])])
+    group = ServiceGroup([Service("a", [], paths=["/x"]), Service("b", [], paths=["/x"])])
     with pytest.raises(ValueError, match="two endpoints"):
-        application(house, longest_body=0)
+        application(group, longest_body=0)
 
 
 def test_only_the_composition_and_the_rooms_know_features() -> None:
@@ -113,10 +121,10 @@ def test_only_the_composition_and_the_rooms_know_features() -> None:
     for path in package.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ImportFrom) and str(node.module).startswith(
-                ("hyperbox.memory", "hyperbox.daemon.rooms")
+                ("hyperbox.memory", "hyperbox.daemon.services")
             ):
                 knowing.add(path.relative_to(package).as_posix())
-    rooms = {path.relative_to(package).as_posix() for path in package.glob("rooms/*.py")}
-    # Options are declarations: they carry a feature's settings to its room.
-    assert knowing <= rooms | {"composition.py", "options.py"}
+    services = {path.relative_to(package).as_posix() for path in package.glob("services/*.py")}
+    # Options are declarations: they carry a feature's settings to its service.
+    assert knowing <= services | {"composition.py", "options.py"}
     assert "composition.py" in knowing

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 from hyperbox.errors import HarnessError
-from hyperbox.linux.sole_lock import sole_holder
+from hyperbox.linux.exclusive_lock import exclusive_lock
 from hyperbox.processes import spawn, stop
 
 ROOT = Path(__file__).parents[2]
 HOLDER = (
-    "import sys, pathlib\nfrom hyperbox.linux.sole_lock import sole_holder\n"
-    "with sole_holder(pathlib.Path(sys.argv[1]), 'a test'):\n"
+    "import sys, pathlib\nfrom hyperbox.linux.exclusive_lock import exclusive_lock\n"
+    "with exclusive_lock(pathlib.Path(sys.argv[1]), 'a test'):\n"
     "    print('held', flush=True); sys.stdin.read()\n"
 )
 
@@ -35,12 +35,12 @@ def test_second_holder_is_told_who_has_it_and_death_frees_it(tmp_path: Path) -> 
         assert process.stdout.readline() == b"held\n"
         with (
             pytest.raises(HarnessError, match=f"a test runs already, as process {process.pid}$"),
-            sole_holder(lock, "a test"),
+            exclusive_lock(lock, "a test"),
         ):
             pass
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
-        with sole_holder(lock, "a test"):
+        with exclusive_lock(lock, "a test"):
             assert lock.read_text() == f"{os.getpid()}\n"
     finally:
         stop(process)
@@ -50,6 +50,6 @@ def test_place_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with (
         pytest.raises(HarnessError, match="cannot make"),
-        sole_holder(tmp_path / "file" / "lock", "a test"),
+        exclusive_lock(tmp_path / "file" / "lock", "a test"),
     ):
         pass

@@ -1,4 +1,4 @@
-"""The tuner as the pressure room sees it: a listener that tunes at each sample.
+"""The tuner as the pressure service sees it: a listener that tunes at each sample.
 
 Every decision that is more than "nothing" is a line of the log: the audit trail outlives
 the last decisions that the endpoint shows.
@@ -20,7 +20,7 @@ from prometheus_client.core import (
 from hyperbox.daemon.logs import fields
 from hyperbox.memory.decisions import Action, Decision, StepStatus, TunerState
 from hyperbox.memory.psi import Snapshot
-from hyperbox.memory.swap import TunerStatus
+from hyperbox.memory.tuner import TunerStatus
 from hyperbox.memory.tuning import TunerOptions, Tuning
 
 __all__ = ["TunerListener", "families"]
@@ -50,11 +50,11 @@ class TunerListener:
         self._record(self._tuning.step())
 
     def report(self) -> Mapping[str, object]:
-        """Give the tuner's mode, state, steps and last decisions."""
+        """Return the tuner's mode, state, steps and last decisions."""
         return {"mode": self._mode, **self._tuning.report()}
 
     def metrics(self) -> Iterable[Metric]:
-        """Give the tuner's metric families."""
+        """Return the tuner's metric families."""
         return families(self._tuning.status(), dict(self._counts))
 
     def close(self) -> None:
@@ -83,7 +83,7 @@ class TunerListener:
 
 
 def families(status: TunerStatus, counts: Mapping[Action, int]) -> Iterable[Metric]:
-    """Give a tuner's status, and how often it did what, as metric families. Pure."""
+    """Return a tuner's status, and how often it did what, as metric families. Pure."""
     yield StateSetMetricFamily(
         "hyperbox_tuner_state",
         "Where the tuner stands.",

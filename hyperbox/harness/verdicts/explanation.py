@@ -18,11 +18,11 @@ from hyperbox.harness.verdicts.wording import (
     with_unit,
 )
 
-__all__ = ["Told"]
+__all__ = ["VerdictExplanation"]
 
 
 @dataclass(frozen=True)
-class Told:
+class VerdictExplanation:
     """What a verdict is told from.
 
     `shown` and `spread` (smallest and largest block) are in the verdict's terms. `leaning`
@@ -60,7 +60,7 @@ class Told:
         return said
 
     def remarks(self, measured: int) -> tuple[str, ...]:
-        """Give the remarks on the estimate and the spread of `measured` blocks."""
+        """Return the remarks on the estimate and the spread of `measured` blocks."""
         remarks = []
         if self.outcome is Outcome.PASS and self._exceeds_band():
             remarks.append(EXCEEDS_BAND)

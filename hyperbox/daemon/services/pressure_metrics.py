@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
-from hyperbox.daemon.rooms.pressure_answer import Sampling
+from hyperbox.daemon.services.pressure_answer import Sampling
 from hyperbox.linux.pressure import Kind, Resource
 from hyperbox.memory.psi import Sample, Snapshot
 
@@ -48,7 +48,7 @@ _COUNTERS: Mapping[tuple[Resource, Kind], tuple[str, str]] = {
 
 
 def families(now: Sample, snapshot: Snapshot, sampling: Sampling) -> Iterable[Metric]:
-    """Give the families of a reading, of the last samples, and of the sampler itself."""
+    """Return the families of a reading, of the last samples, and of the sampler itself."""
     lines = now.lines()
     for key, (name, documentation) in _COUNTERS.items():
         if key in lines:

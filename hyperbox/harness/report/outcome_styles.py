@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 from hyperbox.harness.model import Lane, Outcome
 
-__all__ = ["BASELINE", "LANES", "MARKS", "TUNED", "UNTESTED", "Mark", "mark_of"]
+__all__ = ["BASELINE", "LANES", "MARKS", "TUNED", "UNTESTED", "OutcomeStyle", "mark_of"]
 
 
 @dataclass(frozen=True)
-class Mark:
+class OutcomeStyle:
     """The look of an outcome.
 
     `fill` is for areas and markers, `ink` for text on white (contrast at least 4.5:1),
@@ -29,15 +29,15 @@ class Mark:
     style: str
 
 
-MARKS: dict[Outcome, Mark] = {
-    Outcome.PASS: Mark("PASS", "✓", "#009e73", "#006b4e", "o", "bold green"),
-    Outcome.FAIL: Mark("FAIL", "✗", "#d55e00", "#a84300", "X", "bold red"),
-    Outcome.INCONCLUSIVE: Mark("INCONCLUSIVE", "?", "#56b4e9", "#1d648f", "D", "bold cyan"),
-    Outcome.SKIP: Mark("SKIP", "\N{EN DASH}", "#c8c8c8", "#5a5a5a", "_", "dim"),
-    Outcome.ERROR: Mark("ERROR", "!", "#333333", "#1f1f1f", "s", "bold magenta"),
+MARKS: dict[Outcome, OutcomeStyle] = {
+    Outcome.PASS: OutcomeStyle("PASS", "✓", "#009e73", "#006b4e", "o", "bold green"),
+    Outcome.FAIL: OutcomeStyle("FAIL", "✗", "#d55e00", "#a84300", "X", "bold red"),
+    Outcome.INCONCLUSIVE: OutcomeStyle("INCONCLUSIVE", "?", "#56b4e9", "#1d648f", "D", "bold cyan"),
+    Outcome.SKIP: OutcomeStyle("SKIP", "\N{EN DASH}", "#c8c8c8", "#5a5a5a", "_", "dim"),
+    Outcome.ERROR: OutcomeStyle("ERROR", "!", "#333333", "#1f1f1f", "s", "bold magenta"),
 }
 
-UNTESTED = Mark("UNTESTED", "·", "#ffffff", "#5a5a5a", "", "dim")
+UNTESTED = OutcomeStyle("UNTESTED", "·", "#ffffff", "#5a5a5a", "", "dim")
 """A gate without any verdict on a kernel: a hole in the matrix."""
 
 BASELINE = "#767676"
@@ -56,6 +56,6 @@ LANES: dict[Lane, str] = {
 }
 
 
-def mark_of(outcome: Outcome | None) -> Mark:
-    """Give the look of an outcome; None is an untested gate."""
+def mark_of(outcome: Outcome | None) -> OutcomeStyle:
+    """Return the look of an outcome; None is an untested gate."""
     return UNTESTED if outcome is None else MARKS[outcome]

@@ -1,4 +1,4 @@
-"""The house: starts and stops rooms, and knows how each is."""
+"""The group: starts and stops services, and knows how each is."""
 
 from __future__ import annotations
 
@@ -9,36 +9,36 @@ from collections.abc import Sequence
 from types import TracebackType
 
 from hyperbox.daemon.logs import fields
-from hyperbox.daemon.room import Room, State, Status
+from hyperbox.daemon.service import Service, State, Status
 from hyperbox.errors import HyperboxError, KernelFeatureMissing
 
-__all__ = ["House"]
+__all__ = ["ServiceGroup"]
 
 _LOG = logging.getLogger(__name__)
 
 
-class House:
+class ServiceGroup:
     """Rooms with one life: all start, in order, before anything is served; all stop, in reverse.
 
-    A room that this machine cannot have is unavailable with its reason, and the rest goes
+    A service that this machine cannot have is unavailable with its reason, and the rest goes
     on. Use it as a context manager.
 
     Raises
     ------
     HyperboxError
-        On entering, if a room cannot start; the ones before it have been stopped.
+        On entering, if a service cannot start; the ones before it have been stopped.
     """
 
-    def __init__(self, rooms: Sequence[Room]) -> None:
-        self.rooms = tuple(rooms)
+    def __init__(self, services: Sequence[Service]) -> None:
+        self.services = tuple(services)
         self.started_unix_s = time.time()
-        self._open: list[Room] = []
+        self._open: list[Service] = []
         self._stopping = threading.Lock()
 
-    def __enter__(self) -> House:
+    def __enter__(self) -> ServiceGroup:
         try:
-            for room in self.rooms:
-                self._start(room)
+            for service in self.services:
+                self._start(service)
         except BaseException:
             self.stop()
             raise
@@ -53,7 +53,7 @@ class House:
         self.stop()
 
     def stop(self) -> None:
-        """Stop every room that was started, even if one of them fails; harmless twice.
+        """Stop every service that was started, even if one of them fails; harmless twice.
 
         Raises
         ------
@@ -63,20 +63,23 @@ class House:
         failures: list[HyperboxError] = []
         with self._stopping:
             while self._open:
-                room = self._open.pop()
+                service = self._open.pop()
                 try:
-                    room.stop()
+                    service.stop()
                 except HyperboxError as error:
                     failures.append(error)
-                    _LOG.error("room did not stop", extra=fields(room=room.name, why=error.message))
+                    _LOG.error(
+                        "service did not stop",
+                        extra=fields(service=service.name, why=error.message),
+                    )
                 else:
-                    _LOG.info("room stopped", extra=fields(room=room.name))
+                    _LOG.info("service stopped", extra=fields(service=service.name))
         if failures:
             raise failures[0]
 
     def statuses(self) -> dict[str, Status]:
-        """Say how every room is, by name."""
-        return {room.name: room.status() for room in self.rooms}
+        """Say how every service is, by name."""
+        return {service.name: service.status() for service in self.services}
 
     @property
     def ready(self) -> bool:
@@ -84,14 +87,16 @@ class House:
         healthy = (State.RUNNING, State.UNAVAILABLE)
         return all(status.state in healthy for status in self.statuses().values())
 
-    def _start(self, room: Room) -> None:
+    def _start(self, service: Service) -> None:
         # Before it starts: one that fails half-way is stopped like the others.
-        self._open.append(room)
+        self._open.append(service)
         try:
-            room.start()
+            service.start()
         except KernelFeatureMissing as error:
-            self._open.remove(room)
-            room.stop()
-            _LOG.warning("room unavailable", extra=fields(room=room.name, why=error.message))
+            self._open.remove(service)
+            service.stop()
+            _LOG.warning(
+                "service unavailable", extra=fields(service=service.name, why=error.message)
+            )
         else:
-            _LOG.info("room started", extra=fields(room=room.name))
+            _LOG.info("service started", extra=fields(service=service.name))

@@ -10,11 +10,18 @@ from hyperbox.harness.model import Gate, Outcome
 from hyperbox.harness.report.cell_plots import cell_figure
 from hyperbox.harness.report.cells import MetricRow, metric_rows, reproduce_commands
 from hyperbox.harness.report.data import CellData, RunData
-from hyperbox.harness.report.marks import Mark
 from hyperbox.harness.report.matrix import Entry, columns, entries
+from hyperbox.harness.report.outcome_styles import OutcomeStyle
 from hyperbox.harness.report.plots import forest_plot, heat_map
 
-__all__ = ["FALSE_ALARM", "CellView", "Material", "cell_views", "chosen_cells", "chosen_tables"]
+__all__ = [
+    "FALSE_ALARM",
+    "CellView",
+    "ReportContext",
+    "cell_views",
+    "chosen_cells",
+    "chosen_tables",
+]
 
 FALSE_ALARM = "harness.false_alarm"
 """Gates whose id starts so compare a configuration with itself: the A/A panel."""
@@ -31,7 +38,7 @@ _URGENT_FIRST = (
 
 
 @dataclass(frozen=True)
-class Material:
+class ReportContext:
     """What several forms of the report share, made once: the matrix and the run's figures."""
 
     run: RunData
@@ -40,7 +47,7 @@ class Material:
     forests: Mapping[str, tuple[Gate, str]]
 
     @classmethod
-    def of(cls, run: RunData) -> Material:
+    def of(cls, run: RunData) -> ReportContext:
         """Draw the figures of a run."""
         matrix = entries(run)
         rows: dict[str, list[Entry]] = {}
@@ -50,7 +57,7 @@ class Material:
         return cls(run, matrix, heat_map(matrix), forests)
 
     def figures(self, *, false_alarms: bool) -> list[tuple[Gate, str]]:
-        """Give the forest plots of the A/A gates, or of all others."""
+        """Return the forest plots of the A/A gates, or of all others."""
         return [
             figure
             for name, figure in self.forests.items()
@@ -87,7 +94,7 @@ class CellView:
         return reproduce_commands(self.run, self.data)
 
     @property
-    def tally(self) -> list[tuple[Mark, int]]:
+    def tally(self) -> list[tuple[OutcomeStyle, int]]:
         """The outcomes of the cell's gates, the most urgent first, with their numbers."""
         ranked = sorted(self.entries, key=_urgency)
         return list(Counter(entry.mark for entry in ranked).items())
@@ -99,7 +106,7 @@ class CellView:
 
 
 def cell_views(run: RunData, matrix: Sequence[Entry]) -> list[CellView]:
-    """Give every cell of the run with its entries, in the order of the plan."""
+    """Return every cell of the run with its entries, in the order of the plan."""
     by_cell: dict[str, list[Entry]] = {}
     for entry in matrix:
         if entry.cell is not None:
@@ -108,7 +115,7 @@ def cell_views(run: RunData, matrix: Sequence[Entry]) -> list[CellView]:
 
 
 def chosen_cells(cells: list[CellView]) -> tuple[list[CellView], list[CellView]]:
-    """Give the cells of the main page, the most urgent ones, and all others."""
+    """Return the cells of the main page, the most urgent ones, and all others."""
     if len(cells) <= _MOST_CELLS:
         return cells, []
     ranked = sorted(cells, key=lambda cell: cell.urgency)
@@ -118,7 +125,7 @@ def chosen_cells(cells: list[CellView]) -> tuple[list[CellView], list[CellView]]
 def chosen_tables(
     run: RunData, matrix: Sequence[Entry], most: int
 ) -> list[tuple[str, list[Entry]]]:
-    """Give the rows of each kernel's gate table; of a large run those that call for a reader."""
+    """Return the rows of each kernel's gate table; of a large run those that call for a reader."""
     if len(matrix) > most:
         chosen = {id(entry) for entry in sorted(matrix, key=_urgency)[:most]}
         matrix = [entry for entry in matrix if id(entry) in chosen]

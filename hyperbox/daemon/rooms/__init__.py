@@ -1,1 +1,0 @@
-"""One module per room: a feature as the daemon serves it."""

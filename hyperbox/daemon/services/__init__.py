@@ -1,0 +1,1 @@
+"""One module per service: a feature as the daemon serves it."""
