@@ -1,4 +1,4 @@
-"""The README says only what is so: commands, options, exit codes, paths, gates."""
+"""The documents say only what is so: commands, options, exit codes, paths, gates."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from hyperbox.harness.declarations import load_suites, read_toml
 from hyperbox.harness.model import Lane
 
 PROJECT = Path(__file__).resolve().parents[1]
-DOCUMENTS = ("README.md", "CONTRIBUTING.md")
+GUIDES = sorted(f"docs/{path.name}" for path in (PROJECT / "docs").glob("*.md"))
+DOCUMENTS = ("README.md", "CONTRIBUTING.md", *GUIDES)
 FIRST = "./bootstrap hyperbox validate"
 SECOND = "./bootstrap pytest"
 PLACEHOLDER = re.compile(r"NAME\b|bzImage|staging/")
@@ -89,7 +90,9 @@ def test_verbs_and_options_exist(line: str) -> None:
         assert re.search(rf"(?<![\w-]){re.escape(option)}(?![\w-])", described), option
 
 
-@pytest.mark.parametrize("option", sorted({s for s in spans("README.md") if s.startswith("--")}))
+@pytest.mark.parametrize(
+    "option", sorted({s for d in DOCUMENTS for s in spans(d) if s.startswith("--")})
+)
 def test_options_in_the_prose_exist(option: str) -> None:
     verbs = [("validate",), ("report",), ("doctor",), ("daemon",), ("kernels", "fetch")]
     pattern = rf"(?<![\w-]){re.escape(option.split(maxsplit=1)[0])}(?![\w-])"
@@ -119,7 +122,7 @@ def test_exit_codes_are_all_listed() -> None:
 
 
 def test_lanes_are_all_listed() -> None:
-    table = text().split("### Lanes")[1].split("###")[0]
+    table = text("docs/lanes.md").split("\n## ")[0]
     listed = re.findall(r"^\| `(\w+)`", table, re.MULTILINE)
     assert {*listed} == {*Lane} - {Lane.HOST} | {"auto", "real"}
     assert "| `exact` (default)" in table
@@ -127,7 +130,7 @@ def test_lanes_are_all_listed() -> None:
 
 
 def test_settings_of_the_example_file_exist(tmp_path: Path) -> None:
-    (example,) = blocks("toml")
+    (example,) = blocks("toml", "docs/configuration.md")
     path = tmp_path / "hyperbox.toml"
     path.write_text(example)
     known = {setting.name: setting for setting in config.declarations()}
@@ -139,8 +142,8 @@ def test_settings_of_the_example_file_exist(tmp_path: Path) -> None:
 
 
 def test_gates_are_those_of_the_suites() -> None:
-    table = text().split("## What is there")[1].split("\n## ")[0]
-    listed = re.findall(r"^\| `([\w.]+)`", table, re.MULTILINE)
+    tables = text("docs/psi.md").partition("\n## What was measured")[0] + text("docs/verdicts.md")
+    listed = re.findall(r"^\| `([a-z]+\.[\w.]+)`", tables, re.MULTILINE)
     assert listed
     gates = {gate.id for suite in load_suites() for gate in suite.gates}
     own = {gate for gate in gates if gate.startswith("harness.")}
@@ -160,7 +163,14 @@ def test_variables_exist_in_the_source() -> None:
 def test_links_lead_somewhere(document: str) -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", text(document)):
         if not target.startswith("https://"):
-            assert (PROJECT / target).exists(), target
+            assert (PROJECT / document).parent.joinpath(target).exists(), target
+
+
+def test_every_guide_is_linked_and_the_readme_is_short() -> None:
+    linked = set(re.findall(r"\]\((docs/[^)#]+)\)", text()))
+    assert linked == set(GUIDES)
+    assert len(text().split()) <= 1_300
+    assert FIRST in text().splitlines()[:40]
 
 
 def test_licence_is_the_declared_one() -> None:
