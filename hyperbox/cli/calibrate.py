@@ -18,7 +18,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from hyperbox.errors import ConfigError, ExitCode
 from hyperbox.harness.calibration.answers import ALARMS, PLANTED, KnownCell
 from hyperbox.harness.calibration.evidence import Evidence, evidence_of
-from hyperbox.harness.calibration.findings import Calibration, Row
+from hyperbox.harness.calibration.findings import Calibration, RuleRates
 from hyperbox.harness.calibration.grid import FULL, QUICK, Size, scenarios
 from hyperbox.harness.calibration.simulation import calibrate, row_at
 from hyperbox.harness.report.calibration import calibration_table, write_calibration
@@ -88,7 +88,7 @@ def _evidence(directory: Path) -> Evidence:
     return evidence_of(run.run_id, run.gates, run.verdicts, measured)
 
 
-def _rows(size: Size, seed: int, jobs: int) -> Iterator[tuple[Row, int]]:
+def _rows(size: Size, seed: int, jobs: int) -> Iterator[tuple[RuleRates, int]]:
     """Return the rows in the order of the grid, as they come."""
     places = range(len(tuple(scenarios())))
     if jobs == 1:
@@ -109,7 +109,7 @@ def _ignore_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _with_progress(rows: Iterator[tuple[Row, int]]) -> Iterator[tuple[Row, int]]:
+def _with_progress(rows: Iterator[tuple[RuleRates, int]]) -> Iterator[tuple[RuleRates, int]]:
     console = Console(stderr=True)
     columns = (
         TextColumn("{task.description}", markup=False),

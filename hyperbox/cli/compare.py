@@ -13,7 +13,7 @@ from hyperbox import files
 from hyperbox.cli.report import say
 from hyperbox.errors import ExitCode
 from hyperbox.harness.report.comparison import compare
-from hyperbox.harness.report.comparison_data import Comparison, comparison_document
+from hyperbox.harness.report.comparison_data import SideComparison, comparison_document
 from hyperbox.harness.report.comparison_views import comparison_page, comparison_table, tells
 from hyperbox.harness.runs.loading import load_run
 from hyperbox.harness.verdicts.wording import legible
@@ -50,7 +50,7 @@ def _run(arguments: argparse.Namespace) -> int:
     return ExitCode.PASS
 
 
-def _shown(found: Comparison) -> str:
+def _shown(found: SideComparison) -> str:
     console = Console()
     with console.capture() as capture:
         # Names and damage are texts of others: no markup of theirs counts.

@@ -16,7 +16,7 @@ from hyperbox.errors import HarnessError, HyperboxError
 from hyperbox.harness.report.data import RunData
 from hyperbox.harness.report.exports import verdicts_document
 from hyperbox.harness.report.github import annotation_lines, job_summary
-from hyperbox.harness.report.history import Series, history
+from hyperbox.harness.report.history import GateHistory, history
 from hyperbox.harness.report.page import write_report
 from hyperbox.harness.report.tables import headline_text, verdict_table
 from hyperbox.harness.runs.loading import load_run
@@ -110,7 +110,7 @@ def say(text: str) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _with_history(run: RunData, earlier: Sequence[Path]) -> tuple[RunData, tuple[Series, ...]]:
+def _with_history(run: RunData, earlier: Sequence[Path]) -> tuple[RunData, tuple[GateHistory, ...]]:
     """Read the earlier runs; one that cannot be read is a problem of the report, no more."""
     found: list[RunData] = []
     problems: list[str] = []

@@ -14,10 +14,10 @@ from hyperbox.harness.statistics.proportions import CONFIDENCE, Rate
 __all__ = [
     "SCHEMA_VERSION",
     "Calibration",
-    "Cell",
+    "EffectRates",
     "ExactCell",
     "Family",
-    "Row",
+    "RuleRates",
 ]
 
 SCHEMA_VERSION = 2
@@ -25,7 +25,7 @@ SCHEMA_VERSION = 2
 
 
 @dataclass(frozen=True)
-class Cell:
+class EffectRates:
     """One true effect: `effect` deviations from the limit, good side positive.
 
     `passes` and `fails` count the trials decided up to each planned look.
@@ -42,7 +42,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Row:
+class RuleRates:
     """One rule under one noise: errors at the limit, power away from it.
 
     At the limit a PASS is wrong for a truth just beyond, a FAIL for one just within.
@@ -55,7 +55,7 @@ class Row:
     noise: str
     title: str
     promised: bool
-    cells: tuple[Cell, ...]
+    cells: tuple[EffectRates, ...]
     marked: Rate
 
     @property
@@ -80,7 +80,7 @@ class Row:
         """Whether both bounds are within the promise."""
         return max(self.false_pass.upper, self.false_fail.upper) <= ALPHA
 
-    def _at_limit(self) -> Cell:
+    def _at_limit(self) -> EffectRates:
         return next(cell for cell in self.cells if cell.effect == 0)
 
     def document(self) -> dict[str, Any]:
@@ -160,7 +160,7 @@ class Calibration:
 
     hyperbox_version: str
     seed: int
-    rows: tuple[Row, ...]
+    rows: tuple[RuleRates, ...]
     exact: tuple[ExactCell, ...]
     family: Family
     checked: int

@@ -16,7 +16,13 @@ import numpy.typing as npt
 import hyperbox
 from hyperbox.errors import HarnessError
 from hyperbox.harness.calibration.evidence import Evidence
-from hyperbox.harness.calibration.findings import Calibration, Cell, ExactCell, Family, Row
+from hyperbox.harness.calibration.findings import (
+    Calibration,
+    EffectRates,
+    ExactCell,
+    Family,
+    RuleRates,
+)
 from hyperbox.harness.calibration.grid import EXPERIMENT, METRIC, Scenario, Size, scenarios
 from hyperbox.harness.calibration.noise import PAIR_NOISE
 from hyperbox.harness.model import Gate, Lane, Outcome, Rule, Sample
@@ -43,7 +49,7 @@ _RELEASES = 500  # releases drawn at a time
 
 
 def calibrate(
-    rows: Iterable[tuple[Row, int]], size: Size, seed: int, evidence: Sequence[Evidence] = ()
+    rows: Iterable[tuple[RuleRates, int]], size: Size, seed: int, evidence: Sequence[Evidence] = ()
 ) -> Calibration:
     """Put the rows of all scenarios (see `row`) together with the rest of a calibration."""
     found = list(rows)
@@ -58,7 +64,7 @@ def calibrate(
     )
 
 
-def row(scenario: Scenario, size: Size, seed: int) -> tuple[Row, int]:
+def row(scenario: Scenario, size: Size, seed: int) -> tuple[RuleRates, int]:
     """Simulate one scenario; also give how many samples were decided one at a time too.
 
     Same arguments, same result.
@@ -72,7 +78,7 @@ def row(scenario: Scenario, size: Size, seed: int) -> tuple[Row, int]:
     target = target_of(scenario.gate, METRIC, scenario.lane)
     checked = _check(scenario, target, rng, size.checked)
     cells = tuple(_cell(scenario, target, effect, size, rng) for effect in scenario.effects(size))
-    found = Row(
+    found = RuleRates(
         rule=str(scenario.rule),
         margin=scenario.margin,
         lane=scenario.lane,
@@ -85,7 +91,7 @@ def row(scenario: Scenario, size: Size, seed: int) -> tuple[Row, int]:
     return found, checked
 
 
-def row_at(place: int, size: Size, seed: int) -> tuple[Row, int]:
+def row_at(place: int, size: Size, seed: int) -> tuple[RuleRates, int]:
     """Simulate the scenario at a place of the grid, for workers: noise cannot be sent."""
     return row(tuple(scenarios())[place], size, seed)
 
@@ -127,14 +133,14 @@ def family(size: Size, seed: int) -> Family:
 
 def _cell(
     scenario: Scenario, target: Target, effect: float, size: Size, rng: np.random.Generator
-) -> Cell:
+) -> EffectRates:
     trials = size.elsewhere if effect else size.at_limit
     counts = np.zeros((2, len(LOOKS)), dtype=np.int64)
     for start in range(0, trials, _BATCH):
         values = _values(scenario, target, effect, min(_BATCH, trials - start), rng)
         counts += _by_look(first_decisions(values, target))
     passes, fails = (tuple(int(count) for count in line) for line in counts)
-    return Cell(effect, trials, passes, fails)
+    return EffectRates(effect, trials, passes, fails)
 
 
 def _values(

@@ -19,7 +19,7 @@ from rich.table import Table
 
 from hyperbox import files
 from hyperbox.harness.calibration.evidence import Evidence
-from hyperbox.harness.calibration.findings import Calibration, ExactCell, Row
+from hyperbox.harness.calibration.findings import Calibration, ExactCell, RuleRates
 from hyperbox.harness.calibration.noise import SLOW
 from hyperbox.harness.model import Lane, Outcome
 from hyperbox.harness.report.calibration_runs import (
@@ -29,7 +29,7 @@ from hyperbox.harness.report.calibration_runs import (
     resolved,
     starts_words,
 )
-from hyperbox.harness.report.outcome_styles import BASELINE, MARKS, TUNED
+from hyperbox.harness.report.outcome_styles import BASELINE, OUTCOME_STYLES, TUNED
 from hyperbox.harness.report.svg import inline_svg, plot_style
 from hyperbox.harness.statistics.design import ALPHA, LOOK_ALPHA, LOOKS
 from hyperbox.harness.statistics.proportions import CONFIDENCE, Rate
@@ -38,7 +38,7 @@ from hyperbox.harness.verdicts.wording import legible, relative, relative_interv
 __all__ = ["calibration_page", "calibration_table", "percent", "write_calibration"]
 
 _TEMPLATES = Path(__file__).parent / "templates"
-_PASS, _FAIL = MARKS[Outcome.PASS].ink, MARKS[Outcome.FAIL].ink
+_PASS, _FAIL = OUTCOME_STYLES[Outcome.PASS].ink, OUTCOME_STYLES[Outcome.FAIL].ink
 _SIDE_BY_SIDE = ("non_inferior", Lane.KVM)
 _ROWS_A_FIGURE = 36
 _LOOK_COLOURS = ("#56b4e9", "#0072b2", "#cc79a7", "#222222")
@@ -74,7 +74,7 @@ def calibration_page(found: Calibration) -> str:
     return environment.get_template("calibration.html.j2").render(
         found=found,
         outcome=outcome,
-        mark=MARKS[outcome],
+        style=OUTCOME_STYLES[outcome],
         promised=promised,
         others=others,
         slow=_slow(found.rows),
@@ -130,16 +130,16 @@ def _told_rate(rate: Rate) -> str:
     return " < ".join(f"{share:.2f}" if share < 10 else f"{share:.1f}" for share in rates)
 
 
-def _rule_name(row: Row) -> str:
+def _rule_name(row: RuleRates) -> str:
     name = f"{row.rule} {100 * row.margin:g} %" if row.rule == "within" else row.rule
     return f"{name}, exact" if row.lane is Lane.EXACT else name
 
 
-def _rules(rows: Sequence[Row]) -> list[str]:
+def _rules(rows: Sequence[RuleRates]) -> list[str]:
     return list(dict.fromkeys(_rule_name(row) for row in rows))
 
 
-def _slow(rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
+def _slow(rows: Sequence[RuleRates]) -> list[tuple[str, list[RuleRates]]]:
     """Return what is slow, side by side: of the machine, the blocks measured, all time."""
     judged = {row.noise: row for row in rows if (row.rule, row.lane) == _SIDE_BY_SIDE}
     return [
@@ -154,12 +154,12 @@ def _told_planted(evidence: Evidence) -> str:
     return f"{found} of {len(evidence.planted)}"
 
 
-def _errors_plots(rows: Sequence[Row], name: str) -> list[str]:
+def _errors_plots(rows: Sequence[RuleRates], name: str) -> list[str]:
     """Draw both error rates of each row with their bounds, against the promise.
 
     Rules stay together, in figures that fit on a sheet of paper, all on one scale.
     """
-    groups: list[list[Row]] = []
+    groups: list[list[RuleRates]] = []
     for _, rule in itertools.groupby(rows, key=_rule_name):
         found = list(rule)
         if groups and len(groups[-1]) + len(found) <= _ROWS_A_FIGURE:
@@ -173,7 +173,7 @@ def _errors_plots(rows: Sequence[Row], name: str) -> list[str]:
     return [_errors_plot(found, f"{name}-{at}", end) for at, found in enumerate(groups)]
 
 
-def _errors_plot(rows: Sequence[Row], name: str, end: float) -> str:
+def _errors_plot(rows: Sequence[RuleRates], name: str, end: float) -> str:
     with plot_style():
         figure = Figure(figsize=(8.2, 0.8 + 0.2 * len(rows)), layout="constrained")
         axes = figure.add_subplot()
@@ -206,7 +206,7 @@ def _draw_rate(axes: Axes, height: float, rate: Rate, colour: str, marker: str) 
     axes.plot(rate.rate, height, marker, color=colour, ms=4)
 
 
-def _power_plot(rule: str, rows: Sequence[Row]) -> str:
+def _power_plot(rule: str, rows: Sequence[RuleRates]) -> str:
     """Draw the chance of the right verdict by distance from the limit, for each last look."""
     chosen = [row for row in rows if _rule_name(row) == rule]
     columns = min(5, len(chosen))
@@ -230,7 +230,7 @@ def _power_plot(rule: str, rows: Sequence[Row]) -> str:
     return inline_svg(figure, f"power-{rule}", f"Power of {rule} by effect and blocks")
 
 
-def _draw_power(axes: Axes, row: Row) -> None:
+def _draw_power(axes: Axes, row: RuleRates) -> None:
     cells = sorted(row.cells, key=lambda cell: cell.effect)
     for look, (colour, style) in enumerate(zip(_LOOK_COLOURS, _LOOK_STYLES, strict=True)):
         bad = [(cell.effect, cell.decided(look).rate) for cell in cells if cell.effect < 0]

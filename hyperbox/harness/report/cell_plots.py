@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hyperbox.harness.report.drawing import Drawing, Scale, fitted
-from hyperbox.harness.report.matrix import BlockValue, Entry
+from hyperbox.harness.report.matrix import BlockValue, MatrixEntry
 from hyperbox.harness.report.plots import drawable, near_limits, scale_of, tick_labels
 from hyperbox.harness.verdicts.wording import number, relative_interval
 
@@ -32,7 +32,7 @@ _ECDF = _Box(408, 34, 640, 134)
 _SPREAD = _Box(690, 34, 868, 134)
 
 
-def cell_figure(entries: Sequence[Entry]) -> str:
+def cell_figure(entries: Sequence[MatrixEntry]) -> str:
     """Draw each gated metric of a cell, a row a gate: run order, ECDF of the arms, spread.
 
     Each row is an element of its own, so that paper is cut between them. Gives "" if no gate
@@ -43,7 +43,7 @@ def cell_figure(entries: Sequence[Entry]) -> str:
     return "".join(_row(entry) for entry in entries if len(entry.blocks) > 1)
 
 
-def _row(entry: Entry) -> str:
+def _row(entry: MatrixEntry) -> str:
     drawing = Drawing(_WIDTH, _HEIGHT)
     arms = _arm_values(entry)
     _draw_run_order(drawing, entry, entry.blocks)
@@ -53,7 +53,7 @@ def _row(entry: Entry) -> str:
     return drawing.svg(f"{where}: blocks in run order, distributions and spread")
 
 
-def _draw_run_order(drawing: Drawing, entry: Entry, values: Sequence[BlockValue]) -> None:
+def _draw_run_order(drawing: Drawing, entry: MatrixEntry, values: Sequence[BlockValue]) -> None:
     gate, factor, box = entry.gate, scale_of(entry.gate), _ORDER
     heights = [factor * value.value for value in values]
     verdict = drawable(entry)
@@ -66,9 +66,9 @@ def _draw_run_order(drawing: Drawing, entry: Entry, values: Sequence[BlockValue]
         y = y.above_zero()
     x = Scale(0.4, max(value.block for value in values) + 1.6, box.left, box.right)
     judged = entry.verdict.n if entry.verdict else 0
-    title = f"{entry.mark.symbol} {gate.id}"
+    title = f"{entry.style.symbol} {gate.id}"
     room = _ECDF.left - box.left - 14
-    drawing.text(box.left, 18, fitted(title, room, 13), "title", entry.mark.ink)
+    drawing.text(box.left, 18, fitted(title, room, 13), "title", entry.style.ink)
     _draw_frame(drawing, box, x, y, entry)
     if verdict is not None and verdict.estimate is not None:
         last = values[min(judged, len(values)) - 1].block + 1.4
@@ -92,7 +92,9 @@ def _draw_run_order(drawing: Drawing, entry: Entry, values: Sequence[BlockValue]
     drawing.text((box.left + box.right) / 2, box.bottom + 32, told, "small mid")
 
 
-def _draw_ecdf(drawing: Drawing, entry: Entry, arms: Sequence[tuple[str, list[float]]]) -> None:
+def _draw_ecdf(
+    drawing: Drawing, entry: MatrixEntry, arms: Sequence[tuple[str, list[float]]]
+) -> None:
     box = _ECDF
     shown = [value for _, values in arms for value in values]
     x = Scale.around(shown, box.left, box.right)
@@ -157,7 +159,7 @@ def _spread_text(fractions: Sequence[float], values: Sequence[float]) -> str:
 
 
 def _draw_frame(
-    drawing: Drawing, box: _Box, x: Scale, y: Scale | None, entry: Entry | None
+    drawing: Drawing, box: _Box, x: Scale, y: Scale | None, entry: MatrixEntry | None
 ) -> None:
     """Draw the axes; with `entry`, x counts blocks and y is in the gate's terms."""
     drawing.line(box.left, box.bottom, box.right, box.bottom, "axis")
@@ -184,7 +186,7 @@ def _brief(value: float) -> str:
     return f"{value:g}"
 
 
-def _arm_values(entry: Entry) -> list[tuple[str, list[float]]]:
+def _arm_values(entry: MatrixEntry) -> list[tuple[str, list[float]]]:
     """Return the values of the gate's arms, baseline first, in block order."""
     gate, cell = entry.gate, entry.cell
     assert cell is not None

@@ -16,7 +16,7 @@ from hyperbox.harness.verdicts.targets import pairs_kind
 from hyperbox.harness.verdicts.wording import number, relative
 
 __all__ = [
-    "Attempt",
+    "AttemptRow",
     "MetricRow",
     "attempts",
     "flat",
@@ -45,7 +45,7 @@ class MetricRow:
 
 
 @dataclass(frozen=True)
-class Attempt:
+class AttemptRow:
     """One attempt at a cell, as text; `other` holds what the record says beyond that.
 
     `used` says whether the attempt decides the cell's gates, and why not if it does not.
@@ -90,10 +90,10 @@ def metric_rows(run: RunData, cell: CellData) -> tuple[MetricRow, ...]:
     return tuple(_metric_row(metric, values[metric.id], gates, kind) for metric in metrics)
 
 
-def attempts(run: RunData) -> tuple[Attempt, ...]:
+def attempts(run: RunData) -> tuple[AttemptRow, ...]:
     """Return all attempts of all cells, in the order of the cells."""
     return tuple(
-        Attempt(
+        AttemptRow(
             cell=cell.cell.key,
             number=str(record.get("number", "?")),
             status=str(record.get("status", "unknown")),

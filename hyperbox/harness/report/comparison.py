@@ -29,7 +29,7 @@ from hyperbox.harness.report.comparison_caveats import (
     exact_in_truth,
     left_out,
 )
-from hyperbox.harness.report.comparison_data import ALPHA, Comparison, Row
+from hyperbox.harness.report.comparison_data import ALPHA, ComparedMetric, SideComparison
 from hyperbox.harness.report.data import CellData, RunData
 from hyperbox.harness.statistics.design import Kind
 from hyperbox.harness.statistics.joint import Group, exchanged_pairs, exchanged_sets, step_down
@@ -85,7 +85,7 @@ class _Values:
 class _Measured:
     """A row with what it rests on; rows of one `cell` may share their blocks."""
 
-    row: Row
+    row: ComparedMetric
     values: _Values
     kind: Kind
     cell: Cell
@@ -93,7 +93,7 @@ class _Measured:
 
 def compare(
     first: RunData, second: RunData | None = None, kernels: Sequence[str] = ()
-) -> Comparison:
+) -> SideComparison:
     """Compare two kernels of a run, two runs kernel by kernel, or a kernel of each.
 
     Raises
@@ -120,10 +120,10 @@ def compare(
         raise ConfigError(f"cannot compare {one.label} with {two.label}: {why}", hint=hint)
     rows = _paid_for(found)
     remarks = (*caveats(alike, labels), *damage, *missing, *_unused(found), *_of_statistics(rows))
-    return Comparison(one.label, two.label, rows, tuple(dict.fromkeys(remarks)))
+    return SideComparison(one.label, two.label, rows, tuple(dict.fromkeys(remarks)))
 
 
-def _paid_for(found: Sequence[_Measured]) -> tuple[Row, ...]:
+def _paid_for(found: Sequence[_Measured]) -> tuple[ComparedMetric, ...]:
     """Adjust the p-values of the rows for their number."""
     p_values = [one.row.shift.p for one in found]
     if len(found) > _MOST_TOGETHER:
@@ -161,7 +161,7 @@ def _unused(found: Sequence[_Measured]) -> Iterator[str]:
         )
 
 
-def _of_statistics(rows: Sequence[Row]) -> Iterator[str]:
+def _of_statistics(rows: Sequence[ComparedMetric]) -> Iterator[str]:
     """Say what the findings rest on, where it is not the same for every comparison."""
     if not any(row.able for row in rows):
         return
@@ -273,7 +273,7 @@ def _measured(left: CellData, right: CellData, *, shared_starts: bool) -> Iterat
         values = _values(first, second, paired=paired)
         shift = values.shift(pairs_kind(lane))
         close = lane is Lane.EXACT and abs(shift.estimate) <= math.log1p(EXACT_RESOLUTION)
-        row = Row(
+        row = ComparedMetric(
             kernel,
             left.cell.experiment,
             left.cell.lane,

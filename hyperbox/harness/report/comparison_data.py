@@ -11,7 +11,7 @@ from hyperbox.harness.model import Lane, Metric
 from hyperbox.harness.statistics.shifts import Shift
 from hyperbox.harness.verdicts.wording import legible, number, relative_interval
 
-__all__ = ["ALPHA", "Comparison", "Finding", "Row", "comparison_document"]
+__all__ = ["ALPHA", "ComparedMetric", "SideComparison", "SideFinding", "comparison_document"]
 
 ALPHA = 0.05
 """Bound of the chance that any row of a comparison is called better without being so."""
@@ -19,7 +19,7 @@ ALPHA = 0.05
 _LARGEST_LOG = 709.0  # a ratio beyond fits no float
 
 
-class Finding(StrEnum):
+class SideFinding(StrEnum):
     """What a row says."""
 
     FIRST_BETTER = "first better"
@@ -30,7 +30,7 @@ class Finding(StrEnum):
 
 
 @dataclass(frozen=True)
-class Row:
+class ComparedMetric:
     """One metric of one arm on both sides.
 
     `first` and `second` are medians over blocks in the metric's unit. `shift` is second
@@ -58,17 +58,17 @@ class Row:
         return self.shift.smallest_p <= ALPHA
 
     @property
-    def finding(self) -> Finding:
+    def finding(self) -> SideFinding:
         """Which side is better, if either surely is."""
         if self.identical:
-            return Finding.SAME
+            return SideFinding.SAME
         if not self.able:
-            return Finding.TOO_FEW
+            return SideFinding.TOO_FEW
         if self.p > ALPHA or self.close:
-            return Finding.NOT_SURE
+            return SideFinding.NOT_SURE
         lower_second = self.shift.estimate < 0
         second = lower_second if self.metric.better == "lower" else not lower_second
-        return Finding.SECOND_BETTER if second else Finding.FIRST_BETTER
+        return SideFinding.SECOND_BETTER if second else SideFinding.FIRST_BETTER
 
     @property
     def change(self) -> tuple[float, float, float]:
@@ -91,14 +91,14 @@ class Row:
     def change_text(self) -> str:
         """The change as people read it."""
         estimate, low, high = self.change
-        if self.finding is Finding.SAME:
+        if self.finding is SideFinding.SAME:
             return "identical"
-        if self.finding is Finding.TOO_FEW:  # an interval would feign what is not known
+        if self.finding is SideFinding.TOO_FEW:  # an interval would feign what is not known
             low = high = estimate
         if self.ratio:
             told = relative_interval(estimate, low, high)
-            return told[: told.index(" (")] if self.finding is Finding.TOO_FEW else told
-        if self.finding is Finding.TOO_FEW:
+            return told[: told.index(" (")] if self.finding is SideFinding.TOO_FEW else told
+        if self.finding is SideFinding.TOO_FEW:
             return f"{estimate:+.3g} {self.metric.unit}".removesuffix(" 1")
         return f"{estimate:+.3g} ({number(low)} … {number(high)}) {self.metric.unit}".removesuffix(
             " 1"
@@ -106,15 +106,15 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class SideComparison:
     """All rows of a comparison, and what had to be left out, as sentences."""
 
     first: str
     second: str
-    rows: tuple[Row, ...]
+    rows: tuple[ComparedMetric, ...]
     remarks: tuple[str, ...]
 
-    def count(self, finding: Finding) -> int:
+    def count(self, finding: SideFinding) -> int:
         """Count the rows with a finding."""
         return sum(row.finding is finding for row in self.rows)
 
@@ -122,17 +122,17 @@ class Comparison:
     def sentence(self) -> str:
         """The answer in one sentence."""
         wins = [
-            (self.count(Finding.FIRST_BETTER), self.first),
-            (self.count(Finding.SECOND_BETTER), self.second),
+            (self.count(SideFinding.FIRST_BETTER), self.first),
+            (self.count(SideFinding.SECOND_BETTER), self.second),
         ]
         wins.sort(key=lambda one: -one[0])
         parts = [f"{name} is better at {count or 'none'}" for count, name in wins]
         if not any(count for count, _ in wins):
             parts = [f"neither {self.first} nor {self.second} is surely better at any"]
         others = (
-            (Finding.NOT_SURE, "not sure"),
-            (Finding.SAME, "identical"),
-            (Finding.TOO_FEW, "without enough blocks to tell"),
+            (SideFinding.NOT_SURE, "not sure"),
+            (SideFinding.SAME, "identical"),
+            (SideFinding.TOO_FEW, "without enough blocks to tell"),
         )
         tail = ", ".join(
             f"{self.count(finding)} {'is' if self.count(finding) == 1 else 'are'} {what}"
@@ -143,11 +143,11 @@ class Comparison:
         return f"Of {metrics} {', '.join(parts)}{'; ' if tail else ''}{tail}."
 
     @property
-    def groups(self) -> tuple[tuple[Finding, tuple[Row, ...]], ...]:
+    def groups(self) -> tuple[tuple[SideFinding, tuple[ComparedMetric, ...]], ...]:
         """The rows by what they say: the side with more wins first, large effects first."""
-        sides = [Finding.FIRST_BETTER, Finding.SECOND_BETTER]
+        sides = [SideFinding.FIRST_BETTER, SideFinding.SECOND_BETTER]
         sides.sort(key=lambda finding: -self.count(finding))
-        order = (*sides, Finding.NOT_SURE, Finding.TOO_FEW, Finding.SAME)
+        order = (*sides, SideFinding.NOT_SURE, SideFinding.TOO_FEW, SideFinding.SAME)
         found = []
         for finding in order:
             rows = [row for row in self.rows if row.finding is finding]
@@ -156,18 +156,18 @@ class Comparison:
                 found.append((finding, tuple(rows)))
         return tuple(found)
 
-    def heading(self, finding: Finding) -> str:
+    def heading(self, finding: SideFinding) -> str:
         """Return the heading of the rows with a finding."""
         return {
-            Finding.FIRST_BETTER: f"{self.first} is better",
-            Finding.SECOND_BETTER: f"{self.second} is better",
-            Finding.NOT_SURE: "Not sure: the difference may be luck",
-            Finding.TOO_FEW: "Too few blocks to tell",
-            Finding.SAME: "Identical",
+            SideFinding.FIRST_BETTER: f"{self.first} is better",
+            SideFinding.SECOND_BETTER: f"{self.second} is better",
+            SideFinding.NOT_SURE: "Not sure: the difference may be luck",
+            SideFinding.TOO_FEW: "Too few blocks to tell",
+            SideFinding.SAME: "Identical",
         }[finding]
 
 
-def comparison_document(found: Comparison) -> dict[str, Any]:
+def comparison_document(found: SideComparison) -> dict[str, Any]:
     """Return the comparison as JSON-ready values."""
     return {
         "schema": 1,

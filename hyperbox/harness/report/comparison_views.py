@@ -18,38 +18,38 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from hyperbox.harness.report.comparison_data import Comparison, Finding, Row
+from hyperbox.harness.report.comparison_data import ComparedMetric, SideComparison, SideFinding
 from hyperbox.harness.verdicts.wording import legible, number, typeset
 
 __all__ = ["Bar", "axis", "bars", "comparison_page", "comparison_table", "strip", "tells"]
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _SYMBOLS = {
-    Finding.FIRST_BETTER: "◀",
-    Finding.SECOND_BETTER: "▶",
-    Finding.SAME: "=",
-    Finding.NOT_SURE: "?",
-    Finding.TOO_FEW: "·",
+    SideFinding.FIRST_BETTER: "◀",
+    SideFinding.SECOND_BETTER: "▶",
+    SideFinding.SAME: "=",
+    SideFinding.NOT_SURE: "?",
+    SideFinding.TOO_FEW: "·",
 }
-_SURE = {Finding.FIRST_BETTER: "first", Finding.SECOND_BETTER: "second"}
+_SURE = {SideFinding.FIRST_BETTER: "first", SideFinding.SECOND_BETTER: "second"}
 _SHAPES = {
-    Finding.FIRST_BETTER: "M-6 0l9 -5v10z",
-    Finding.SECOND_BETTER: "M6 0l-9 -5v10z",
+    SideFinding.FIRST_BETTER: "M-6 0l9 -5v10z",
+    SideFinding.SECOND_BETTER: "M6 0l-9 -5v10z",
     "open": "M-4.5 0a4.5 4.5 0 1 0 9 0a4.5 4.5 0 1 0 -9 0z",
 }
-_SILENT = (Finding.TOO_FEW, Finding.SAME)
+_SILENT = (SideFinding.TOO_FEW, SideFinding.SAME)
 _MOST_DRAWN = 60
 _WIDE = 100
 _FURTHEST = math.log(20)  # beyond twentyfold a line's length says nothing more
 _FACTORS = (1.001, 1.002, 1.005, 1.01, 1.02, 1.05, 1.1, 1.2, 1.5, 2, 3, 5, 10, 20)
 
 
-def tells(found: Comparison) -> bool:
+def tells(found: SideComparison) -> bool:
     """Whether any row says more than that it is identical, or has too few blocks."""
     return any(row.finding not in _SILENT for row in found.rows)
 
 
-def comparison_table(found: Comparison, width: int = _WIDE) -> RenderableType:
+def comparison_table(found: SideComparison, width: int = _WIDE) -> RenderableType:
     """Return one row per metric and arm, what is sure first; rows that tell nothing are left out.
 
     From 100 columns on each row has a strip that draws which side is better.
@@ -80,7 +80,7 @@ def comparison_table(found: Comparison, width: int = _WIDE) -> RenderableType:
     return table
 
 
-def strip(row: Row, reach: float, half: int = 7) -> str:
+def strip(row: ComparedMetric, reach: float, half: int = 7) -> str:
     """Draw in characters how much better which side is: the second to the right."""
     if not row.ratio or reach <= 0:
         return ""
@@ -95,12 +95,12 @@ def strip(row: Row, reach: float, half: int = 7) -> str:
     return "".join(characters)
 
 
-def better(row: Row, found: Comparison) -> str:
+def better(row: ComparedMetric, found: SideComparison) -> str:
     """Say which side is better."""
     words = {
-        Finding.FIRST_BETTER: found.first,
-        Finding.SECOND_BETTER: found.second,
-        Finding.SAME: "equal",
+        SideFinding.FIRST_BETTER: found.first,
+        SideFinding.SECOND_BETTER: found.second,
+        SideFinding.SAME: "equal",
     }
     return f"{_SYMBOLS[row.finding]} {legible(words.get(row.finding, str(row.finding)))}"
 
@@ -109,14 +109,14 @@ def better(row: Row, found: Comparison) -> str:
 class Bar:
     """A row of the figure: where its ends and its estimate lie, in percent of the width."""
 
-    row: Row
+    row: ComparedMetric
     name: str
     low: str
     at: str
     high: str
 
 
-def bars(found: Comparison) -> tuple[Bar, ...]:
+def bars(found: SideComparison) -> tuple[Bar, ...]:
     """Place the relative changes with their intervals, what is sure first."""
     rows = _figure_rows(found)[:_MOST_DRAWN]
     reach = _figure_reach(rows)
@@ -131,13 +131,13 @@ def bars(found: Comparison) -> tuple[Bar, ...]:
     return tuple(drawn)
 
 
-def axis(found: Comparison) -> tuple[tuple[str, str], ...]:
+def axis(found: SideComparison) -> tuple[tuple[str, str], ...]:
     """Return the ticks of the figure: place in percent of the width, and label."""
     reach = _figure_reach(_figure_rows(found)[:_MOST_DRAWN])
     return tuple((_percent(place, reach), label) for place, label in _ticks(reach).items())
 
 
-def comparison_page(found: Comparison) -> str:
+def comparison_page(found: SideComparison) -> str:
     """Return a self-contained HTML page: sentence, figure, table.
 
     Colours (orange: the first is better, blue: the second) are doubled by the side of the
@@ -165,7 +165,7 @@ def comparison_page(found: Comparison) -> str:
     )
 
 
-def _figure_reach(rows: Sequence[Row]) -> float:
+def _figure_reach(rows: Sequence[ComparedMetric]) -> float:
     return 1.05 * _reach(rows) or 0.01
 
 
@@ -174,13 +174,13 @@ def _percent(place: float, reach: float) -> str:
     return f"{50 + 48 * place / reach:.1f}%"
 
 
-def _figure_rows(found: Comparison) -> list[Row]:
+def _figure_rows(found: SideComparison) -> list[ComparedMetric]:
     """Return the rows that a figure can tell something of, in its order."""
     groups = [rows for finding, rows in found.groups if finding not in _SILENT]
     return [row for rows in groups for row in rows if row.ratio]
 
 
-def _name(row: Row, found: Comparison) -> str:
+def _name(row: ComparedMetric, found: SideComparison) -> str:
     """Name a row: metric, arm and direction; kernel or experiment only where rows differ in it."""
     arrow = "↓" if row.metric.better == "lower" else "↑"
     name = f"{row.metric.id} ({row.arm}) {arrow}"
@@ -193,7 +193,7 @@ def _name(row: Row, found: Comparison) -> str:
     return legible(name)
 
 
-def _strip_title(found: Comparison) -> str:
+def _strip_title(found: SideComparison) -> str:
     told = f"◀ {legible(found.first)}  {legible(found.second)} ▶"
     return told if len(told) <= 15 else "◀ first second ▶"
 
@@ -212,7 +212,7 @@ def _ticks(reach: float) -> dict[float, str]:
     }
 
 
-def _reach(rows: Sequence[Row]) -> float:
+def _reach(rows: Sequence[ComparedMetric]) -> float:
     shown = [row for row in rows if row.ratio]
     ends = [abs(_drawn(value)) for row in shown for value in row.advantage]
     return max(ends, default=0.0)

@@ -10,7 +10,7 @@ from hyperbox.harness.model import Gate, Outcome
 from hyperbox.harness.report.cell_plots import cell_figure
 from hyperbox.harness.report.cells import MetricRow, metric_rows, reproduce_commands
 from hyperbox.harness.report.data import CellData, RunData
-from hyperbox.harness.report.matrix import Entry, columns, entries
+from hyperbox.harness.report.matrix import MatrixEntry, columns, entries
 from hyperbox.harness.report.outcome_styles import OutcomeStyle
 from hyperbox.harness.report.plots import forest_plot, heat_map
 
@@ -42,7 +42,7 @@ class ReportContext:
     """What several forms of the report share, made once: the matrix and the run's figures."""
 
     run: RunData
-    matrix: tuple[Entry, ...]
+    matrix: tuple[MatrixEntry, ...]
     heat_map: str
     forests: Mapping[str, tuple[Gate, str]]
 
@@ -50,7 +50,7 @@ class ReportContext:
     def of(cls, run: RunData) -> ReportContext:
         """Draw the figures of a run."""
         matrix = entries(run)
-        rows: dict[str, list[Entry]] = {}
+        rows: dict[str, list[MatrixEntry]] = {}
         for entry in matrix:
             rows.setdefault(entry.gate.id, []).append(entry)
         forests = {name: (found[0].gate, forest_plot(found)) for name, found in rows.items()}
@@ -71,7 +71,7 @@ class CellView:
 
     run: RunData
     data: CellData
-    entries: tuple[Entry, ...]
+    entries: tuple[MatrixEntry, ...]
 
     @property
     def anchor(self) -> str:
@@ -97,7 +97,7 @@ class CellView:
     def tally(self) -> list[tuple[OutcomeStyle, int]]:
         """The outcomes of the cell's gates, the most urgent first, with their numbers."""
         ranked = sorted(self.entries, key=_urgency)
-        return list(Counter(entry.mark for entry in ranked).items())
+        return list(Counter(entry.style for entry in ranked).items())
 
     @property
     def urgency(self) -> int:
@@ -105,9 +105,9 @@ class CellView:
         return min((_urgency(entry) for entry in self.entries if entry.verdict), default=0)
 
 
-def cell_views(run: RunData, matrix: Sequence[Entry]) -> list[CellView]:
+def cell_views(run: RunData, matrix: Sequence[MatrixEntry]) -> list[CellView]:
     """Return every cell of the run with its entries, in the order of the plan."""
-    by_cell: dict[str, list[Entry]] = {}
+    by_cell: dict[str, list[MatrixEntry]] = {}
     for entry in matrix:
         if entry.cell is not None:
             by_cell.setdefault(entry.cell.cell.key, []).append(entry)
@@ -123,13 +123,13 @@ def chosen_cells(cells: list[CellView]) -> tuple[list[CellView], list[CellView]]
 
 
 def chosen_tables(
-    run: RunData, matrix: Sequence[Entry], most: int
-) -> list[tuple[str, list[Entry]]]:
+    run: RunData, matrix: Sequence[MatrixEntry], most: int
+) -> list[tuple[str, list[MatrixEntry]]]:
     """Return the rows of each kernel's gate table; of a large run those that call for a reader."""
     if len(matrix) > most:
         chosen = {id(entry) for entry in sorted(matrix, key=_urgency)[:most]}
         matrix = [entry for entry in matrix if id(entry) in chosen]
-    tables: dict[str, list[Entry]] = {}
+    tables: dict[str, list[MatrixEntry]] = {}
     for entry in matrix:
         tables.setdefault(entry.column.label, []).append(entry)
     if not run.gates:
@@ -137,5 +137,5 @@ def chosen_tables(
     return list(tables.items())
 
 
-def _urgency(entry: Entry) -> int:
+def _urgency(entry: MatrixEntry) -> int:
     return _URGENT_FIRST.index(entry.verdict.outcome if entry.verdict else None)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hyperbox.harness.report.data import RunData
-from hyperbox.harness.report.matrix import Entry, entries, headline, release_headline
+from hyperbox.harness.report.matrix import MatrixEntry, entries, headline, release_headline
 from hyperbox.harness.verdicts.release import release
 from hyperbox.harness.verdicts.wording import legible
 
@@ -138,7 +138,7 @@ def _release(run: RunData) -> dict[str, Any]:
     return {"outcome": str(told.outcome), "text": legible(told.text), "failing": failing}
 
 
-def _record(entry: Entry, run: RunData) -> dict[str, Any]:
+def _record(entry: MatrixEntry, run: RunData) -> dict[str, Any]:
     verdict = entry.verdict
     details = verdict.details if verdict else {}
     return {
@@ -146,7 +146,7 @@ def _record(entry: Entry, run: RunData) -> dict[str, Any]:
         "kernel": legible(entry.kernel),
         "gate": legible(entry.gate.id),
         "lane": str(entry.lane),
-        "outcome": entry.mark.word,
+        "outcome": entry.style.word,
         "n": verdict.n if verdict else 0,
         "estimate": _finite(verdict.estimate if verdict else None),
         "low": _finite(verdict.low if verdict else None),

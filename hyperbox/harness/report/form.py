@@ -6,18 +6,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from hyperbox.harness.model import Gate, Outcome
-from hyperbox.harness.report.cells import Attempt, attempts, flat
+from hyperbox.harness.report.cells import AttemptRow, attempts, flat
 from hyperbox.harness.report.context import chosen_tables
 from hyperbox.harness.report.data import RunData
 from hyperbox.harness.report.matrix import (
-    Entry,
     Headline,
+    MatrixEntry,
     columns,
     entries,
     headline,
     release_headline,
 )
-from hyperbox.harness.report.outcome_styles import LANES, MARKS, UNTESTED, OutcomeStyle
+from hyperbox.harness.report.outcome_styles import LANES, OUTCOME_STYLES, OutcomeStyle, style_of
 
 __all__ = ["Form", "GateSummary", "gate_summaries"]
 
@@ -32,7 +32,7 @@ class GateSummary:
     """A gate over all kernels: its worst outcome, and the kernels of each outcome."""
 
     gate: Gate
-    mark: OutcomeStyle
+    style: OutcomeStyle
     kernels: tuple[tuple[OutcomeStyle, tuple[str, ...]], ...]
     range_text: str
 
@@ -40,9 +40,9 @@ class GateSummary:
     def where(self) -> tuple[str, ...]:
         """One line an outcome: "✓ PASS: 5.10, 6.12"; beyond eight kernels their number."""
         return tuple(
-            f"{mark.symbol} {mark.word}: "
+            f"{style.symbol} {style.word}: "
             + (", ".join(names) if len(names) <= 8 else f"{len(names)} kernels")
-            for mark, names in self.kernels
+            for style, names in self.kernels
         )
 
 
@@ -61,18 +61,18 @@ class Form:
     release: Headline
     headline: Headline
     gates: tuple[GateSummary, ...]
-    tables: tuple[tuple[str, tuple[Entry, ...]], ...]
+    tables: tuple[tuple[str, tuple[MatrixEntry, ...]], ...]
     verdicts_left_out: int
-    deviations: tuple[Entry, ...]
+    deviations: tuple[MatrixEntry, ...]
     deviations_left_out: int
-    excluded: tuple[Attempt, ...]
+    excluded: tuple[AttemptRow, ...]
     excluded_left_out: int
     kernels: tuple[Mapping[str, str], ...]
     machine: tuple[tuple[str, str], ...]
     signatories: tuple[str, ...] = _SIGNATORIES
 
     @classmethod
-    def of(cls, run: RunData, matrix: Sequence[Entry] | None = None) -> Form:
+    def of(cls, run: RunData, matrix: Sequence[MatrixEntry] | None = None) -> Form:
         """Gather the form of a run; `matrix` are its entries if they are at hand."""
         matrix = entries(run) if matrix is None else matrix
         deviations = [e for e in matrix if not e.verdict or e.verdict.outcome is not Outcome.PASS]
@@ -94,9 +94,9 @@ class Form:
         )
 
     @property
-    def mark(self) -> OutcomeStyle:
+    def style(self) -> OutcomeStyle:
         """The look of the verdict on the release."""
-        return MARKS[self.release.outcome]
+        return OUTCOME_STYLES[self.release.outcome]
 
     @property
     def facts(self) -> tuple[tuple[str, str], ...]:
@@ -114,15 +114,15 @@ class Form:
         )
 
 
-def gate_summaries(matrix: Sequence[Entry]) -> tuple[GateSummary, ...]:
+def gate_summaries(matrix: Sequence[MatrixEntry]) -> tuple[GateSummary, ...]:
     """Return each gate with its worst outcome; an untested kernel is worse than an open one."""
-    by_gate: dict[str, list[Entry]] = {}
+    by_gate: dict[str, list[MatrixEntry]] = {}
     for entry in matrix:
         by_gate.setdefault(entry.gate.id, []).append(entry)
     return tuple(_summary(rows) for rows in by_gate.values())
 
 
-def _summary(rows: Sequence[Entry]) -> GateSummary:
+def _summary(rows: Sequence[MatrixEntry]) -> GateSummary:
     by_outcome: dict[Outcome | None, list[str]] = {}
     for entry in rows:
         outcome = entry.verdict.outcome if entry.verdict else None
@@ -133,8 +133,8 @@ def _summary(rows: Sequence[Entry]) -> GateSummary:
     texts = list(dict.fromkeys(e.estimate_text for e in (*estimates[:1], *estimates[-1:])))
     return GateSummary(
         rows[0].gate,
-        _mark(ordered[0]),
-        tuple((_mark(outcome), tuple(by_outcome[outcome])) for outcome in ordered),
+        style_of(ordered[0]),
+        tuple((style_of(outcome), tuple(by_outcome[outcome])) for outcome in ordered),
         " … ".join(texts),
     )
 
@@ -144,7 +144,3 @@ def _joined(value: object) -> str:
     if isinstance(value, Mapping):
         return "; ".join(f"{name}: {told}" for name, told in flat(value).items())
     return flat({"": value})[""]
-
-
-def _mark(outcome: Outcome | None) -> OutcomeStyle:
-    return MARKS[outcome] if outcome else UNTESTED

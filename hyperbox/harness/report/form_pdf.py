@@ -38,7 +38,7 @@ from hyperbox.harness.report.form_fonts import (
     register,
     told,
 )
-from hyperbox.harness.report.matrix import Entry
+from hyperbox.harness.report.matrix import MatrixEntry
 from hyperbox.harness.report.outcome_styles import OutcomeStyle
 from hyperbox.harness.verdicts.wording import legible, typeset
 
@@ -129,8 +129,8 @@ def _head(form: Form) -> Iterable[Flowable]:
     yield _text("hyperbox", "soft")
     yield _text("Release validation", "title")
     yield Spacer(0, 8)
-    ink = HexColor(form.mark.ink)
-    said = _paragraph(f"{form.mark.symbol} {form.release.text}", _style("said", ink))
+    ink = HexColor(form.style.ink)
+    said = _paragraph(f"{form.style.symbol} {form.release.text}", _style("said", ink))
     yield Table(
         [[said]],
         [_WIDTH],
@@ -154,7 +154,7 @@ def _gates(form: Form) -> Iterable[Flowable]:
             row.gate.target,
             row.range_text,
             _lines(row.where),
-            _badge(row.mark),
+            _badge(row.style),
         )
         for row in form.gates
     ]
@@ -176,7 +176,7 @@ def _verdicts(form: Form) -> Iterable[Flowable]:
     yield from _left_out(form.verdicts_left_out, "verdicts", "verdicts.csv")
 
 
-def _verdict(entry: Entry) -> Sequence[_Cell]:
+def _verdict(entry: MatrixEntry) -> Sequence[_Cell]:
     verdict = entry.verdict
     level = f"{100 * verdict.level:.1f} % level" if verdict and verdict.level is not None else ""
     return (
@@ -186,7 +186,7 @@ def _verdict(entry: Entry) -> Sequence[_Cell]:
         _number(entry.interval_text, level),
         _number(str(verdict.n) if verdict else ""),
         _number(entry.power_text),
-        _badge(entry.mark),
+        _badge(entry.style),
     )
 
 
@@ -197,7 +197,7 @@ def _deviations(form: Form) -> Iterable[Flowable]:
         return
     head = ("Gate", "Kernel", "Verdict and reason", "Accepted because (initials)")
     rows = [
-        (_named(entry.gate.id), entry.column.label, _badge(entry.mark, entry.reason), "")
+        (_named(entry.gate.id), entry.column.label, _badge(entry.style, entry.reason), "")
         for entry in form.deviations
     ]
     yield _table((44, 18, 66, 52), head, rows, ruled=True)
@@ -319,8 +319,8 @@ def _left_out(count: int, what: str, where: str) -> Iterable[Flowable]:
         yield _text(f"{count} further {what} are in {where}.", "soft")
 
 
-def _badge(mark: OutcomeStyle, reason: str = "") -> Paragraph:
-    word = f'<font name="hb-bold" color="{mark.ink}">{mark.symbol} {mark.word}</font>'
+def _badge(style: OutcomeStyle, reason: str = "") -> Paragraph:
+    word = f'<font name="hb-bold" color="{style.ink}">{style.symbol} {style.word}</font>'
     return Paragraph(word + (f"<br/>{_markup(reason)}" if reason else ""), _style("body"))
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from hyperbox.harness.model import Outcome
 from hyperbox.harness.report.data import RunData
 from hyperbox.harness.report.markdown import markdown
-from hyperbox.harness.report.matrix import Entry, entries, headline
+from hyperbox.harness.report.matrix import MatrixEntry, entries, headline
 from hyperbox.harness.verdicts.wording import legible
 
 __all__ = ["annotation_lines", "job_summary"]
@@ -37,7 +37,7 @@ def annotation_lines(run: RunData) -> tuple[str, ...]:
     for entry in entries(run):
         kind = _kind(run, entry)
         if kind:
-            title = f"{entry.mark.word} {entry.gate.id} on {entry.column.label}"
+            title = f"{entry.style.word} {entry.gate.id} on {entry.column.label}"
             lines[kind].append(_line(kind, title, entry.reason))
     lines["error"] += [_line("error", "Unreadable", problem) for problem in run.problems]
     found = [_line("notice", "hyperbox", told.text)]
@@ -62,7 +62,7 @@ def job_summary(run: RunData, *, taken: int = 0) -> str:
     return cut + _CUT if cut else ""
 
 
-def _kind(run: RunData, entry: Entry) -> str | None:
+def _kind(run: RunData, entry: MatrixEntry) -> str | None:
     if entry.verdict is None:
         return "warning"
     kind = _KINDS.get(entry.verdict.outcome)

@@ -18,7 +18,7 @@ from scipy.stats import mannwhitneyu
 from hyperbox.harness.model import Gate
 from hyperbox.harness.report.data import RunData
 from hyperbox.harness.report.drawing import Drawing, Scale
-from hyperbox.harness.report.matrix import Column, Entry, entries
+from hyperbox.harness.report.matrix import Column, MatrixEntry, entries
 from hyperbox.harness.report.outcome_styles import OutcomeStyle
 from hyperbox.harness.report.plots import (
     axis_title,
@@ -28,7 +28,7 @@ from hyperbox.harness.report.plots import (
 )
 from hyperbox.harness.verdicts.wording import number, relative, with_unit
 
-__all__ = ["Change", "Point", "Series", "change_points", "history", "history_plot"]
+__all__ = ["ChangePoint", "GateHistory", "HistoryPoint", "change_points", "history", "history_plot"]
 
 ALPHA = 0.01
 """Bound of one false change point in a series without any."""
@@ -37,23 +37,23 @@ _WIDTH, _HEIGHT = 860.0, 190.0
 
 
 @dataclass(frozen=True)
-class Point:
+class HistoryPoint:
     """What one run says about a gate on a kernel."""
 
     run_id: str
     created: str
     version: str
-    entry: Entry
+    entry: MatrixEntry
     values: tuple[float, ...]
 
     @property
-    def mark(self) -> OutcomeStyle:
+    def style(self) -> OutcomeStyle:
         """The look of the outcome."""
-        return self.entry.mark
+        return self.entry.style
 
 
 @dataclass(frozen=True)
-class Change:
+class ChangePoint:
     """The result is another one from point `index` on; `text` says by how much."""
 
     index: int
@@ -62,13 +62,13 @@ class Change:
 
 
 @dataclass(frozen=True)
-class Series:
+class GateHistory:
     """A gate on a kernel in a lane, run by run, oldest first."""
 
     gate: Gate
     column: Column
-    points: tuple[Point, ...]
-    changes: tuple[Change, ...]
+    points: tuple[HistoryPoint, ...]
+    changes: tuple[ChangePoint, ...]
 
     @property
     def axis(self) -> str:
@@ -76,7 +76,7 @@ class Series:
         return axis_title(self.points[-1].entry)
 
 
-def history(run: RunData, earlier: Sequence[RunData]) -> tuple[Series, ...]:
+def history(run: RunData, earlier: Sequence[RunData]) -> tuple[GateHistory, ...]:
     """Return the series of every gate of `run` that an earlier run measured in the same way.
 
     Runs whose gate has another metric, rule or arms are left out of its series. A run given
@@ -84,7 +84,7 @@ def history(run: RunData, earlier: Sequence[RunData]) -> tuple[Series, ...]:
     """
     told_apart = {(one.run_id, one.created): one for one in (*earlier, run)}
     runs = sorted(told_apart.values(), key=lambda one: one.created)
-    found: dict[tuple[str, str, str], list[tuple[RunData, Entry]]] = {}
+    found: dict[tuple[str, str, str], list[tuple[RunData, MatrixEntry]]] = {}
     for one in runs:
         for entry in entries(one):
             key = (entry.gate.id, entry.kernel, entry.lane)
@@ -99,7 +99,7 @@ def history(run: RunData, earlier: Sequence[RunData]) -> tuple[Series, ...]:
         if len(points) > 1:
             changes = change_points([point.values for point in points])
             told_changes = tuple(_change(entry, points, index, p) for index, p in changes)
-            series.append(Series(entry.gate, entry.column, points, told_changes))
+            series.append(GateHistory(entry.gate, entry.column, points, told_changes))
     return tuple(series)
 
 
@@ -119,7 +119,7 @@ def change_points(
     return (*before, (cut, adjusted), *after)
 
 
-def history_plot(series: Series) -> str:
+def history_plot(series: GateHistory) -> str:
     """Draw estimate and interval run by run, the limit, and the change points."""
     factor, points = scale_of(series.gate), series.points
     values = [factor * value for point in points for value in point.values]
@@ -153,7 +153,7 @@ def history_plot(series: Series) -> str:
     return drawing.svg(f"{series.gate.id} on {series.column.label} over {len(points)} runs")
 
 
-def _draw_point(drawing: Drawing, point: Point, x: float, y: Scale, factor: float) -> None:
+def _draw_point(drawing: Drawing, point: HistoryPoint, x: float, y: Scale, factor: float) -> None:
     jitter = (place % 5 - 2 for place in range(len(point.values)))
     blocks = [
         (x - 14 + side, y(factor * value)) for side, value in zip(jitter, point.values, strict=True)
@@ -165,11 +165,15 @@ def _draw_point(drawing: Drawing, point: Point, x: float, y: Scale, factor: floa
         return
     if verdict.low is not None and verdict.high is not None:
         drawing.area(
-            x - 1.5, y(factor * verdict.low), x + 1.5, y(factor * verdict.high), fill=point.mark.ink
+            x - 1.5,
+            y(factor * verdict.low),
+            x + 1.5,
+            y(factor * verdict.high),
+            fill=point.style.ink,
         )
-    drawing.dots([(x, y(factor * verdict.estimate))], "", point.mark.ink)
+    drawing.dots([(x, y(factor * verdict.estimate))], "", point.style.ink)
     drawing.text(
-        x + 8, y(factor * verdict.estimate) + 4, point.mark.symbol, "small", point.mark.ink
+        x + 8, y(factor * verdict.estimate) + 4, point.style.symbol, "small", point.style.ink
     )
 
 
@@ -178,8 +182,8 @@ def _same_question(gate: Gate, other: Gate) -> bool:
     return asked == (other.experiment, other.metric, other.rule, other.arm, other.baseline)
 
 
-def _point(run: RunData, entry: Entry) -> Point:
-    return Point(
+def _point(run: RunData, entry: MatrixEntry) -> HistoryPoint:
+    return HistoryPoint(
         run.run_id,
         run.created,
         run.hyperbox_version,
@@ -188,7 +192,9 @@ def _point(run: RunData, entry: Entry) -> Point:
     )
 
 
-def _change(entry: Entry, points: Sequence[Point], index: int, p: float) -> Change:
+def _change(
+    entry: MatrixEntry, points: Sequence[HistoryPoint], index: int, p: float
+) -> ChangePoint:
     before, after = (points[at].values for at in (index - 1, index))
     shift = float(np.median(np.subtract.outer(np.asarray(after), np.asarray(before))))
     if entry.gate.is_ratio:
@@ -197,7 +203,7 @@ def _change(entry: Entry, points: Sequence[Point], index: int, p: float) -> Chan
         text = f"{'+' if shift > 0 else ''}{number(shift)} points"
     else:
         text = ("+" if shift > 0 else "") + with_unit(shift, entry.unit)
-    return Change(index, p, text)
+    return ChangePoint(index, p, text)
 
 
 def _p_value(before: Sequence[Sequence[float]], after: Sequence[Sequence[float]]) -> float:

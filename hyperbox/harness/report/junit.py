@@ -14,7 +14,7 @@ from xml.etree import ElementTree as ET
 from hyperbox.errors import ExitCode
 from hyperbox.harness.model import Outcome
 from hyperbox.harness.report.data import RunData
-from hyperbox.harness.report.matrix import Column, Entry, columns, entries, headline
+from hyperbox.harness.report.matrix import Column, MatrixEntry, columns, entries, headline
 from hyperbox.harness.verdicts.wording import legible
 
 __all__ = ["junit_xml"]
@@ -25,7 +25,7 @@ _TAGS = {Outcome.FAIL: "failure", Outcome.ERROR: "error"}
 def junit_xml(run: RunData) -> str:
     """Return the run as a JUnit XML document."""
     root = ET.Element("testsuites", {"name": "hyperbox validate"})
-    suites: dict[Column, list[Entry]] = {column: [] for column in columns(run)}
+    suites: dict[Column, list[MatrixEntry]] = {column: [] for column in columns(run)}
     for entry in entries(run):
         suites[entry.column].append(entry)
     for column, matrix in suites.items():
@@ -36,7 +36,9 @@ def junit_xml(run: RunData) -> str:
     return f'<?xml version="1.0" encoding="UTF-8"?>\n{body}\n'
 
 
-def _add_suite(root: ET.Element, run: RunData, column: Column, matrix: Sequence[Entry]) -> None:
+def _add_suite(
+    root: ET.Element, run: RunData, column: Column, matrix: Sequence[MatrixEntry]
+) -> None:
     name = legible(f"hyperbox.{column.label}")
     tags = [_tag(run, entry) for entry in matrix]
     suite = _suite(root, run, name, tags)
@@ -48,7 +50,7 @@ def _add_suite(root: ET.Element, run: RunData, column: Column, matrix: Sequence[
     for entry, tag in zip(matrix, tags, strict=True):
         case = ET.SubElement(suite, "testcase", {"classname": name, "name": legible(entry.gate.id)})
         if tag:
-            _add_finding(case, tag, entry.mark.word, entry.reason, _evidence(entry))
+            _add_finding(case, tag, entry.style.word, entry.reason, _evidence(entry))
         ET.SubElement(case, "system-out").text = legible(_evidence(entry))
 
 
@@ -91,7 +93,7 @@ def _add_finding(case: ET.Element, tag: str, word: str, reason: str, evidence: s
         child.text = legible(evidence)
 
 
-def _tag(run: RunData, entry: Entry) -> str:
+def _tag(run: RunData, entry: MatrixEntry) -> str:
     if entry.verdict is None:
         return "skipped"
     if entry.verdict.outcome is Outcome.PASS:
@@ -100,7 +102,7 @@ def _tag(run: RunData, entry: Entry) -> str:
     return _TAGS.get(entry.verdict.outcome, "skipped") if decides else "skipped"
 
 
-def _evidence(entry: Entry) -> str:
+def _evidence(entry: MatrixEntry) -> str:
     lines = [f"target: {entry.gate.target} (limit {entry.limit_text})", entry.reason]
     return "\n".join([*lines, *entry.remarks])
 

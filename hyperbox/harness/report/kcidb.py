@@ -15,7 +15,7 @@ from typing import Any
 
 from hyperbox.harness.model import Outcome
 from hyperbox.harness.report.data import RunData
-from hyperbox.harness.report.matrix import Entry, columns, entries
+from hyperbox.harness.report.matrix import MatrixEntry, columns, entries
 from hyperbox.harness.verdicts.wording import legible
 
 __all__ = ["ORIGIN", "kcidb"]
@@ -72,7 +72,7 @@ def _build(run: RunData, kernel: str, record: Mapping[str, object]) -> dict[str,
     }
 
 
-def _test(run: RunData, entry: Entry) -> dict[str, Any]:
+def _test(run: RunData, entry: MatrixEntry) -> dict[str, Any]:
     verdict = entry.verdict
     document: dict[str, Any] = {
         "id": _id(run, entry.kernel, entry.lane, entry.gate.id),
@@ -94,7 +94,7 @@ def _test(run: RunData, entry: Entry) -> dict[str, Any]:
     return document
 
 
-def _evidence(run: RunData, entry: Entry) -> dict[str, Any]:
+def _evidence(run: RunData, entry: MatrixEntry) -> dict[str, Any]:
     verdict = entry.verdict
     numbers = {
         "low": verdict.low if verdict else None,
@@ -105,7 +105,7 @@ def _evidence(run: RunData, entry: Entry) -> dict[str, Any]:
     known = {key: value for key, value in numbers.items() if value is not None}
     return {
         "run": _plain(run.run_id),
-        "outcome": entry.mark.word,
+        "outcome": entry.style.word,
         "rule": str(entry.gate.rule),
         "blocks": verdict.n if verdict else 0,
         **{key: value for key, value in known.items() if math.isfinite(value)},

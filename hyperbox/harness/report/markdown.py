@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 
 from hyperbox.harness.report.cells import attempts, flat, metric_rows
 from hyperbox.harness.report.data import CellData, RunData
-from hyperbox.harness.report.matrix import Entry, columns, entries, headline, release_headline
-from hyperbox.harness.report.outcome_styles import LANES, MARKS
+from hyperbox.harness.report.matrix import MatrixEntry, columns, entries, headline, release_headline
+from hyperbox.harness.report.outcome_styles import LANES, OUTCOME_STYLES
 from hyperbox.harness.verdicts.wording import legible
 
 __all__ = ["markdown"]
@@ -27,7 +27,7 @@ def markdown(run: RunData) -> str:
     tried = attempts(run)
     shown = tried if len(tried) <= _MOST_ATTEMPTS else [a for a in tried if not a.plain]
     parts = [
-        f"# {MARKS[told.outcome].symbol} {_plain(told.text)}",
+        f"# {OUTCOME_STYLES[told.outcome].symbol} {_plain(told.text)}",
         f"**{_plain(release_headline(run).text)}**",
         f"Run {_code(run.run_id)}, {_plain(run.created)}, hyperbox {_plain(run.hyperbox_version)}, "
         f"seed {run.seed}, **{run.lane}** lane: {LANES[run.lane]}",
@@ -88,7 +88,7 @@ def _problems(run: RunData) -> Iterable[str]:
 
 def _verdicts(run: RunData) -> Iterable[str]:
     matrix = entries(run)
-    tables: dict[str, list[Entry]] = {column.label: [] for column in columns(run)}
+    tables: dict[str, list[MatrixEntry]] = {column.label: [] for column in columns(run)}
     for entry in matrix:
         tables[entry.column.label].append(entry)
     for label, rows in tables.items():
@@ -99,7 +99,7 @@ def _verdicts(run: RunData) -> Iterable[str]:
         )
 
 
-def _verdict(entry: Entry) -> Sequence[str]:
+def _verdict(entry: MatrixEntry) -> Sequence[str]:
     return (
         entry.gate.id,
         f"{entry.gate.target} (limit {entry.limit_text})",
@@ -107,7 +107,7 @@ def _verdict(entry: Entry) -> Sequence[str]:
         entry.interval_text,
         str(entry.verdict.n) if entry.verdict else "",
         entry.power_text,
-        f"{entry.mark.symbol} {entry.mark.word}",
+        f"{entry.style.symbol} {entry.style.word}",
         "; ".join((entry.reason, *entry.remarks)),
     )
 

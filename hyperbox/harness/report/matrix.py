@@ -15,7 +15,7 @@ from functools import cached_property
 from hyperbox.errors import ExitCode
 from hyperbox.harness.model import Gate, Lane, Metric, Outcome, Rule, Sample, Verdict
 from hyperbox.harness.report.data import CellData, RunData
-from hyperbox.harness.report.outcome_styles import OutcomeStyle, mark_of
+from hyperbox.harness.report.outcome_styles import OutcomeStyle, style_of
 from hyperbox.harness.verdicts.gates import exit_code
 from hyperbox.harness.verdicts.release import release
 from hyperbox.harness.verdicts.targets import limit_of, limits_of
@@ -24,8 +24,8 @@ from hyperbox.harness.verdicts.wording import number, relative, relative_interva
 __all__ = [
     "BlockValue",
     "Column",
-    "Entry",
     "Headline",
+    "MatrixEntry",
     "block_values",
     "columns",
     "entries",
@@ -45,7 +45,7 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Entry:
+class MatrixEntry:
     """One gate on one kernel in one lane; `verdict` is None if untested.
 
     `metric` is None if the run has no experiment that declares it; `cell` is None if the
@@ -74,9 +74,9 @@ class Entry:
         return block_values(self.cell, self.gate) if self.cell else ()
 
     @property
-    def mark(self) -> OutcomeStyle:
+    def style(self) -> OutcomeStyle:
         """The look of the entry's outcome."""
-        return mark_of(self.verdict.outcome if self.verdict else None)
+        return style_of(self.verdict.outcome if self.verdict else None)
 
     @property
     def unit(self) -> str:
@@ -184,7 +184,7 @@ def columns(run: RunData) -> tuple[Column, ...]:
     )
 
 
-def entries(run: RunData) -> tuple[Entry, ...]:
+def entries(run: RunData) -> tuple[MatrixEntry, ...]:
     """Return every gate on every kernel in every lane, kernel by kernel.
 
     A gate that is neither planned nor decided in a lane is missing there, unless it is
@@ -199,9 +199,9 @@ def entries(run: RunData) -> tuple[Entry, ...]:
     for column in shown:
         lanes_of.setdefault(column.kernel, []).append(column)
 
-    def entry(gate: Gate, column: Column) -> Entry:
+    def entry(gate: Gate, column: Column) -> MatrixEntry:
         place = (column.kernel, column.lane)
-        return Entry(
+        return MatrixEntry(
             gate,
             column,
             metrics.get((gate.experiment, gate.metric)),
@@ -219,13 +219,15 @@ def entries(run: RunData) -> tuple[Entry, ...]:
     return tuple(found)
 
 
-def _nowhere(entry: Callable[[Gate, Column], Entry], gate: Gate, beside: Sequence[Column]) -> bool:
+def _nowhere(
+    entry: Callable[[Gate, Column], MatrixEntry], gate: Gate, beside: Sequence[Column]
+) -> bool:
     """Whether a gate is neither planned nor decided in any lane of a kernel."""
     around = [entry(gate, column) for column in beside]
     return not any(one.verdict or one.cell for one in around)
 
 
-def untested_count(matrix: Sequence[Entry]) -> int:
+def untested_count(matrix: Sequence[MatrixEntry]) -> int:
     """Count the entries without a verdict."""
     return sum(1 for entry in matrix if entry.verdict is None)
 
@@ -236,7 +238,7 @@ def headline(run: RunData) -> Headline:
     beside = [entry for entry in entries(run) if entry.lane is not run.lane]
     lanes = dict.fromkeys(entry.lane for entry in beside)
     passed = {
-        lane: [entry.mark.word == Outcome.PASS for entry in beside if entry.lane is lane]
+        lane: [entry.style.word == Outcome.PASS for entry in beside if entry.lane is lane]
         for lane in lanes
     }
     others = "".join(
@@ -320,7 +322,7 @@ def _change(gate: Gate, baseline: float, tuned: float) -> float | None:
     return tuned / baseline - 1
 
 
-def _where(matrix: Sequence[Entry], outcome: Outcome) -> str:
+def _where(matrix: Sequence[MatrixEntry], outcome: Outcome) -> str:
     """Name the gates with this outcome and their kernels: "psi.x on 5.10 and 7.3"."""
     kernels: dict[str, list[str]] = {}
     for entry in matrix:

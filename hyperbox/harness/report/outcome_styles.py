@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from hyperbox.harness.model import Lane, Outcome
 
-__all__ = ["BASELINE", "LANES", "MARKS", "TUNED", "UNTESTED", "OutcomeStyle", "mark_of"]
+__all__ = ["BASELINE", "LANES", "OUTCOME_STYLES", "TUNED", "UNTESTED", "OutcomeStyle", "style_of"]
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class OutcomeStyle:
     """The look of an outcome.
 
     `fill` is for areas and markers, `ink` for text on white (contrast at least 4.5:1),
-    `marker` is a matplotlib marker, `style` a rich style.
+    `marker` is a matplotlib marker, `terminal` a rich style.
     """
 
     word: str
@@ -26,10 +26,10 @@ class OutcomeStyle:
     fill: str
     ink: str
     marker: str
-    style: str
+    terminal: str
 
 
-MARKS: dict[Outcome, OutcomeStyle] = {
+OUTCOME_STYLES: dict[Outcome, OutcomeStyle] = {
     Outcome.PASS: OutcomeStyle("PASS", "✓", "#009e73", "#006b4e", "o", "bold green"),
     Outcome.FAIL: OutcomeStyle("FAIL", "✗", "#d55e00", "#a84300", "X", "bold red"),
     Outcome.INCONCLUSIVE: OutcomeStyle("INCONCLUSIVE", "?", "#56b4e9", "#1d648f", "D", "bold cyan"),
@@ -56,6 +56,6 @@ LANES: dict[Lane, str] = {
 }
 
 
-def mark_of(outcome: Outcome | None) -> OutcomeStyle:
+def style_of(outcome: Outcome | None) -> OutcomeStyle:
     """Return the look of an outcome; None is an untested gate."""
-    return UNTESTED if outcome is None else MARKS[outcome]
+    return UNTESTED if outcome is None else OUTCOME_STYLES[outcome]

@@ -12,7 +12,7 @@ from markupsafe import Markup
 from hyperbox import files
 from hyperbox.errors import HarnessError
 from hyperbox.harness.report.cells import (
-    Attempt,
+    AttemptRow,
     attempts,
     flat,
 )
@@ -34,7 +34,7 @@ from hyperbox.harness.report.drawing import STYLE, standalone_figure
 from hyperbox.harness.report.exports import summary, verdicts_csv
 from hyperbox.harness.report.form import Form
 from hyperbox.harness.report.form_pdf import form_pdf
-from hyperbox.harness.report.history import Series, history_plot
+from hyperbox.harness.report.history import GateHistory, history_plot
 from hyperbox.harness.report.junit import junit_xml
 from hyperbox.harness.report.kcidb import kcidb
 from hyperbox.harness.report.markdown import markdown
@@ -44,7 +44,7 @@ from hyperbox.harness.report.matrix import (
     release_headline,
     untested_count,
 )
-from hyperbox.harness.report.outcome_styles import LANES, MARKS, UNTESTED
+from hyperbox.harness.report.outcome_styles import LANES, OUTCOME_STYLES, UNTESTED
 from hyperbox.harness.verdicts.wording import legible, typeset
 
 __all__ = ["html_page", "write_report"]
@@ -56,7 +56,9 @@ _CELLS_A_PAGE = 200
 _MOST_SERIES = 60
 
 
-def write_report(run: RunData, directory: Path, history: Sequence[Series] = ()) -> tuple[Path, ...]:
+def write_report(
+    run: RunData, directory: Path, history: Sequence[GateHistory] = ()
+) -> tuple[Path, ...]:
     """Write the report: report.html and its kin for other readers.
 
     report.md, junit.xml, summary.json, verdicts.csv, kcidb.json, release-form.pdf (to be
@@ -98,12 +100,12 @@ def write_report(run: RunData, directory: Path, history: Sequence[Series] = ()) 
     return tuple(written)
 
 
-def html_page(run: RunData, history: Sequence[Series] = ()) -> str:
+def html_page(run: RunData, history: Sequence[GateHistory] = ()) -> str:
     """Return the page: HTML5 without scripts or anything to load; links lead beside it at most."""
     return next(_pages(ReportContext.of(run), history))[1]
 
 
-def _texts(material: ReportContext, history: Sequence[Series]) -> Iterator[tuple[str, str]]:
+def _texts(material: ReportContext, history: Sequence[GateHistory]) -> Iterator[tuple[str, str]]:
     run = material.run
     yield from _pages(material, history)
     yield "report.md", markdown(run)
@@ -120,7 +122,7 @@ def _texts(material: ReportContext, history: Sequence[Series]) -> Iterator[tuple
             yield f"plots/{name}.svg", standalone_figure(figure)
 
 
-def _pages(material: ReportContext, history: Sequence[Series]) -> Iterator[tuple[str, str]]:
+def _pages(material: ReportContext, history: Sequence[GateHistory]) -> Iterator[tuple[str, str]]:
     """Return report.html, and for runs of many cells the pages with the further ones."""
     environment = _environment()
     run = material.run
@@ -159,7 +161,7 @@ def _environment() -> jinja2.Environment:
     return environment
 
 
-def _context(material: ReportContext, history: Sequence[Series]) -> Mapping[str, Any]:
+def _context(material: ReportContext, history: Sequence[GateHistory]) -> Mapping[str, Any]:
     run, matrix = material.run, material.matrix
     told = headline(run)
     kernels = list(dict.fromkeys(column.kernel for column in columns(run)))
@@ -172,10 +174,10 @@ def _context(material: ReportContext, history: Sequence[Series]) -> Mapping[str,
         "run": run,
         "chart_style": STYLE,
         "headline": told,
-        "mark": MARKS[told.outcome],
+        "style": OUTCOME_STYLES[told.outcome],
         "release": release_headline(run),
-        "marks": MARKS,
-        "untested_mark": UNTESTED,
+        "styles": OUTCOME_STYLES,
+        "untested_style": UNTESTED,
         "lanes": LANES,
         "lanes_used": {cell.cell.lane for cell in run.cells} or {run.lane},
         "labels": kernels,
@@ -201,7 +203,7 @@ def _context(material: ReportContext, history: Sequence[Series]) -> Mapping[str,
     }
 
 
-def _told_attempts(tried: Sequence[Attempt]) -> list[Attempt]:
+def _told_attempts(tried: Sequence[AttemptRow]) -> list[AttemptRow]:
     if len(tried) <= _MOST_ROWS:
         return list(tried)
     return [attempt for attempt in tried if not attempt.plain][:_MOST_ROWS]

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from hyperbox.harness.model import Gate, Rule, Verdict
 from hyperbox.harness.report.drawing import Drawing, Scale, fitted, text_width
-from hyperbox.harness.report.matrix import Entry
+from hyperbox.harness.report.matrix import MatrixEntry
 from hyperbox.harness.verdicts.wording import number
 
 __all__ = [
@@ -32,7 +32,7 @@ _GATE = 330.0  # and for a gate's
 _LABELLED_TILES = 12  # beyond so many columns a tile holds its symbol only
 
 
-def forest_plot(rows: Sequence[Entry]) -> str:
+def forest_plot(rows: Sequence[MatrixEntry]) -> str:
     """Draw estimate and interval of one gate on every kernel against its target.
 
     The good side of the limit is shaded (darker: the target band); faint ticks are single
@@ -50,13 +50,13 @@ def forest_plot(rows: Sequence[Entry]) -> str:
         _draw_estimate(drawing, entry, scale, top + _ROW * (place + 0.5))
     _draw_axis(drawing, rows[0], scale, bottom)
     gate = rows[0].gate
-    said = [f"{e.column.label} {e.mark.word} {e.estimate_text}".rstrip() for e in rows[:12]]
+    said = [f"{e.column.label} {e.style.word} {e.estimate_text}".rstrip() for e in rows[:12]]
     more = f" and {len(rows) - 12} more" if len(rows) > 12 else ""
     label = f"{gate.id}, limit {rows[0].limit_text}: {', '.join(said)}{more}"
     return drawing.svg(label, "forest")
 
 
-def heat_map(matrix: Sequence[Entry]) -> str:
+def heat_map(matrix: Sequence[MatrixEntry]) -> str:
     """Draw the outcome of every gate on every kernel; untested cells are hatched."""
     columns = list(dict.fromkeys(entry.column for entry in matrix))
     gates = list(dict.fromkeys(entry.gate.id for entry in matrix))
@@ -93,7 +93,7 @@ def heat_map(matrix: Sequence[Entry]) -> str:
     return drawing.svg(f"Outcome of {len(gates)} gates on {len(columns)} kernels")
 
 
-def drawable(entry: Entry) -> Verdict | None:
+def drawable(entry: MatrixEntry) -> Verdict | None:
     """Return the entry's verdict if it has an estimate and all its numbers fit on an axis."""
     verdict = entry.verdict
     if verdict is None or verdict.estimate is None:
@@ -107,13 +107,13 @@ def scale_of(gate: Gate) -> float:
     return 100.0 if gate.is_ratio else 1.0
 
 
-def limits_drawn(entry: Entry) -> tuple[float, ...]:
+def limits_drawn(entry: MatrixEntry) -> tuple[float, ...]:
     """Return the limits on the drawn scale."""
     factor = scale_of(entry.gate)
     return tuple(factor * limit for limit in entry.limits if limit is not None)
 
 
-def near_limits(entry: Entry, shown: Sequence[float]) -> tuple[list[float], str]:
+def near_limits(entry: MatrixEntry, shown: Sequence[float]) -> tuple[list[float], str]:
     """Return the limits that can be drawn without flattening what is shown, or a note."""
     low, high = min(shown), max(shown)
     reach = 2 * (high - low) or math.inf
@@ -125,12 +125,12 @@ def near_limits(entry: Entry, shown: Sequence[float]) -> tuple[list[float], str]
     return near, f" (limit {entry.limit_text} lies {where})"
 
 
-def higher_is_good(entry: Entry) -> bool:
+def higher_is_good(entry: MatrixEntry) -> bool:
     """Whether the good side of the limit is above it, and only there."""
     return entry.limits[1] is None
 
 
-def axis_title(entry: Entry) -> str:
+def axis_title(entry: MatrixEntry) -> str:
     """Return metric, arms and the better direction of a gate's axis."""
     title = entry.metric.title if entry.metric else entry.gate.metric
     arrow = "better →" if higher_is_good(entry) else "← better"
@@ -142,7 +142,7 @@ def axis_title(entry: Entry) -> str:
     return f"{title}{unit} ({arrow})"
 
 
-def tick_labels(entry: Entry, ticks: Sequence[float]) -> list[str]:
+def tick_labels(entry: MatrixEntry, ticks: Sequence[float]) -> list[str]:
     """Return the labels of an axis' ticks: alike in decimals and thousands, "%" where due."""
     largest = max(map(abs, ticks), default=0.0)
     letters = ((1e9, "G"), (1e6, "M"), (1e5, "k"))
@@ -160,7 +160,7 @@ def _tick(value: float, sign: str, decimals: int | None) -> str:
     return f"{value:{sign}g}" if decimals is None else f"{value:{sign}.{decimals}f}"
 
 
-def _forest_scale(rows: Sequence[Entry], start: float, end: float) -> Scale:
+def _forest_scale(rows: Sequence[MatrixEntry], start: float, end: float) -> Scale:
     factor = scale_of(rows[0].gate)
     values = list(limits_drawn(rows[0]))
     if rows[0].gate.is_paired:
@@ -177,49 +177,51 @@ def _forest_scale(rows: Sequence[Entry], start: float, end: float) -> Scale:
     return replace(around, low=-0.04 * around.high)  # levels: from zero on
 
 
-def _told(entry: Entry) -> str:
+def _told(entry: MatrixEntry) -> str:
     """Return what stands beside a row: outcome, estimate and interval."""
-    told = f"{entry.mark.symbol} {entry.mark.word}"
+    told = f"{entry.style.symbol} {entry.style.word}"
     if drawable(entry) is None:
         return told
     interval = f" ({entry.interval_text})" if entry.interval_text else ""
     return f"{told}  {entry.estimate_text}{interval}"
 
 
-def _blocks(entry: Entry) -> list[float]:
+def _blocks(entry: MatrixEntry) -> list[float]:
     return [value.value for value in entry.blocks]
 
 
-def _draw_estimate(drawing: Drawing, entry: Entry, scale: Scale, y: float) -> None:
-    verdict, mark, factor = drawable(entry), entry.mark, scale_of(entry.gate)
+def _draw_estimate(drawing: Drawing, entry: MatrixEntry, scale: Scale, y: float) -> None:
+    verdict, style, factor = drawable(entry), entry.style, scale_of(entry.gate)
     drawing.text(scale.start - 10, y + 4, fitted(entry.column.label, _NAME), "end")
     if verdict is not None and verdict.estimate is not None:
         drawing.ticks([scale(factor * value) for value in _blocks(entry)], y - 5, y + 5, "tick")
         if verdict.low is not None and verdict.high is not None:
             low, high = scale(factor * verdict.low), scale(factor * verdict.high)
-            drawing.area(low, y - 1.5, high, y + 1.5, fill=mark.ink)
+            drawing.area(low, y - 1.5, high, y + 1.5, fill=style.ink)
         _draw_mark(drawing, entry, scale(factor * verdict.estimate), y)
-    drawing.text(scale.end + 12, y + 4, _told(entry), "told", mark.ink)
+    drawing.text(scale.end + 12, y + 4, _told(entry), "told", style.ink)
 
 
-def _draw_mark(drawing: Drawing, entry: Entry, x: float, y: float) -> None:
+def _draw_mark(drawing: Drawing, entry: MatrixEntry, x: float, y: float) -> None:
     """Draw the outcome's own shape: circle, cross, diamond, square."""
-    mark = entry.mark
+    style = entry.style
     shapes = {
         "o": f"M{x - 5:.1f} {y:.1f}a5 5 0 1 0 10 0a5 5 0 1 0 -10 0z",
         "D": f"M{x:.1f} {y - 6:.1f}l6 6l-6 6l-6 -6z",
         "X": f"M{x - 5:.1f} {y - 5:.1f}l10 10m0 -10l-10 10",
     }
     square = f"M{x - 4.5:.1f} {y - 4.5:.1f}h9v9h-9z"
-    width = 3.4 if mark.marker == "X" else 1.2
-    ink = mark.fill if mark.marker == "X" else mark.ink
+    width = 3.4 if style.marker == "X" else 1.2
+    ink = style.fill if style.marker == "X" else style.ink
     drawing.raw(
-        f'<path d="{shapes.get(mark.marker, square)}" '
-        f'style="fill:{mark.fill};stroke:{ink};stroke-width:{width}"/>'
+        f'<path d="{shapes.get(style.marker, square)}" '
+        f'style="fill:{style.fill};stroke:{ink};stroke-width:{width}"/>'
     )
 
 
-def _draw_target(drawing: Drawing, entry: Entry, scale: Scale, top: float, bottom: float) -> None:
+def _draw_target(
+    drawing: Drawing, entry: MatrixEntry, scale: Scale, top: float, bottom: float
+) -> None:
     """Shade the good side, the band within it, and name the limit."""
     gate, factor = entry.gate, scale_of(entry.gate)
     limit = scale(factor * entry.limit)
@@ -237,7 +239,7 @@ def _draw_target(drawing: Drawing, entry: Entry, scale: Scale, top: float, botto
     drawing.text(limit, top - 6, f"limit {entry.limit_text}", "small end" if right else "small")
 
 
-def _draw_axis(drawing: Drawing, entry: Entry, scale: Scale, y: float) -> None:
+def _draw_axis(drawing: Drawing, entry: MatrixEntry, scale: Scale, y: float) -> None:
     drawing.line(scale.start, y, scale.end, y, "axis")
     ticks = scale.ticks(6)
     for value, label in zip(ticks, tick_labels(entry, ticks), strict=True):
@@ -247,17 +249,17 @@ def _draw_axis(drawing: Drawing, entry: Entry, scale: Scale, y: float) -> None:
 
 
 def _draw_tile(
-    drawing: Drawing, entry: Entry, box: tuple[float, float, float, float], *, told: bool
+    drawing: Drawing, entry: MatrixEntry, box: tuple[float, float, float, float], *, told: bool
 ) -> None:
     x, y, width, height = box
-    mark = entry.mark
+    style = entry.style
     gap = 1.5 if told else 0.75
     untested = entry.verdict is None
-    fill = "url(#untested)" if untested else mark.fill
+    fill = "url(#untested)" if untested else style.fill
     drawing.area(x + gap, y + gap, x + width - gap, y + height - gap, fill=fill)
     if untested:
         return
-    if mark.word == "FAIL":  # on paper without colour its grey is that of PASS: a frame tells
+    if style.word == "FAIL":  # on paper without colour its grey is that of PASS: a frame tells
         frame = (
             f"{x + gap + 1:.1f}",
             f"{y + gap + 1:.1f}",
@@ -267,10 +269,10 @@ def _draw_tile(
         drawing.raw(
             '<rect class="fail" x="{}" y="{}" width="{:.1f}" height="{:.1f}"/>'.format(*frame)
         )
-    text = mark.symbol
+    text = style.symbol
     if told:
-        found = entry.estimate_text or mark.word.lower()
+        found = entry.estimate_text or style.word.lower()
         texts = (f"{text} {found}", f"{text} {found.removesuffix(f' {entry.unit}')}", text)
         text = next(one for one in texts if one == text or text_width(one) < width - 4)
-    colour = "#fff" if mark.word == "ERROR" else "#111"
+    colour = "#fff" if style.word == "ERROR" else "#111"
     drawing.text(x + width / 2, y + height / 2 + 4, text, "mid" if told else "small mid", colour)

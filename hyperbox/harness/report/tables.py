@@ -11,8 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from hyperbox.harness.report.data import RunData
-from hyperbox.harness.report.matrix import Entry, entries, headline
-from hyperbox.harness.report.outcome_styles import MARKS
+from hyperbox.harness.report.matrix import MatrixEntry, entries, headline
+from hyperbox.harness.report.outcome_styles import OUTCOME_STYLES
 from hyperbox.harness.verdicts.wording import EXCEEDS_BAND, legible
 
 __all__ = ["headline_text", "verdict_table"]
@@ -24,8 +24,8 @@ _MOST_ROWS = 200
 def headline_text(run: RunData) -> Text:
     """Return the run's verdict sentence with its symbol."""
     told = headline(run)
-    mark = MARKS[told.outcome]
-    return Text(legible(f"{mark.symbol} {told.text}"), style=mark.style)
+    style = OUTCOME_STYLES[told.outcome]
+    return Text(legible(f"{style.symbol} {told.text}"), style=style.terminal)
 
 
 def verdict_table(run: RunData, width: int = _WIDE) -> RenderableType:
@@ -38,7 +38,7 @@ def verdict_table(run: RunData, width: int = _WIDE) -> RenderableType:
     matrix = entries(run)
     shown = matrix
     if len(matrix) > _MOST_ROWS:
-        shown = tuple(e for e in matrix if e.mark.word != "PASS")[:_MOST_ROWS]
+        shown = tuple(e for e in matrix if e.style.word != "PASS")[:_MOST_ROWS]
     lanes = ", ".join(dict.fromkeys(entry.lane for entry in matrix)) or run.lane
     title = f"hyperbox validate · {lanes} lane"
     parts: list[RenderableType] = []
@@ -51,7 +51,7 @@ def verdict_table(run: RunData, width: int = _WIDE) -> RenderableType:
     return Group(*parts)
 
 
-def _wide(title: str, matrix: Sequence[Entry]) -> Table:
+def _wide(title: str, matrix: Sequence[MatrixEntry]) -> Table:
     table = Table(title=title, title_justify="left")
     table.add_column("Kernel", no_wrap=True)
     table.add_column("Gate", no_wrap=True)
@@ -75,7 +75,7 @@ def _wide(title: str, matrix: Sequence[Entry]) -> Table:
     return table
 
 
-def _compact(title: str, matrix: Sequence[Entry]) -> Table:
+def _compact(title: str, matrix: Sequence[MatrixEntry]) -> Table:
     table = Table(
         title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0)
     )
@@ -88,40 +88,40 @@ def _compact(title: str, matrix: Sequence[Entry]) -> Table:
         if entry.column != previous:
             table.add_row(_label(entry))
         previous = entry.column
-        verdict = Text(f"{entry.mark.symbol} {entry.mark.word}", style=entry.mark.style)
+        verdict = Text(f"{entry.style.symbol} {entry.style.word}", style=entry.style.terminal)
         if EXCEEDS_BAND in entry.remarks:
             verdict.append(" +", style="not bold dim")
         table.add_row(Text(f" {entry.gate.id}"), Text(_found(entry)), _blocks(entry), verdict)
     return table
 
 
-def _reasons(matrix: Sequence[Entry]) -> Iterator[RenderableType]:
+def _reasons(matrix: Sequence[MatrixEntry]) -> Iterator[RenderableType]:
     """Return the reason of everything but PASS, below the compact table."""
     for entry in matrix:
-        if entry.mark.word != "PASS":
-            head = Text(f"{entry.mark.symbol} {entry.gate.id} on ", style=entry.mark.style)
+        if entry.style.word != "PASS":
+            head = Text(f"{entry.style.symbol} {entry.gate.id} on ", style=entry.style.terminal)
             head.append(legible(f"{entry.column.label}: {entry.reason}"), style="not bold")
             yield Padding(head, 0)
     if any(EXCEEDS_BAND in entry.remarks for entry in matrix):
         yield Text(f"+ {EXCEEDS_BAND}", style="dim")
 
 
-def _label(entry: Entry) -> Text:
+def _label(entry: MatrixEntry) -> Text:
     return Text(legible(entry.column.label), style="bold")
 
 
-def _blocks(entry: Entry) -> Text:
+def _blocks(entry: MatrixEntry) -> Text:
     return Text(str(entry.verdict.n) if entry.verdict else "")
 
 
-def _found(entry: Entry) -> str:
+def _found(entry: MatrixEntry) -> str:
     interval = f" ({entry.interval_text})" if entry.interval_text else ""
     return f"{entry.estimate_text}{interval}"
 
 
-def _told(entry: Entry) -> Text:
-    text = Text(f"{entry.mark.symbol} {entry.mark.word}", style=entry.mark.style)
-    if entry.mark.word != "PASS":
+def _told(entry: MatrixEntry) -> Text:
+    text = Text(f"{entry.style.symbol} {entry.style.word}", style=entry.style.terminal)
+    if entry.style.word != "PASS":
         text.append(f"\n{legible(entry.reason)}", style="not bold dim")
     elif EXCEEDS_BAND in entry.remarks:
         text.append(f"\n{EXCEEDS_BAND}", style="not bold dim")

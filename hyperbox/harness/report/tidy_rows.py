@@ -8,7 +8,7 @@ from typing import Any
 
 from hyperbox.harness.model import Outcome, Sample, Verdict
 from hyperbox.harness.report.data import CellData, RunData
-from hyperbox.harness.report.matrix import Entry, entries
+from hyperbox.harness.report.matrix import MatrixEntry, entries
 
 __all__ = ["ROWS"]
 
@@ -19,7 +19,7 @@ def _place(run: RunData, cell: CellData) -> tuple[str, ...]:
     return (run.run_id, cell.cell.kernel, cell.cell.experiment, str(cell.cell.lane))
 
 
-def _entry_place(run: RunData, entry: Entry) -> tuple[str, ...]:
+def _entry_place(run: RunData, entry: MatrixEntry) -> tuple[str, ...]:
     return (run.run_id, entry.kernel, entry.gate.experiment, str(entry.lane))
 
 
@@ -84,7 +84,7 @@ def _verdicts(run: RunData) -> Rows:
         yield (
             *_entry_place(run, entry),
             entry.gate.id,
-            entry.mark.word,
+            entry.style.word,
             *map(_number, (verdict.estimate, verdict.low, verdict.high, verdict.level)),
             verdict.n,
             entry.limit,
@@ -174,7 +174,7 @@ def _kernel_configs(run: RunData) -> Rows:
             yield (run.run_id, kernel, option, setting)
 
 
-def _unit(entry: Entry) -> str:
+def _unit(entry: MatrixEntry) -> str:
     return "1" if entry.gate.is_ratio else entry.unit
 
 

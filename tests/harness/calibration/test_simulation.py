@@ -16,7 +16,13 @@ import pytest
 import hyperbox.harness.calibration as package
 from hyperbox.errors import HarnessError
 from hyperbox.harness.calibration import simulation
-from hyperbox.harness.calibration.findings import Calibration, Cell, ExactCell, Family, Row
+from hyperbox.harness.calibration.findings import (
+    Calibration,
+    EffectRates,
+    ExactCell,
+    Family,
+    RuleRates,
+)
 from hyperbox.harness.calibration.grid import FULL, QUICK, Scenario, Size, scenarios
 from hyperbox.harness.calibration.noise import LEVEL_NOISE, PAIR_NOISE, SLOW, START_NOISE, Noise
 from hyperbox.harness.calibration.simulation import calibrate, exact_cells, family, row, row_at
@@ -182,9 +188,9 @@ def test_the_document_is_what_its_schema_says(small: Calibration) -> None:
     assert document["checked"] == 3 * 2 * TINY.checked
 
 
-def broken_row(false_passes: int, *, promised: bool) -> Row:
-    cell = Cell(0.0, 1000, (0, 0, 0, false_passes), (0, 0, 0, 0))
-    return Row("at_most", 100.0, Lane.KVM, "normal", "normal", promised, (cell,), Rate(0, 10))
+def broken_row(false_passes: int, *, promised: bool) -> RuleRates:
+    cell = EffectRates(0.0, 1000, (0, 0, 0, false_passes), (0, 0, 0, 0))
+    return RuleRates("at_most", 100.0, Lane.KVM, "normal", "normal", promised, (cell,), Rate(0, 10))
 
 
 def test_a_broken_promise_is_named() -> None:

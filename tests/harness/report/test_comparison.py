@@ -14,7 +14,7 @@ from hyperbox.errors import ConfigError
 from hyperbox.harness.model import Lane
 from hyperbox.harness.report import comparison
 from hyperbox.harness.report.comparison import compare
-from hyperbox.harness.report.comparison_data import Finding, comparison_document
+from hyperbox.harness.report.comparison_data import SideFinding, comparison_document
 from hyperbox.harness.report.data import RunData
 from hyperbox.harness.statistics.multiplicity import holm
 
@@ -24,11 +24,11 @@ def test_kernels_of_one_run(run: RunData) -> None:
     found = compare(run, kernels=["5.10", "6.12"])
     rows = {(row.arm, row.metric.id): row for row in found.rows}
     tuned = rows["on", "some_us"]
-    assert tuned.finding is Finding.FIRST_BETTER
+    assert tuned.finding is SideFinding.FIRST_BETTER
     assert tuned.change[0] == pytest.approx(0.89 / 0.17 - 1, rel=0.02)
-    assert rows["on", "work_rate"].finding is Finding.FIRST_BETTER  # there higher is better
-    assert rows["off", "some_us"].finding is Finding.NOT_SURE  # nothing planted
-    assert rows["monitor", "mismatches"].finding is Finding.SAME
+    assert rows["on", "work_rate"].finding is SideFinding.FIRST_BETTER  # there higher is better
+    assert rows["off", "some_us"].finding is SideFinding.NOT_SURE  # nothing planted
+    assert rows["monitor", "mismatches"].finding is SideFinding.SAME
     assert ("on", "refaults") not in rows  # no direction of it is better
     assert not any(row.shift.paired for row in found.rows)
     assert "5.10 is better at" in found.sentence
@@ -50,7 +50,7 @@ def test_the_default_number_of_blocks_can_tell_two_runs_of_one_seed_apart(run: R
     found = compare(cut(run, 8), scaled(cut(run, 8), 1.01))
     sure = [row for row in found.rows if row.experiment == "psi.swap_storm"]
     assert len(sure) == 24
-    assert {row.finding for row in sure} == {Finding.FIRST_BETTER, Finding.SECOND_BETTER}
+    assert {row.finding for row in sure} == {SideFinding.FIRST_BETTER, SideFinding.SECOND_BETTER}
     assert all(row.shift.paired and row.shift.n == (8, 8) for row in sure)
 
 
@@ -75,7 +75,7 @@ def test_runs_of_one_seed_are_compared_in_pairs(run: RunData) -> None:
     found = compare(run, scaled(run, 1.002))
     assert all(row.shift.paired for row in found.rows)
     sure = [row for row in found.rows if row.metric.id == "some_us"]
-    assert all(row.finding is Finding.FIRST_BETTER for row in sure)
+    assert all(row.finding is SideFinding.FIRST_BETTER for row in sure)
     assert all(row.change[0] == pytest.approx(0.002) for row in sure)
     other = compare(run, replace(scaled(run, 1.002), seed=2))
     assert not any(row.shift.paired for row in other.rows)
@@ -83,7 +83,7 @@ def test_runs_of_one_seed_are_compared_in_pairs(run: RunData) -> None:
 
 def test_a_run_against_itself_finds_nothing(run: RunData) -> None:
     found = compare(run, replace(run, run_id="again"))
-    assert {row.finding for row in found.rows} == {Finding.SAME}
+    assert {row.finding for row in found.rows} == {SideFinding.SAME}
     assert "5.10 is better" not in found.sentence
 
 
@@ -136,26 +136,26 @@ def test_identical_is_what_no_block_contradicts(run: RunData, seed: int) -> None
     odd = altered(replace(run, seed=seed), 3, "mismatches", 2.0)
     rows = [row for row in compare(run, odd).rows if row.metric.id == "mismatches"]
     assert [row.shift.paired for row in rows] == [seed == 1] * 3
-    assert {row.finding for row in rows} == {Finding.NOT_SURE}
+    assert {row.finding for row in rows} == {SideFinding.NOT_SURE}
     assert all("identical" not in row.change_text for row in rows)
 
 
 def test_the_exact_lane_claims_nothing_below_what_it_tells(run: RunData) -> None:
     found = compare(run, scaled(run, 1.0008))
     some = [row for row in found.rows if row.metric.id == "some_us"]
-    assert all(row.p <= 0.05 and row.finding is Finding.NOT_SURE for row in some)
+    assert all(row.p <= 0.05 and row.finding is SideFinding.NOT_SURE for row in some)
     assert any("by less than 0.1 % no side is called better" in text for text in found.remarks)
     host = tuple(replace(c, cell=replace(c.cell, lane=Lane.KVM)) for c in run.cells)
     there = replace(run, cells=host)
     told = compare(there, scaled(there, 1.0008))
-    assert all(r.finding is Finding.FIRST_BETTER for r in told.rows if r.metric.id == "some_us")
+    assert all(r.finding is SideFinding.FIRST_BETTER for r in told.rows if r.metric.id == "some_us")
     assert any(text.startswith("host time: ") for text in told.remarks)
 
 
 def test_too_few_blocks_are_told_and_cost_the_others_nothing(run: RunData) -> None:
     """Three and three give p = 0.1 at best, whatever was measured; they feign no interval."""
     few = compare(cut(run, 3), kernels=["5.10", "6.12"])
-    assert {row.finding for row in few.rows} == {Finding.TOO_FEW, Finding.SAME}
+    assert {row.finding for row in few.rows} == {SideFinding.TOO_FEW, SideFinding.SAME}
     assert all("(" not in row.change_text for row in few.rows)
     assert "without enough blocks to tell" in few.sentence
     mixed = compare(with_few_readings(run), kernels=["5.10", "6.12"]).rows
@@ -171,8 +171,8 @@ def test_groups_hold_every_row_once_and_the_sure_ones_first(run: RunData) -> Non
     grouped = [row for _, rows in found.groups for row in rows]
     assert sorted(map(id, grouped)) == sorted(map(id, found.rows))
     findings = [finding for finding, _ in found.groups]
-    assert findings[0] is Finding.FIRST_BETTER
-    assert findings[-1] is Finding.SAME
+    assert findings[0] is SideFinding.FIRST_BETTER
+    assert findings[-1] is SideFinding.SAME
     assert found.heading(findings[0]) == "5.10 is better"
 
 
@@ -181,7 +181,7 @@ def test_the_better_side_is_drawn_on_its_own_side(run: RunData) -> None:
     for row in compare(run, kernels=["5.10", "6.12"]).rows:
         estimate, low, high = row.advantage
         assert low <= estimate <= high
-        if row.finding is Finding.FIRST_BETTER:
+        if row.finding is SideFinding.FIRST_BETTER:
             assert high < 0, row.metric.id
 
 
@@ -270,7 +270,7 @@ def test_document_follows_its_published_schema(run: RunData) -> None:
     with pytest.raises(ValidationError):
         Draft202012Validator(schema).validate({**told, "rows": [{**told["rows"][0], "p": 2}]})
     findings = schema["properties"]["rows"]["items"]["properties"]["finding"]["enum"]
-    assert set(findings) == set(Finding)
+    assert set(findings) == set(SideFinding)
     assert {row["finding"] for row in told["rows"]} >= {"first better", "not sure"}
 
 

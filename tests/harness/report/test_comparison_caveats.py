@@ -11,7 +11,7 @@ import pytest
 from hyperbox.errors import ConfigError
 from hyperbox.harness.model import Lane
 from hyperbox.harness.report.comparison import compare
-from hyperbox.harness.report.comparison_data import Finding
+from hyperbox.harness.report.comparison_data import SideFinding
 from hyperbox.harness.report.data import CellData, RunData
 
 HERE: Mapping[str, Any] = {
@@ -96,7 +96,7 @@ def test_a_failed_self_test_makes_it_host_time(run: RunData) -> None:
     )
     found = compare(measured(run, HERE, "one"), replace(run, run_id="later", cells=cells))
     some = [row for row in found.rows if row.metric.id == "some_us"]
-    assert {row.finding for row in some} == {Finding.FIRST_BETTER}
+    assert {row.finding for row in some} == {SideFinding.FIRST_BETTER}
 
 
 def broken(run: RunData, kernel: str, **attempt: object) -> RunData:

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from hyperbox.harness.report.comparison import compare
-from hyperbox.harness.report.comparison_data import Finding
+from hyperbox.harness.report.comparison_data import SideFinding
 from hyperbox.harness.report.comparison_views import (
     axis,
     bars,
@@ -30,7 +30,7 @@ def test_table_fits_its_terminal(run: RunData, width: int) -> None:
     text = console.export_text()
     assert "…" in text
     for row in found.rows:
-        told = row.finding is not Finding.SAME  # the sentence counts those
+        told = row.finding is not SideFinding.SAME  # the sentence counts those
         assert (f"{row.metric.id} ({row.arm})" in text) is told
         assert not told or row.change_text in text
     assert ("┊" in text) is (width > 100)
@@ -54,12 +54,12 @@ def test_bars_lie_on_the_side_that_is_better(run: RunData) -> None:
     """In percent of whatever width there is; the axis has the same places on both sides."""
     found = compare(run, kernels=["5.10", "6.12"])
     drawn = bars(found)
-    assert [bar.row.finding for bar in drawn[:2]] == [Finding.FIRST_BETTER] * 2
+    assert [bar.row.finding for bar in drawn[:2]] == [SideFinding.FIRST_BETTER] * 2
     for bar in drawn:
         low, at, high = map(percent, (bar.low, bar.at, bar.high))
         assert 0 <= low <= at <= high <= 100
-        assert (bar.row.finding is Finding.FIRST_BETTER) <= (high < 50)
-        assert (bar.row.finding is Finding.SECOND_BETTER) <= (low > 50)
+        assert (bar.row.finding is SideFinding.FIRST_BETTER) <= (high < 50)
+        assert (bar.row.finding is SideFinding.SECOND_BETTER) <= (low > 50)
     places = {label: percent(place) for place, label in axis(found)}
     assert places["equal"] == 50
     sides = [percent(place) - 50 for place, _ in axis(found)]
@@ -73,8 +73,8 @@ def test_every_bar_is_in_the_page_with_its_words(run: RunData) -> None:
     names = [one.text for one in figure.iterfind(".//span[@class='name']")]
     assert names == [bar.name for bar in bars(found)]
     kinds = [one.get("class") for one in figure.iterfind(".//div")]
-    assert kinds.count("bar first") == found.count(Finding.FIRST_BETTER)
-    assert kinds.count("bar open") == found.count(Finding.NOT_SURE)
+    assert kinds.count("bar first") == found.count(SideFinding.FIRST_BETTER)
+    assert kinds.count("bar open") == found.count(SideFinding.NOT_SURE)
 
 
 def test_what_has_no_ratio_is_counted_beside_the_figure(run: RunData) -> None:

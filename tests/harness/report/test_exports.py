@@ -186,12 +186,12 @@ def test_job_summary_fills_what_earlier_commands_left(small_run: RunData) -> Non
 
 
 def test_form_names_the_worst_of_every_gate(troubled_run: RunData) -> None:
-    marks = {one.gate.id: one.mark.word for one in gate_summaries(entries(troubled_run))}
+    marks = {one.gate.id: one.style.word for one in gate_summaries(entries(troubled_run))}
     assert marks["psi.pressure_reduction"] == "ERROR"
     assert marks["psi.accuracy"] == "PASS"
     assert marks["psi.monitor_cpu"] == "UNTESTED"
     deviations = Form.of(troubled_run).deviations
-    assert {entry.mark.word for entry in deviations} == {
+    assert {entry.style.word for entry in deviations} == {
         "SKIP",
         "ERROR",
         "UNTESTED",

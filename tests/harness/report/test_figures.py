@@ -14,7 +14,7 @@ from hyperbox.harness.report.cell_plots import cell_figure
 from hyperbox.harness.report.context import cell_views
 from hyperbox.harness.report.data import RunData
 from hyperbox.harness.report.drawing import fitted, text_width
-from hyperbox.harness.report.matrix import Entry, entries
+from hyperbox.harness.report.matrix import MatrixEntry, entries
 from hyperbox.harness.report.plots import forest_plot, heat_map, tick_labels
 from hyperbox.harness.verdicts.gates import decide
 
@@ -44,7 +44,7 @@ def test_levels_are_drawn_from_zero_and_told_to_those_who_hear(run: RunData) -> 
     assert ">\N{MINUS SIGN}" not in figure, "no tick below zero"
     label = figure[: figure.index(">")]
     for entry in rows:
-        assert f"{entry.kernel} {entry.mark.word} {entry.estimate_text}" in label
+        assert f"{entry.kernel} {entry.style.word} {entry.estimate_text}" in label
 
 
 def test_a_cell_tallies_its_outcomes_worst_first(run: RunData) -> None:
@@ -53,7 +53,7 @@ def test_a_cell_tallies_its_outcomes_worst_first(run: RunData) -> None:
         for view in cell_views(run, entries(run))
         if view.data.cell.key == "7.3--psi.swap_storm--exact"
     )
-    assert [(mark.word, count) for mark, count in view.tally] == [("FAIL", 2), ("PASS", 1)]
+    assert [(style.word, count) for style, count in view.tally] == [("FAIL", 2), ("PASS", 1)]
 
 
 def texts(figure: str) -> list[tuple[float, float, str, str]]:
@@ -78,7 +78,7 @@ def assert_within(figure: str) -> None:
         assert right <= float(head[1]) + 1, text
 
 
-def awkward(run: RunData) -> list[Entry]:
+def awkward(run: RunData) -> list[MatrixEntry]:
     """A difference in long numbers of a long unit, on kernels with long names."""
     unit = Metric("pswpout", "Pages", "pages of memory", "lower")
     gate = replace(

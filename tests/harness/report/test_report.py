@@ -28,7 +28,7 @@ from hyperbox.harness.report.exports import CSV_COLUMNS, summary, verdicts_csv
 from hyperbox.harness.report.history import history
 from hyperbox.harness.report.junit import junit_xml
 from hyperbox.harness.report.markdown import markdown
-from hyperbox.harness.report.matrix import Entry, block_values, entries, headline
+from hyperbox.harness.report.matrix import MatrixEntry, block_values, entries, headline
 from hyperbox.harness.report.page import html_page, write_report
 from hyperbox.harness.report.plots import forest_plot, heat_map
 from hyperbox.harness.report.tables import headline_text, verdict_table
@@ -155,7 +155,7 @@ def test_hostile_text_stays_text(troubled_run: RunData, page_of: Draw) -> None:
     assert "No samples: <b>&" in page.text
 
 
-def of_gate(run: RunData, place: int) -> list[Entry]:
+def of_gate(run: RunData, place: int) -> list[MatrixEntry]:
     return [entry for entry in entries(run) if entry.gate == run.gates[place]]
 
 
@@ -181,7 +181,7 @@ def test_lanes_of_one_kernel_stand_side_by_side(run: RunData) -> None:
     other = replace(verdicts[0], lane=Lane.KVM, outcome=Outcome.FAIL)
     both = replace(run, cells=(*run.cells, beside), verdicts=(*run.verdicts, other))
     found = [e for e in entries(both) if (e.gate.id, e.kernel) == ("psi.accuracy", "5.10")]
-    assert [(e.lane, e.mark.word) for e in found] == [(Lane.EXACT, "PASS"), (Lane.KVM, "FAIL")]
+    assert [(e.lane, e.style.word) for e in found] == [(Lane.EXACT, "PASS"), (Lane.KVM, "FAIL")]
     assert [e.column.label for e in found] == ["5.10 exact", "5.10 kvm"]
     # What the other lane was never to measure is no hole there.
     kvm = [e.gate.id for e in entries(both) if e.lane is Lane.KVM]
@@ -481,7 +481,7 @@ def test_a_verdict_reached_in_spite_of_low_power_is_no_contradiction(run: RunDat
     cell = next(c for c in run.cells if c.cell.key == "6.12--psi.swap_storm--exact")
     gate = next(g for g in run.gates if g.id == "psi.pressure_reduction")
 
-    def told(change: float) -> Entry:
+    def told(change: float) -> MatrixEntry:
         samples = [
             Sample(block, place, arm, "some_us", 1e6 * factor * noise.gauss(1, 0.12))
             for block in range(8)
@@ -493,7 +493,7 @@ def test_a_verdict_reached_in_spite_of_low_power_is_no_contradiction(run: RunDat
         return entries(one)[0]
 
     far, near = told(0.2), told(0.93)
-    assert (far.mark.word, near.mark.word) == ("PASS", "INCONCLUSIVE")
+    assert (far.style.word, near.style.word) == ("PASS", "INCONCLUSIVE")
     (remark,) = (text for text in far.remarks if UNDERPOWERED in text)
     assert "(the verdict stands)" in remark
     assert f"a chance of {far.power_text}" in remark
