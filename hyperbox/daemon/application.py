@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 from email.utils import formatdate
 
 from starlette.applications import Starlette
@@ -26,7 +27,7 @@ from hyperbox.daemon.exposition import CONTENT_TYPES, Exposition
 from hyperbox.daemon.service import Answer, Endpoint, Schema, State
 from hyperbox.daemon.service_group import ServiceGroup
 
-__all__ = ["application"]
+__all__ = ["application", "meant_here"]
 
 _STATUS: Schema = {
     "type": "object",
@@ -74,14 +75,17 @@ _INDEX: Schema = {
 }
 
 
+_HOST = re.compile(r"(?:\[(?P<v6>[^\]]*)\]|(?P<name>[^:\[\]]*))(?::[0-9]*)?")
 _MANY_DIGITS = 15  # of a length; int() of thousands of them is an error
 
 
-def application(group: ServiceGroup, *, longest_body: int) -> ASGIApp:
+def application(group: ServiceGroup, *, longest_head: int, longest_body: int) -> ASGIApp:
     """Return the application that serves a group.
 
     Parameters
     ----------
+    longest_head
+        Bytes that a request's line and headers may have.
     longest_body
         Bytes that a request's body may say it has.
     """
@@ -92,7 +96,7 @@ def application(group: ServiceGroup, *, longest_body: int) -> ASGIApp:
     by_path["/"], by_path["/openapi.json"] = _index(endpoints), _described(endpoints)
     starlette = Starlette(
         routes=[Route(e.path, _checked(e), methods=["GET"]) for e in by_path.values()],
-        middleware=[Middleware(_Edge, longest_body=longest_body)],
+        middleware=[Middleware(_Edge, longest_head=longest_head, longest_body=longest_body)],
         exception_handlers={HTTPException: problems.explain, Exception: problems.explain_bug},
     )
     starlette.router.redirect_slashes = False  # a wrong path is a refusal, not a detour
@@ -102,8 +106,9 @@ def application(group: ServiceGroup, *, longest_body: int) -> ASGIApp:
 class _Edge:
     """What every request passes on its way in, and every answer on its way out."""
 
-    def __init__(self, app: ASGIApp, longest_body: int) -> None:
+    def __init__(self, app: ASGIApp, longest_head: int, longest_body: int) -> None:
         self.app = app
+        self.longest_head = longest_head
         self.longest_body = longest_body
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -119,31 +124,55 @@ class _Edge:
 
         headers = Headers(scope=scope)
         length = headers.get("content-length", "0")
-        if len(length) > _MANY_DIGITS or (length.isdecimal() and int(length) > self.longest_body):
+        if _head(scope) > self.longest_head:  # it came in one piece, which h11 does not mind
+            refusal = problems.response(431, problems.DETAILS[431], {"connection": "close"})
+            await refusal(scope, receive, dated)
+        elif len(length) > _MANY_DIGITS or (length.isdecimal() and int(length) > self.longest_body):
             detail = f"a body of at most {self.longest_body} bytes is taken"
             refusal = problems.response(413, detail, {"connection": "close"})
             await refusal(scope, receive, dated)
-        elif not _meant_here(scope, headers.get("host", "")):
+        elif not meant_here(scope.get("server") or ("", None), headers.get("host", "")):
             refusal = problems.response(421, "the Host header names another machine")
             await refusal(scope, receive, dated)
         else:
             await self.app(scope, receive, dated)
 
 
-def _meant_here(scope: Scope, host: str) -> bool:
-    """Whether a request to a loopback address names this machine as its host."""
-    server = scope.get("server")
-    if not server or server[1] is None or not _loopback(server[0]):
+def _head(scope: Scope) -> int:
+    """Bytes of a request's line and headers, nearly: without what one space each would add."""
+    headers = sum(len(name) + len(value) + 4 for name, value in scope["headers"])
+    return headers + len(scope["raw_path"]) + len(scope["query_string"])
+
+
+def meant_here(local: tuple[str, int | None], host: str) -> bool:
+    """Return whether a request names this machine as its host, where it has to.
+
+    Parameters
+    ----------
+    local
+        Address and port that the client has connected to; no port on a unix socket.
+    host
+        The Host header.
+    """
+    if local[1] is None or not _loopback(local[0]):
         return True  # a unix socket, which no web page reaches, or an address that has names
-    name = host.rpartition(":")[0] if not host.endswith("]") and ":" in host else host
-    return name in ("", "localhost") or _loopback(name.strip("[]"))
+    parts = _HOST.fullmatch(host)
+    if parts is None:
+        return False
+    if parts["v6"] is not None:
+        return _loopback(parts["v6"])
+    name = parts["name"].lower().removesuffix(".")
+    return name in ("", "localhost") or _loopback(name)
 
 
 def _loopback(address: str) -> bool:
+    """Whether it is a loopback address; ::ffff:127.0.0.1 is what [::] has for one of IPv4."""
     try:
-        return ipaddress.ip_address(address).is_loopback
+        parsed = ipaddress.ip_address(address)
     except ValueError:
         return False
+    mapped = parsed.ipv4_mapped if isinstance(parsed, ipaddress.IPv6Address) else None
+    return (mapped or parsed).is_loopback
 
 
 def _checked(endpoint: Endpoint) -> Answer:
@@ -178,7 +207,7 @@ def _common(group: ServiceGroup) -> list[Endpoint]:
         return JSONResponse(said, 200 if said["ready"] else 503)
 
     async def metrics(request: Request) -> Response:
-        body, media_type = exposition.encoded(request.headers.get("accept", ""))
+        body, media_type = exposition.encoded(", ".join(request.headers.getlist("accept")))
         return Response(body, headers={"content-type": media_type, "vary": "accept"})
 
     return [
@@ -194,7 +223,8 @@ def _common(group: ServiceGroup) -> list[Endpoint]:
             "Metrics for Prometheus, under the names of its node_exporter where it has them.",
             metrics,
             {media: {"type": "string"} for media in CONTENT_TYPES},
-            description="OpenMetrics 1.0 if the Accept header asks for it, else text format 0.0.4.",
+            description="OpenMetrics 1.0.0 or text format 1.0.0 if the Accept header prefers it, "
+            "else text format 0.0.4.",
         ),
     ]
 

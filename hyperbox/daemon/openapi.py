@@ -19,6 +19,7 @@ _ALWAYS = {
     400: "Not HTTP, or a query parameter is unknown or has no such value.",
     413: "The request has a body, and it is too long.",
     421: "The Host header names another machine.",
+    431: "The request's line and headers are too long.",
     503: "Too many connections.",
 }
 

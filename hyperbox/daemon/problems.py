@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from hyperbox.daemon.service import Schema
 
-__all__ = ["MEDIA_TYPE", "SCHEMA", "body", "explain", "explain_bug", "response"]
+__all__ = ["DETAILS", "MEDIA_TYPE", "SCHEMA", "body", "explain", "explain_bug", "response"]
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -29,10 +29,14 @@ SCHEMA: Schema = {
     "additionalProperties": False,
 }
 
-_DETAILS = {
+DETAILS = {
+    400: "this is not a request of HTTP/1.1",
     404: "nothing is here; GET / lists what there is",
     405: "this path answers GET and HEAD only",
+    431: "the request's line and headers are too long",
+    501: "of transfer encodings only chunked is known",
 }
+"""What refusals say that no endpoint has words for."""
 
 
 def body(status: int, detail: str) -> bytes:
@@ -51,7 +55,7 @@ async def explain(_request: Request, error: Exception) -> Response:
     """Turn the web framework's refusals, and the services' own, into the one shape."""
     assert isinstance(error, HTTPException)
     said = error.detail if error.detail != HTTPStatus(error.status_code).phrase else ""
-    detail = said or _DETAILS.get(error.status_code, said) or "refused"
+    detail = said or DETAILS.get(error.status_code, said) or "refused"
     return response(error.status_code, detail, error.headers)
 
 

@@ -17,9 +17,9 @@ from types import FrameType
 
 import uvicorn
 
+from hyperbox.daemon.acceptor import Acceptor, Places, affordable
 from hyperbox.daemon.application import application
-from hyperbox.daemon.connections import Limits, connection_class
-from hyperbox.daemon.listeners import BACKLOG
+from hyperbox.daemon.connections import Connection, Limits
 from hyperbox.daemon.logs import fields
 from hyperbox.daemon.notify import notify
 from hyperbox.daemon.service_group import ServiceGroup
@@ -44,8 +44,7 @@ def serve(
     HyperboxError
         If a service could not put things back.
     """
-    chosen = limits or Limits()
-    server = _Server(_config(group, chosen), group, listeners)
+    server = _Server(group, listeners, limits or Limits())
     with _signals(server):
         asyncio.run(server.serve(list(listeners)))
     return server.received == signal.SIGINT
@@ -53,10 +52,9 @@ def serve(
 
 def _config(group: ServiceGroup, limits: Limits) -> uvicorn.Config:
     return uvicorn.Config(
-        application(group, longest_body=limits.body),
-        http=connection_class(limits),
+        application(group, longest_head=limits.head, longest_body=limits.body),
+        http="h11",
         loop="asyncio",
-        backlog=BACKLOG,  # asyncio accepts so many at a time before it looks at one of them
         ws="none",
         lifespan="off",
         log_config=None,
@@ -71,11 +69,13 @@ def _config(group: ServiceGroup, limits: Limits) -> uvicorn.Config:
 
 class _Server(uvicorn.Server):
     def __init__(
-        self, config: uvicorn.Config, group: ServiceGroup, listeners: Sequence[socket.socket]
+        self, group: ServiceGroup, listeners: Sequence[socket.socket], limits: Limits
     ) -> None:
-        super().__init__(config)
+        super().__init__(_config(group, limits))
         self.group = group
+        self.limits = limits
         self.received = 0
+        self._acceptors: list[Acceptor] = []
         self._names = [_name(listener) for listener in listeners]
         self._loop: asyncio.AbstractEventLoop | None = None
         self._wake = asyncio.Event()
@@ -90,6 +90,18 @@ class _Server(uvicorn.Server):
         if self._loop is not None:
             with contextlib.suppress(RuntimeError):  # the loop has just been closed
                 self._loop.call_soon_threadsafe(self._wake.set)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Accept from every listener, with places of its own."""
+        served = affordable(self.limits.connections, len(sockets or ()))
+        for listener in sockets or ():
+            acceptor = Acceptor(listener, self._connection, served=served)
+            acceptor.start()
+            self._acceptors.append(acceptor)
+        self.started = True
+
+    def _connection(self, places: Places) -> Connection:
+        return Connection(self.config, self.server_state, self.limits, places)
 
     async def main_loop(self) -> None:
         """Sleep until a signal, then stop the services; uvicorn drains connections after."""
@@ -106,8 +118,8 @@ class _Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Let answers under way be finished, shortly; then drop what is left."""
         state = self.server_state
-        for server in self.servers:
-            server.close()
+        for acceptor in self._acceptors:
+            acceptor.close()
         for connection in list(state.connections):
             connection.shutdown()
         deadline = asyncio.get_running_loop().time() + _DRAIN_S

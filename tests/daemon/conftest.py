@@ -100,12 +100,13 @@ def by_command(
 
 
 def by_options(
-    options: str, limits: str = "Limits()", *, socket: Path | None = None
+    options: str, limits: str = "Limits()", *, socket: Path | None = None, files: int = 1024
 ) -> contextlib.AbstractContextManager[Daemon]:
-    """Run the daemon with options, and limits, that the command line does not have."""
+    """Run the daemon with options, limits and descriptors that the command line does not have."""
     at = f"Path({os.fspath(socket)!r})" if socket else "None"
     program = (
-        "import sys; from pathlib import Path\n"
+        "import resource, sys; from pathlib import Path\n"
+        f"resource.setrlimit(resource.RLIMIT_NOFILE, ({files}, {files}))\n"
         "from hyperbox.daemon.connections import Limits\n"
         "from hyperbox.daemon.listeners import Address\n"
         "from hyperbox.daemon.logs import configure\n"
@@ -125,3 +126,4 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     with by_command(socket, "--interval", "0.01") as running:
         yield running
         assert running.end() == 0
+        assert {record["level"] for record in running.log} == {"info"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import resource
 import select
 import shutil
 import signal
@@ -207,24 +208,96 @@ def test_too_many_connections_are_told_so() -> None:
         assert answer.headers["connection"] == "close"
 
 
-def test_connections_that_say_nothing_do_not_use_up_its_files() -> None:
-    with by_options("", "Limits(connections=3)") as running, contextlib.ExitStack() as stack:
-        wires = [
-            stack.enter_context(socket.create_connection(("127.0.0.1", running.port)))
-            for _ in range(50)
-        ]
-        deadline = time.monotonic() + PATIENCE_S
-        while len(select.select(wires, [], [], 0)[0]) < len(wires) - 6:
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-        open_now = [wire for wire in wires if wire not in select.select(wires, [], [], 0)[0]]
-        assert len(open_now) == 6
-        stack.close()
-        with running.client() as client:
-            while client.get("/healthz").status_code != 200:
-                assert time.monotonic() < deadline
+def silent(stack: contextlib.ExitStack, port: int, number: int) -> list[socket.socket]:
+    """Connect many times and say nothing."""
+    address = ("127.0.0.1", port)
+    return [stack.enter_context(socket.create_connection(address)) for _ in range(number)]
+
+
+def settled(wires: list[socket.socket], open_at_last: int) -> None:
+    """Wait until all but some of the connections have been dropped."""
+
+    def dropped() -> int:
+        return len(select.select(wires, [], [], 0)[0])
+
+    deadline = time.monotonic() + PATIENCE_S
+    while dropped() < len(wires) - open_at_last:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert dropped() == len(wires) - open_at_last
+
+
+def settled_again(running: Daemon) -> None:
+    """Wait until it has noticed that clients are gone, and serves."""
+    deadline = time.monotonic() + PATIENCE_S
+    while time.monotonic() < deadline:
+        with running.client() as client, contextlib.suppress(httpx.TransportError):
+            if client.get("/healthz").status_code == 200:
+                return
+    raise AssertionError("it serves nobody")
+
+
+def test_connections_that_say_nothing_do_not_use_up_its_files(tmp_path: Path) -> None:
+    with by_options("", "Limits(connections=3)", socket=tmp_path / "s") as running:
+        with contextlib.ExitStack() as stack:
+            settled(silent(stack, running.port, 50), 6)
+            with running.client(unix=True) as client:  # its places are its own
+                assert client.get("/healthz").status_code == 200
+        settled_again(running)
         assert running.end() == 0
-        assert not running.said("socket.accept() out of system resource")
+        assert {record["level"] for record in running.log} == {"info"}
+
+
+def test_few_descriptors_are_few_connections_and_a_short_log(tmp_path: Path) -> None:
+    with by_options("", socket=tmp_path / "s", files=64) as running:
+        with contextlib.ExitStack() as stack:
+            wires = silent(stack, running.port, 181)
+            for _ in range(20):
+                with running.client(unix=True) as client:
+                    assert client.get("/metrics").status_code == 200
+            assert select.select(wires, [], [], PATIENCE_S)[0]
+        assert running.end() == 0
+        assert {record["level"] for record in running.log} == {"info"}
+
+
+def test_without_a_descriptor_clients_wait_and_the_log_says_so_once(tmp_path: Path) -> None:
+    with by_options("", socket=tmp_path / "s") as running, contextlib.ExitStack() as stack:
+        pid, limit = running.process.pid, resource.RLIMIT_NOFILE
+        taken = len(list(Path(f"/proc/{pid}/fd").iterdir()))
+        before = resource.prlimit(pid, limit, (taken, 1024))
+        silent(stack, running.port, 20)
+        assert running.process.stderr is not None
+        said = running.process.stderr.readline()
+        assert "cannot accept connections" in said
+        assert "Too many open files" in said
+        time.sleep(2.5)  # it tries again in the meantime
+        resource.prlimit(pid, limit, before)
+        with running.client() as client:
+            assert client.get("/healthz").status_code == 200
+        assert running.end() == 0
+        assert not running.said("cannot accept connections")
+
+
+@pytest.mark.root
+def test_root_finds_a_place_when_others_have_taken_all(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    nobody = (
+        "import os, socket, sys, time\n"
+        "os.setresuid(65534, 65534, 65534)\n"
+        "wires = [socket.socket(socket.AF_UNIX) for _ in range(40)]\n"
+        "for wire in wires: wire.connect(sys.argv[1])\n"
+        "print(flush=True); sys.stdin.read()\n"
+    )
+    with by_options("", "Limits(connections=3)", socket=path) as running:
+        for place in (path, *path.parents[:3]):
+            place.chmod(0o777)
+        argv = [sys.executable, "-c", nobody, str(path)]
+        with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as others:
+            assert others.stdout is not None
+            assert others.stdout.readline() == b"\n"
+            with running.client(unix=True) as client:
+                assert client.get("/healthz").status_code == 200
+            others.communicate()
 
 
 def test_without_pressure_it_serves_and_says_why(tmp_path: Path) -> None:
@@ -244,9 +317,9 @@ def test_without_pressure_it_serves_and_says_why(tmp_path: Path) -> None:
 
 
 def test_pressure_that_goes_wrong_later_is_a_failure(tmp_path: Path) -> None:
-    for resource in ("cpu", "memory", "io"):
+    for name in ("cpu", "memory", "io"):
         fields = "avg10=0.00 avg60=0.00 avg300=0.00 total=7"
-        (tmp_path / resource).write_text(f"some {fields}\nfull {fields}\n")
+        (tmp_path / name).write_text(f"some {fields}\nfull {fields}\n")
     with by_options(f"pressure=Path({str(tmp_path)!r}), interval_s=0.05") as running:
         with running.client() as client:
             assert client.get("/metrics/memory/psi").json()["full_memory_us"] == 7

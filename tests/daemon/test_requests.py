@@ -203,7 +203,8 @@ def test_prometheus_itself_reads_the_openmetrics(shared: Daemon, tmp_path: Path)
         text = client.get("/metrics", headers={"accept": OPENMETRICS}).text
     lines = [line if line.startswith("#") else f"{line} 1700000000" for line in text.splitlines()]
     (tmp_path / "metrics").write_text("\n".join(lines) + "\n")
-    # `check metrics` knows the text format only; this one wants a time at each sample.
+    # `check metrics` reads the text format only (expfmt.TextParser in cmd/promtool, up to
+    # Prometheus 3) and stops at the type "info"; this one wants a time at each sample.
     argv = ["promtool", "tsdb", "create-blocks-from", "openmetrics"]
     done = subprocess.run(
         [*argv, tmp_path / "metrics", tmp_path / "blocks"],
@@ -223,6 +224,9 @@ def test_prometheus_itself_reads_the_openmetrics(shared: Daemon, tmp_path: Path)
         ("*/*", "text/plain; version=0.0.4"),
         ("text/plain", "text/plain; version=0.0.4"),
         (f"{OPENMETRICS};version=1.0.0,text/plain;q=0.5", f"{OPENMETRICS}; version=1.0.0"),
+        (f"{OPENMETRICS};version=x", "text/plain; version=0.0.4"),
+        ("text/plain; version=latest", "text/plain; version=0.0.4"),
+        ("text/plain;version=1.0.0", "text/plain; version=1.0.0; charset=utf-8; escaping="),
     ],
 )
 def test_metrics_come_in_the_format_that_is_asked_for(
@@ -231,6 +235,7 @@ def test_metrics_come_in_the_format_that_is_asked_for(
     with shared.client() as client:
         answer = client.get("/metrics", headers={"accept": accept})
     assert answer.headers["content-type"].startswith(given)
+    assert list(plain(answer.text))
     assert answer.text.endswith("# EOF\n") is given.startswith(OPENMETRICS)
 
 
@@ -272,7 +277,15 @@ def test_refusals_have_one_shape(
         assert set(answer.headers["allow"].split(", ")) == {"GET", "HEAD"}
 
 
-@pytest.mark.parametrize("host", ["localhost", "127.0.0.1:9797", "[::1]:9797", "[::1]"])
+def test_accept_may_be_several_headers(shared: Daemon) -> None:
+    with shared.client() as client:
+        headers = [("accept", "text/plain;q=0.1"), ("accept", OPENMETRICS)]
+        assert client.get("/metrics", headers=headers).text.endswith("# EOF\n")
+
+
+@pytest.mark.parametrize(
+    "host", ["localhost", "LOCALHOST.:80", "127.0.0.1:9797", "[::1]:9797", "[::1]"]
+)
 def test_names_of_this_machine_are_hosts(shared: Daemon, host: str) -> None:
     with shared.client() as client:
         assert client.get("/", headers={"host": host}).status_code == 200
@@ -298,13 +311,16 @@ def exchange(port: int, data: bytes) -> bytes:
     return received
 
 
+CHUNKED = b"GET / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
 @pytest.mark.parametrize(
     "data",
     [
         b"rubbish\r\n\r\n",
         b"GET / HTTP/1.1\r\n\r\n",  # no Host
         b"GET  / HTTP/1.1\r\nHost: localhost\r\n\r\n",
-        b"GET / HTTP/1.1\r\nHost: localhost\r\nA: " + b"a" * 17_000,  # and never ends
+        CHUNKED + b"zz\r\nabc\r\n",
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" * 20 + b"\r\n\r\n",  # TLS
     ],
 )
@@ -313,6 +329,22 @@ def test_what_is_no_http_is_refused_in_the_same_shape(shared: Daemon, data: byte
     assert head.startswith(b"HTTP/1.1 400 Bad Request")
     assert b"content-type: application/problem+json" in head
     assert json.loads(body)["status"] == 400
+
+
+@pytest.mark.parametrize("length", [17_000, 4_000_000])
+@pytest.mark.parametrize("end", [b"", b"\r\n\r\n"])
+def test_head_that_is_too_long_is_refused_and_the_client_hears_of_it(
+    shared: Daemon, length: int, end: bytes
+) -> None:
+    data = b"GET / HTTP/1.1\r\nHost: localhost\r\nA: " + b"a" * length + end
+    head, _, body = exchange(shared.port, data).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 431 Request Header Fields Too Large")
+    assert json.loads(body)["detail"] == "the request's line and headers are too long"
+
+
+def test_client_that_sends_on_reads_its_refusal(shared: Daemon) -> None:
+    head = b"GET / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 8000000\r\n\r\n"
+    assert exchange(shared.port, head + b"x" * 8_000_000).startswith(b"HTTP/1.1 413 ")
 
 
 REQUESTS = st.one_of(

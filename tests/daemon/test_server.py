@@ -9,13 +9,13 @@ from types import FrameType
 from typing import Any
 
 from hyperbox.daemon.connections import Limits
-from hyperbox.daemon.server import _config, _Server
+from hyperbox.daemon.server import _Server
 from hyperbox.daemon.service_group import ServiceGroup
 
 
 def test_a_signal_may_come_in_each_line_of_the_handler() -> None:
     group = ServiceGroup(())
-    server = _Server(_config(group, Limits()), group, ())
+    server = _Server(group, (), Limits())
     nested = 0
 
     def interrupt(frame: FrameType, event: str, _argument: object) -> Any:

@@ -112,7 +112,7 @@ def test_every_room_is_stopped_even_if_one_cannot_put_things_back() -> None:
 def test_two_rooms_with_one_path_are_a_bug() -> None:
     group = ServiceGroup([Service("a", [], paths=["/x"]), Service("b", [], paths=["/x"])])
     with pytest.raises(ValueError, match="two endpoints"):
-        application(group, longest_body=0)
+        application(group, longest_head=0, longest_body=0)
 
 
 def test_only_the_composition_and_the_rooms_know_features() -> None:
