@@ -1,7 +1,8 @@
 """The one door for writes: a file is whole or absent, never half-written.
 
 Each write goes to a temporary file in the same directory, is flushed to disk and
-renamed over the target (rename(2) is atomic within a file system).
+renamed over the target (rename(2) is atomic within a file system). A link keeps pointing
+where it points, and what is no regular file (a device, a pipe) is written into, as by a shell.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import fcntl
 import hashlib
 import json
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,33 +31,94 @@ __all__ = [
     "write_text",
 ]
 
+_MOST_LINKS = 40  # as the kernel follows: MAXSYMLINKS in include/linux/namei.h
+
 
 @contextlib.contextmanager
 def atomic_writer(path: Path, mode: int = 0o644) -> Iterator[IO[bytes]]:
     """Return a binary file that replaces `path` when the block ends without an error.
 
+    Of a link, what it points to is replaced. A device, a pipe or one of this process's own
+    descriptors (``/dev/stdout``) is opened and written into, so it may have a part of the data
+    after an error.
+
     Raises
     ------
     HarnessError
         If the disk is full or the directory is not writable.
+    BrokenPipeError
+        If `path` is a pipe that nobody reads any more.
     """
-    temporary: str | None = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        path = _followed(path)
+        special = _open_special(path)
+        if special is not None:
+            with os.fdopen(special, "wb") as stream:
+                yield stream
+            return
+        with _replacing(path, mode) as stream:
+            yield stream
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise explained(error, path) from error
+
+
+@contextlib.contextmanager
+def _replacing(path: Path, mode: int) -> Iterator[IO[bytes]]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = Path(name)
+    try:
         with os.fdopen(handle, "wb") as stream:
             os.fchmod(stream.fileno(), mode)
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
-        Path(temporary).replace(path)
-        temporary = None
-        _sync_directory(path.parent)
-    except OSError as error:
-        raise explained(error, path) from error
-    finally:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _sync_directory(path.parent)
+
+
+def _followed(path: Path) -> Path:
+    """Return where the links at `path` lead, which may be absent.
+
+    A link that somebody else made in a directory like ``/tmp`` is refused, as the kernel does
+    with fs.protected_symlinks (Documentation/admin-guide/sysctl/fs.rst): a rename would not
+    ask it.
+    """
+    for _ in range(_MOST_LINKS):
+        if _descriptor(path) is not None or not path.is_symlink():
+            return path
+        around = path.parent.stat()
+        shared = around.st_mode & stat.S_ISVTX and around.st_mode & stat.S_IWOTH
+        if shared and path.lstat().st_uid not in (os.geteuid(), around.st_uid):
+            raise PermissionError(errno.EACCES, "a link that another user made", str(path))
+        path = path.parent / path.readlink()
+    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
+
+
+def _open_special(path: Path) -> int | None:
+    """Open for writing what a rename would destroy; None for files, present or not."""
+    descriptor = _descriptor(path)
+    if descriptor is not None:  # opened anew it would be another place in the file, or fail
+        return os.dup(descriptor)
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return None
+    if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
+        return None
+    return os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+
+
+def _descriptor(path: Path) -> int | None:
+    """Return the number if `path` is one of this process's descriptors, such as /dev/fd/1."""
+    if path.name.isdecimal() and path.parent.resolve() == Path("/proc/self/fd").resolve():
+        return int(path.name)
+    return None
 
 
 def write_bytes(path: Path, data: bytes, mode: int = 0o644) -> None:

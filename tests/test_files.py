@@ -142,3 +142,97 @@ def test_the_lock_excludes_other_processes(tmp_path: Path) -> None:
         worker.join()
     assert [worker.exitcode for worker in workers] == [0, 0]
     assert (tmp_path / "counter").read_text() == "100"
+
+
+def test_a_link_keeps_pointing_and_its_target_is_replaced_whole(tmp_path: Path) -> None:
+    (tmp_path / "below").mkdir()
+    target, near, far = tmp_path / "below" / "file", tmp_path / "near", tmp_path / "far"
+    near.symlink_to("below/file")
+    far.symlink_to(near)
+    for number, path in enumerate((near, far, near)):  # the first time it points to nothing
+        before = target.stat().st_ino if number else None
+        files.write_text(path, f"text {number}")
+        assert target.read_text() == f"text {number}"
+        assert target.stat().st_ino != before
+    assert (near.readlink(), far.readlink()) == (Path("below/file"), near)
+    assert list((tmp_path / "below").iterdir()) == [target]
+
+
+def test_links_in_a_circle_are_one_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "a").symlink_to("b")
+    (tmp_path / "b").symlink_to("a")
+    with pytest.raises(HarnessError, match="symbolic links"):
+        files.write_text(tmp_path / "a", "x")
+
+
+@pytest.mark.root
+def test_a_link_that_another_user_planted_is_not_followed(tmp_path: Path) -> None:
+    shared, victim = tmp_path / "tmp", tmp_path / "victim"
+    shared.mkdir()
+    shared.chmod(0o1777)
+    link = shared / "link"
+    link.symlink_to(victim)
+    os.chown(link, 65534, 65534, follow_symlinks=False)
+    with pytest.raises(HarnessError, match="a link that another user made"):
+        files.write_text(link, "x")
+    assert not victim.exists()
+    os.chown(link, 0, 0, follow_symlinks=False)
+    files.write_text(link, "x")
+    assert victim.read_text() == "x"
+
+
+@pytest.mark.root
+def test_a_device_is_written_to_and_stays_one(tmp_path: Path) -> None:
+    null, full, link = tmp_path / "null", tmp_path / "full", tmp_path / "link"
+    os.mknod(null, stat.S_IFCHR | 0o666, os.makedev(1, 3))
+    os.mknod(full, stat.S_IFCHR | 0o666, os.makedev(1, 7))
+    link.symlink_to(null)
+    files.write_text(null, "x")
+    files.write_text(link, "x")
+    with pytest.raises(HarnessError, match=f"cannot write {full}: No space left"):
+        files.write_text(full, "x")
+    assert stat.S_ISCHR(null.stat().st_mode)
+    assert stat.S_ISCHR(full.stat().st_mode)
+    assert link.is_symlink()
+    assert sorted(tmp_path.iterdir()) == [full, link, null]
+
+
+def test_a_fifo_is_written_to_and_stays_one(tmp_path: Path) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    with subprocess.Popen(["cat", fifo], stdout=subprocess.PIPE) as reader:
+        files.write_text(fifo, "text")
+        assert reader.stdout is not None
+        assert reader.stdout.read() == b"text"
+    assert stat.S_ISFIFO(fifo.stat().st_mode)
+
+
+def test_a_pipe_that_nobody_reads_is_a_broken_pipe() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        with pytest.raises(BrokenPipeError):
+            files.write_text(Path(f"/dev/fd/{writing}"), "x")
+    finally:
+        os.close(writing)
+
+
+_TO_OUTPUT = """
+import sys
+from pathlib import Path
+from hyperbox import files
+print("before", flush=True)
+files.write_text(Path(sys.argv[1]), "middle\\n")
+print("after")
+"""
+
+
+@pytest.mark.parametrize("name", ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1", "link"])
+def test_standard_output_by_name_is_the_one_that_is_open(name: str, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("/dev/stdout")
+    command = [sys.executable, "-c", _TO_OUTPUT, str(tmp_path / name)]
+    said = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert said.stdout == "before\nmiddle\nafter\n"
+    with (tmp_path / "file").open("w") as stream:
+        subprocess.run(command, stdout=stream, check=True)
+    assert (tmp_path / "file").read_text() == "before\nmiddle\nafter\n"
