@@ -15,7 +15,7 @@ import json
 import os
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -24,14 +24,22 @@ from hyperbox.errors import HarnessError
 __all__ = [
     "atomic_writer",
     "explained",
+    "has_sha256",
     "locked",
+    "read_sealed",
+    "replace_file",
     "sha256_file",
     "write_bytes",
     "write_json",
+    "write_sealed",
     "write_text",
 ]
 
 _MOST_LINKS = 40  # as the kernel follows: MAXSYMLINKS in include/linux/namei.h
+
+
+_SEAL = "seal"
+_known_hashes: set[tuple[Path, int, int, int, int, str]] = set()
 
 
 @contextlib.contextmanager
@@ -141,10 +149,51 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, text + "\n")
 
 
+def write_sealed(path: Path, document: Mapping[str, Any]) -> None:
+    """Write `document` as JSON with a digest of itself, for `read_sealed`."""
+    write_json(path, {**document, _SEAL: _seal(document)})
+
+
+def read_sealed(path: Path) -> dict[str, Any] | None:
+    """Return what `write_sealed` wrote; None if it is absent or was changed since."""
+    try:
+        document = json.loads(path.read_bytes())
+        seal = document.pop(_SEAL)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+    return document if seal == _seal(document) else None
+
+
+def replace_file(temporary: Path, path: Path) -> None:
+    """Move a finished file, or a directory whose files are synced, to `path`: on disk before.
+
+    Without that a power cut can leave the new name with no content (ext4: "delayed
+    allocation", Documentation/filesystems/ext4).
+    """
+    handle = os.open(temporary, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+    temporary.replace(path)
+    _sync_directory(path.parent)
+
+
 def sha256_file(path: Path) -> str:
     """Return the SHA-256 of a file as 64 hexadecimal digits."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def has_sha256(path: Path, sha256: str) -> bool:
+    """Whether a file has the hash; one that had it and was not written since is not read again."""
+    facts = path.stat()
+    state = (path, facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, sha256)
+    if state not in _known_hashes:
+        if sha256_file(path) != sha256:
+            return False
+        _known_hashes.add(state)
+    return True
 
 
 @contextlib.contextmanager
@@ -165,6 +214,10 @@ def locked(path: Path) -> Iterator[None]:
         except OSError as error:
             raise explained(error, path) from error
         yield
+
+
+def _seal(document: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
 
 
 def _sync_directory(path: Path) -> None:

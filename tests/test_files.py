@@ -236,3 +236,21 @@ def test_standard_output_by_name_is_the_one_that_is_open(name: str, tmp_path: Pa
     with (tmp_path / "file").open("w") as stream:
         subprocess.run(command, stdout=stream, check=True)
     assert (tmp_path / "file").read_text() == "before\nmiddle\nafter\n"
+
+
+def test_a_sealed_document_reads_back(tmp_path: Path) -> None:
+    path = tmp_path / "document"
+    files.write_sealed(path, {"b": [1, 2.5, None], "a": "\N{SNOWMAN}"})
+    assert files.read_sealed(path) == {"b": [1, 2.5, None], "a": "\N{SNOWMAN}"}
+
+
+def test_one_changed_byte_of_a_sealed_document_is_seen_wherever_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "document"
+    files.write_sealed(path, {"number": 7, "text": "abc"})
+    whole = path.read_bytes()
+    for place in range(len(whole)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        assert files.read_sealed(path) in (None, {"number": 7, "text": "abc"})
+        path.write_bytes(whole[:place])
+        assert files.read_sealed(path) is None or place == len(whole) - 1
+    assert files.read_sealed(tmp_path / "absent") is None

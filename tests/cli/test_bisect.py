@@ -9,7 +9,7 @@ import pytest
 
 from hyperbox.cli.bisect import answer_line
 from hyperbox.cli.main import main
-from hyperbox.files import write_json
+from hyperbox.files import write_sealed
 from hyperbox.harness.lab.kernel_kit import kernels_directory
 from hyperbox.harness.lab.kernel_lock import read_lock
 from hyperbox.harness.model import Outcome
@@ -44,7 +44,7 @@ def lists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         for name, version in names
     ]
     document = {"mirror": NOBODY, "suites": [], "packages": packages}
-    write_json(kernels_directory() / "apt" / "packages.json", document)
+    write_sealed(kernels_directory() / "apt" / "packages.json", document)
     monkeypatch.chdir(tmp_path)
 
 

@@ -7,7 +7,6 @@ unless ``HYPERBOX_DEBIAN_MIRROR`` or an argument names another.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -20,7 +19,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from hyperbox.errors import ConfigError, HarnessError, MissingDependency
-from hyperbox.files import locked, sha256_file, write_json, write_text
+from hyperbox.files import locked, read_sealed, replace_file, sha256_file, write_sealed, write_text
 from hyperbox.harness.lab.kernel_matrix import Package, packages_in
 from hyperbox.processes import require, run, spawn, stop
 
@@ -219,18 +218,18 @@ class DebianArchive:
                 "suites": wanted,
                 "packages": [asdict(one) for one in packages],
             }
-            write_json(self.root / "packages.json", document)
+            write_sealed(self.root / "packages.json", document)
             report("reading package lists", 1.0)
         return packages
 
     def known(self) -> tuple[Package, ...] | None:
         """Return the packages of the last `refresh` from this mirror; None if there was none."""
+        document = read_sealed(self.root / "packages.json")
         try:
-            document = json.loads((self.root / "packages.json").read_text())
-            if document["mirror"] != self.mirror:
+            if document is None or document["mirror"] != self.mirror:
                 return None
             return tuple(Package(**entry) for entry in document["packages"])
-        except (OSError, ValueError, KeyError, TypeError):
+        except (KeyError, TypeError):  # another version's
             return None
 
     def age(self) -> float:
@@ -304,7 +303,7 @@ class DebianArchive:
             if partial.is_symlink():  # how apt "fetches" from a file: mirror
                 original, partial = partial.resolve(), partial.with_name("copy")
                 shutil.copyfile(original, partial)
-            partial.replace(target)
+            replace_file(partial, target)
         report(package.name, 1.0)
 
     def _watch(

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hyperbox.errors import HarnessError
-from hyperbox.files import locked, sha256_file, write_json
+from hyperbox.files import locked, read_sealed, replace_file, sha256_file, write_sealed
 from hyperbox.harness.lab.debian_archive import debian_mirror
 from hyperbox.harness.lab.guest_packages import FILE_NAME, guest_packages
 from hyperbox.paths import cache_directory, project_directory
@@ -122,8 +122,7 @@ def make_erofs(tree: Path, image: Path, *, uuid: str) -> None:
         size = temporary.stat().st_size
         with temporary.open("r+b") as stream:
             stream.truncate(-(-size // ALIGNMENT) * ALIGNMENT)
-            os.fsync(stream.fileno())
-        temporary.replace(image)
+        replace_file(temporary, image)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -180,7 +179,7 @@ def _remove_traces(tree: Path) -> None:
 def _store(tree: Path, image: Path, *, digit: int, facts: dict[str, object]) -> GuestImage:
     make_erofs(tree, image, uuid=f"{_UUID}{digit}")
     digest = sha256_file(image)
-    write_json(image.with_suffix(".json"), {**facts, "sha256": digest})
+    write_sealed(image.with_suffix(".json"), {**facts, "sha256": digest})
     return GuestImage(image, digest)
 
 
@@ -194,14 +193,10 @@ def _forget_old_projects(directory: Path) -> None:
 
 def _cached(image: Path) -> GuestImage | None:
     """Return a cached image if it is whole; a damaged one is built anew."""
-    record = image.with_suffix(".json")
-    if not (image.exists() and record.exists()):
+    facts = read_sealed(image.with_suffix(".json"))
+    if facts is None or not image.exists() or sha256_file(image) != facts["sha256"]:
         return None
-    try:
-        expected = json.loads(record.read_text())["sha256"]
-    except (ValueError, KeyError):
-        return None
-    return GuestImage(image, expected) if sha256_file(image) == expected else None
+    return GuestImage(image, facts["sha256"])
 
 
 def _need_space(directory: Path, wanted: int) -> None:

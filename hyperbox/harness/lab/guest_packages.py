@@ -51,8 +51,7 @@ def guest_packages() -> Path | None:
                 archive.writestr(info, path.read_bytes())
     digest = hashlib.sha256(content.getvalue()).hexdigest()[:16]
     path = cache_directory() / "guest" / f"packages-{digest}.zip"
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.exists() or path.read_bytes() != content.getvalue():
         write_bytes(path, content.getvalue())
     return path
 

@@ -14,12 +14,20 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hyperbox.errors import ConfigError, HarnessError, MissingDependency
-from hyperbox.files import locked, sha256_file, write_bytes, write_json
+from hyperbox.files import (
+    has_sha256,
+    locked,
+    read_sealed,
+    replace_file,
+    sha256_file,
+    write_bytes,
+    write_sealed,
+)
 from hyperbox.harness.lab.custom_kernel import custom_kernel
 from hyperbox.harness.lab.debian_archive import DebianArchive, MirrorSilent, PackageGone
 from hyperbox.harness.lab.host_kernel import RUNNING, running_kernel
@@ -61,8 +69,6 @@ _FILES = frozenset(("vmlinuz", "initramfs.cpio", "config"))
 _KIT_LIFETIME_S = 7 * 24 * 3600.0
 
 Progress = Callable[[str, float], None]
-
-_hashed_in_this_process: set[Path] = set()
 
 
 @dataclass(frozen=True)
@@ -334,7 +340,7 @@ def _cached_or_built(
             _write_manifest(built, identity, key, inputs, missing)
             if directory.exists():
                 directory.rename(scratch / "corrupted")
-            built.rename(directory)
+            replace_file(built, directory)
     report(f"kernel {identity.release} is ready", 1.0)
     kit, _ = _load(directory)
     if kit is None:
@@ -416,28 +422,21 @@ def _write_manifest(
         "key": key,
         "missing": list(missing),
     }
-    write_json(kit / _MANIFEST, {**document, "seal": _seal(document)})
-
-
-def _seal(document: Mapping[str, object]) -> str:
-    rest = {name: value for name, value in document.items() if name != "seal"}
-    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+    write_sealed(kit / _MANIFEST, document)
 
 
 def _load(directory: Path) -> tuple[KernelKit | None, dict[str, list[str] | str]]:
     """Read a kit and its manifest; no kit if a file is not what the manifest says."""
+    document = read_sealed(directory / _MANIFEST)
+    if document is None:
+        return None, {}
     try:
-        document = json.loads((directory / _MANIFEST).read_text())
-        if document["seal"] != _seal(document) or not document["files"].keys() >= _FILES:
+        if not document["files"].keys() >= _FILES:
             return None, {}
         for name, facts in document["files"].items():
             path = directory / name
-            if path.stat().st_size != facts["size"]:
+            if path.stat().st_size != facts["size"] or not has_sha256(path, facts["sha256"]):
                 return None, {}
-            if path not in _hashed_in_this_process:
-                if sha256_file(path) != facts["sha256"]:
-                    return None, {}
-                _hashed_in_this_process.add(path)
         lacking = document["missing"]
         kit = KernelKit(
             label=document["label"],

@@ -7,8 +7,6 @@ of a run's cells and what is said about the time they take.
 from __future__ import annotations
 
 import contextlib
-import json
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,7 +19,7 @@ from hyperbox.paths import cache_directory
 
 __all__ = ["Cost", "CostBook", "cost_of"]
 
-_FORMAT = 1  # raise it when the numbers mean something else
+_FORMAT = 2  # raise it when the numbers mean something else
 
 
 @dataclass(frozen=True)
@@ -76,23 +74,14 @@ class CostBook:
         """Keep a cell's newest cost. Where nothing can be written the next plan knows less."""
         if cost is not None:
             with contextlib.suppress(HarnessError):
-                files.write_json(self._file(cell), {"format": _FORMAT, **asdict(cost)})
+                files.write_sealed(self._file(cell), {"format": _FORMAT, **asdict(cost)})
 
     def _file(self, cell: Cell) -> Path:
         return self._directory / f"{cell.key}.json"
 
     def _read(self, cell: Cell) -> Cost | None:
-        """Read a cell's cost; None if there is none, or what is there is none."""
-        try:
-            document = json.loads(self._file(cell).read_bytes())
-            if document.pop("format") != _FORMAT:
-                return None
-            cost = Cost(**document)
-            numbers = (cost.seconds, cost.cpu_seconds, cost.guest_seconds, cost.ready_s)
-            whole = type(cost.blocks) is int and cost.blocks > 0 and type(cost.settled) is bool
-            sound = all(type(n) in (int, float) and math.isfinite(n) and n >= 0 for n in numbers)
-        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        """Return a cell's cost; None if there is none, or it is damaged or another format's."""
+        document = files.read_sealed(self._file(cell))
+        if document is None or document.pop("format", None) != _FORMAT:
             return None
-        except OverflowError:  # an integer that is no float
-            return None
-        return cost if whole and sound else None
+        return Cost(**document)

@@ -36,3 +36,15 @@ def test_it_is_made_once_and_the_same_each_time() -> None:
     again = guest_packages()
     assert again is not None
     assert again.read_bytes() == before[1]
+
+
+@pytest.mark.parametrize("damage", ["cut", "flip"])
+def test_a_damaged_file_is_made_again(damage: str) -> None:
+    packed = guest_packages()
+    assert packed is not None
+    whole = packed.read_bytes()
+    half = len(whole) // 2
+    rest = b"" if damage == "cut" else bytes([whole[half] ^ 1]) + whole[half + 1 :]
+    packed.write_bytes(whole[:half] + rest)
+    assert guest_packages() == packed
+    assert packed.read_bytes() == whole

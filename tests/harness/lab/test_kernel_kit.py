@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from hyperbox.errors import ConfigError, HarnessError
-from hyperbox.files import sha256_file, write_json
+from hyperbox.files import sha256_file, write_json, write_sealed
 from hyperbox.harness.lab import kernel_kit as module
 from hyperbox.harness.lab.debian_archive import DebianArchive, HashMismatch, MirrorSilent
 from hyperbox.harness.lab.host_kernel import running_kernel
@@ -86,11 +86,6 @@ def lock(
     path = directory / "lock.json"
     write_json(path, lock_document(locked))
     monkeypatch.setattr("hyperbox.harness.lab.kernel_lock.lock_path", lambda: path)
-
-
-def forget_hashes() -> None:
-    """Do as a new process does: hash each file again."""
-    module._hashed_in_this_process.clear()
 
 
 def contents(kit: KernelKit) -> dict[str, bytes]:
@@ -176,7 +171,9 @@ def flip_byte(path: Path) -> None:
     path.write_bytes(data)
 
 
-@pytest.mark.parametrize("name", ["vmlinuz", "initramfs.cpio", "modules.erofs", "manifest.json"])
+@pytest.mark.parametrize(
+    "name", ["vmlinuz", "initramfs.cpio", "modules.erofs", "config", "manifest.json"]
+)
 @pytest.mark.parametrize("damage", ["cut", "flip", "remove"])
 def test_damaged_kit_is_built_again_and_said(kernel: SmallKernel, name: str, damage: str) -> None:
     kit = kernel_kit(SERIES, mirror=kernel.mirror)
@@ -188,17 +185,21 @@ def test_damaged_kit_is_built_again_and_said(kernel: SmallKernel, name: str, dam
         flip_byte(path)
     else:
         path.unlink()
-    forget_hashes()
     again = kernel_kit(SERIES, mirror=NOBODY)
     assert again.remarks == ("the cached kit was corrupted; built again",)
     assert contents(again) == whole
     assert kernel_kit(SERIES, mirror=NOBODY).remarks == ()
 
 
-def test_damaged_package_is_fetched_again_and_said(kernel: SmallKernel) -> None:
+@pytest.mark.parametrize("damage", ["cut", "flip"])
+def test_damaged_package_is_fetched_again_and_said(kernel: SmallKernel, damage: str) -> None:
     kit = kernel_kit(SERIES, mirror=kernel.mirror)
     shutil.rmtree(kit.vmlinuz.parent)
-    flip_byte(kernels_directory() / "debs" / f"{kit.sha256}.deb")
+    deb = kernels_directory() / "debs" / f"{kit.sha256}.deb"
+    if damage == "cut":
+        os.truncate(deb, deb.stat().st_size // 2)
+    else:
+        flip_byte(deb)
     again = kernel_kit(SERIES, mirror=kernel.mirror)
     assert "was corrupted; fetched again" in again.remarks[0]
 
@@ -229,7 +230,7 @@ def list_on_mirror(kernel: SmallKernel, packages: list[Package]) -> None:
         "suites": ["trixie"],
         "packages": [vars(package) for package in packages],
     }
-    write_json(kernels_directory() / "apt/packages.json", document)
+    write_sealed(kernels_directory() / "apt/packages.json", document)
 
 
 def test_locked_version_that_left_falls_back_loudly(
@@ -427,7 +428,7 @@ def test_any_listed_kernel_can_be_asked_for(
     lock(monkeypatch, tmp_path, {})
     packages = [vars(package) for package in kernel.release.packages]
     document = {"mirror": kernel.mirror, "suites": [], "packages": packages}
-    write_json(kernels_directory() / "apt/packages.json", document)
+    write_sealed(kernels_directory() / "apt/packages.json", document)
     upstream = kernel.release.version.partition("-")[0]
     kit = kernel_kit(upstream, mirror=kernel.mirror)
     assert (kit.label, kit.release) == (kernel.release.version, kernel.release.release)
