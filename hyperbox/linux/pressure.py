@@ -19,6 +19,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from hyperbox.errors import ConfigError, KernelFeatureMissing, WorkloadError
+from hyperbox.linux.mounts import parse_mountinfo
 
 __all__ = [
     "PROC_PRESSURE",
@@ -65,10 +66,12 @@ class Missing(StrEnum):
 
     ABSENT = "absent"
     DISABLED = "disabled"
+    HIDDEN = "hidden"
+    """The kernel may have it, and this mount namespace does not show it."""
 
 
 class PressureMissing(KernelFeatureMissing):
-    """The kernel does not give this pressure; `why` says in which way."""
+    """There is no such pressure to read; `why` says in which way."""
 
     def __init__(self, message: str, *, why: Missing, hint: str = "") -> None:
         super().__init__(message, hint=hint)
@@ -162,6 +165,8 @@ class PressureFile:
         try:
             return parse_pressure(text)
         except ValueError as error:
+            if not text and _hiding(self.path):  # container runtimes bind /dev/null over files
+                raise _missing(self.path, there=True) from error
             raise WorkloadError(f"{self.path}: {error}") from error
 
     def close(self) -> None:
@@ -362,6 +367,13 @@ def _missing(path: Path, *, there: bool) -> PressureMissing:
         hint = f"write 1 to {path.parent / _SWITCH}"
     if reason:
         return PressureMissing(f"pressure is unavailable: {reason}", why=why, hint=hint)
+    hiding = _hiding(path)
+    if hiding:
+        return PressureMissing(
+            f"pressure is hidden here: {hiding}",
+            why=Missing.HIDDEN,
+            hint="run it outside of this container or sandbox, or show it all of /proc",
+        )
     if there:
         return PressureMissing(
             f"{path} is there but pressure is switched off", why=Missing.DISABLED, hint=hint
@@ -369,6 +381,22 @@ def _missing(path: Path, *, there: bool) -> PressureMissing:
     return PressureMissing(
         f"{path} is absent: this kernel has no such pressure", why=Missing.ABSENT, hint=hint
     )
+
+
+def _hiding(path: Path) -> str:
+    """Say what hides a file of /proc in this mount namespace; empty if nothing does.
+
+    A container runtime mounts something over what it masks; ``subset=pid`` of proc_pid(5)
+    (Linux 5.8) leaves processes only.
+    """
+    if not path.is_relative_to("/proc"):
+        return ""
+    for found in parse_mountinfo(_text(Path("/proc/self/mountinfo"))):
+        if found.point == Path("/proc") and "subset=pid" in found.super_options:
+            return "/proc is mounted with subset=pid"
+        if found.point in (path, path.parent):
+            return f"something is mounted over {found.point}"
+    return ""
 
 
 def _text(path: Path) -> str:

@@ -20,6 +20,7 @@ from hyperbox.processes import require, run
 from hyperbox.records import Change
 
 __all__ = [
+    "HIGHEST_PRIORITY",
     "SWAP",
     "SwapArea",
     "called_here",
@@ -31,7 +32,8 @@ __all__ = [
 ]
 
 _PREFER = 0x8000  # SWAP_FLAG_PREFER of swapon(2); the priority is in the lower 15 bits
-_HIGHEST = 0x7FFF
+HIGHEST_PRIORITY = 0x7FFF
+"""Of a swap area; the kernel fills areas of the same priority in turn (swapon(2))."""
 _UUID = slice(1036, 1052)  # sws_uuid of union swap_header, include/linux/swap.h
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -66,14 +68,18 @@ def swap_areas() -> tuple[SwapArea, ...]:
 
 
 def called_here(area: SwapArea, devices: Path = Path("/dev")) -> str:
-    """Return the path of a swap area in this mount namespace; as it is, if it cannot be found."""
+    """Return the path of a swap area in this mount namespace; its own name, if it is not here.
+
+    A device whose node has been removed is swapped to all the same, and keeps its name.
+    """
     if area.kind != "partition" or Path(area.path).is_block_device():
         return area.path
-    below = area.path.removesuffix(" (deleted)").lstrip("/")
+    name = area.path.removesuffix(" (deleted)")
+    below = name.lstrip("/")
     for candidate in (devices / below, devices / Path(below).name):
         if candidate.is_block_device():
             return str(candidate)
-    return area.path
+    return name
 
 
 def swap_on(device: Path, priority: int | None = None) -> None:
@@ -83,8 +89,8 @@ def swap_on(device: Path, priority: int | None = None) -> None:
     """
     flags = 0
     if priority is not None:
-        if not 0 <= priority <= _HIGHEST:
-            raise ValueError(f"priority {priority} is outside 0 ... {_HIGHEST}")
+        if not 0 <= priority <= HIGHEST_PRIORITY:
+            raise ValueError(f"priority {priority} is outside 0 ... {HIGHEST_PRIORITY}")
         flags = _PREFER | priority
     while _libc.swapon(ctypes.c_char_p(os.fsencode(device)), ctypes.c_int(flags)) != 0:
         if ctypes.get_errno() != errno.EINTR:
@@ -142,6 +148,11 @@ def _uuid(device: Path) -> str:
     try:
         with device.open("rb", buffering=0) as stream:
             return stream.read(4096)[_UUID].hex()
+    except FileNotFoundError as error:
+        raise WorkloadError(
+            f"{device} is still swapped to, but its device node has been removed",
+            hint=f"mknod {device} b $(tr : ' ' </sys/class/block/{device.name}/dev) makes it again",
+        ) from error
     except OSError as error:
         raise WorkloadError(f"cannot read {device}: {error.strerror or error}") from error
 

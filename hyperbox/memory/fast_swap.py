@@ -2,7 +2,8 @@
 
 What is on the disk already stays there, so this helps little once memory is short. zram goes
 in front of disk swap by its priority; zswap compresses what is on its way to the disk. One of
-them is enough: together they would compress twice.
+them is enough: together they would compress twice. zswap by itself does nothing: without a swap
+area there is no way to the disk (Documentation/admin-guide/mm/zswap.rst).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pathlib import Path
 from hyperbox.errors import HyperboxError, KernelFeatureMissing
 from hyperbox.linux.knob import KnobChange, read_knob, setting, sysctl
 from hyperbox.linux.modules import why_not_loadable
-from hyperbox.linux.swap import SwapArea, swap_areas
+from hyperbox.linux.swap import HIGHEST_PRIORITY, SwapArea, swap_areas
 from hyperbox.linux.zram_swap import ZramSwap
 from hyperbox.linux.zswap import ZSWAP, zswap_enabled, zswap_present
 from hyperbox.memory.actuators import Actuator, put_back
@@ -32,7 +33,7 @@ ALGORITHMS = ("lz4", "lzo-rle", "lzo", "zstd")
 """Compression in order of preference: speed first."""
 
 _MOST_ZRAM = 8 << 30
-_PRIORITY, _HIGHEST_PRIORITY = 100, 0x7FFF  # above every disk's
+_PRIORITY = 100  # above what disks have by themselves, which is negative
 
 
 class FirstOf:
@@ -92,7 +93,8 @@ class FirstOf:
 
 def has_fast_swap() -> bool:
     """Whether pages are swapped to compressed memory now."""
-    return zswap_enabled() or any(map(_is_zram, swap_areas()))
+    areas = swap_areas()
+    return bool(areas and zswap_enabled()) or any(map(_is_zram, areas))
 
 
 def usual_zram_size() -> int:
@@ -124,23 +126,42 @@ class ZramActuator:
         self._size = size
         self._algorithms = algorithms
         self._swap: ZramSwap | None = None
+        self._zswap: list[KnobChange] = []
         self._left: list[ZramSwap] = []
 
     def unavailable(self) -> str:
         """Say why there is nothing to prepare."""
-        if any(map(_is_zram, swap_areas())):
-            return "this machine swaps to zram already"
-        if zswap_enabled():
+        areas = swap_areas()
+        if any(map(_is_zram, areas)):
+            twice = ", behind zswap: pages are compressed twice" if zswap_enabled() else ""
+            return f"this machine swaps to zram already{twice}"
+        if areas and zswap_enabled():
             return "zswap is on: one compressed swap is enough"
+        first = max(areas, key=lambda area: area.priority, default=None)
+        if first and first.priority == HIGHEST_PRIORITY:
+            return (
+                f"{first.path} has the highest priority that there is ({HIGHEST_PRIORITY}): the "
+                "kernel would fill both in turn"
+            )
         return why_not_loadable("zram")
 
     def apply(self) -> tuple[str, ...]:
-        """Make the disk and swap to it."""
+        """Make the disk and swap to it; zswap, which has had nothing to go before, is off then."""
         size = self._size if self._size is not None else usual_zram_size()
         highest = max((area.priority for area in swap_areas()), default=-1)
-        priority = min(max(highest + 10, _PRIORITY), _HIGHEST_PRIORITY)
-        self._swap = made = ZramSwap(size, self._algorithms, priority)
-        return (f"swapping to {made.device}, {size >> 20} MiB, {made.algorithm}",)
+        priority = min(max(highest + 10, _PRIORITY), HIGHEST_PRIORITY)
+        off: tuple[str, ...] = ()
+        if zswap_enabled():
+            self._zswap.append(KnobChange(ZSWAP / "enabled"))
+            self._zswap[-1].apply("N")
+            off = ("zswap enabled Y -> N: it would compress what goes to zram",)
+        try:
+            self._swap = made = ZramSwap(size, self._algorithms, priority)
+        except BaseException:
+            with contextlib.suppress(HyperboxError):
+                put_back(self._zswap)
+            raise
+        return (f"swapping to {made.device}, {size >> 20} MiB, {made.algorithm}", *off)
 
     def tick(self) -> tuple[str, ...]:
         """Nothing: it stays."""
@@ -157,7 +178,7 @@ class ZramActuator:
         """
         made = self._swap
         if made is None:
-            return ()
+            return put_back(self._zswap)
         held, free = made.held(), _available()
         if held and (not calm or held > free // 2):
             self._left.append(made)
@@ -166,10 +187,14 @@ class ZramActuator:
             return (
                 f"{made.device} holds {held >> 20} MiB and stays ({why}): "
                 "hyperbox doctor --repair removes it later",
+                *put_back(self._zswap),
             )
-        made.undo()
-        self._swap = None
-        return (f"{made.device} removed",)
+        try:
+            made.undo()
+            self._swap = None
+        finally:
+            back = put_back(self._zswap)
+        return (f"{made.device} removed", *back)
 
 
 class ZswapActuator:
@@ -186,9 +211,10 @@ class ZswapActuator:
         """Say why it cannot be switched on."""
         if not zswap_present():
             return "this kernel was built without zswap"
-        if zswap_enabled():
-            return "zswap is on already"
         areas = swap_areas()
+        if zswap_enabled():
+            idle = "" if areas else ", but does nothing: there is no swap area"
+            return f"zswap is on already{idle}"
         if any(map(_is_zram, areas)):
             return "this machine swaps to zram: one compressed swap is enough"
         return "" if areas else "there is no disk swap to go in front of"

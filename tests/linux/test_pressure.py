@@ -29,7 +29,7 @@ from hyperbox.linux.pressure import (
     system_files,
     why_missing,
 )
-from hyperbox.processes import spawn, stop
+from hyperbox.processes import run, spawn, stop
 
 has_pressure = pytest.mark.skipif(
     not (PROC_PRESSURE / "memory").exists(), reason="this kernel has no pressure files"
@@ -90,6 +90,30 @@ def test_absent_file_says_so(tmp_path: Path) -> None:
         system_files(tmp_path)
     assert caught.value.why is Missing.ABSENT
     assert "psi=1" in caught.value.hint
+
+
+@pytest.mark.root
+@pytest.mark.parametrize(
+    ("mask", "said"),
+    [
+        (["-t", "tmpfs", "none", "/proc/pressure"], "something is mounted over /proc/pressure"),
+        (["--bind", "/dev/null", "/proc/pressure/cpu"], "mounted over /proc/pressure/cpu"),
+        (["-t", "proc", "-o", "subset=pid", "proc", "/proc"], "/proc is mounted with subset=pid"),
+    ],
+)
+def test_what_a_container_hides_is_not_what_the_kernel_lacks(mask: list[str], said: str) -> None:
+    program = (
+        "import subprocess, sys\n"
+        "from hyperbox.linux.namespaces import own_mounts\n"
+        "from hyperbox.linux.pressure import PressureMissing, system_files\n"
+        "own_mounts(); subprocess.run(['mount', *sys.argv[1:]], check=True)\n"
+        "try: system_files()\n"
+        "except PressureMissing as error: print(error.why, error.message)\n"
+    )
+    environment = {"PYTHONPATH": str(Path(__file__).parents[2])}
+    done = run([sys.executable, "-c", program, *mask], timeout=60, environment=environment)
+    assert done.text().startswith("hidden pressure is hidden here: ")
+    assert done.text().endswith(said)
 
 
 def test_switched_off_file_is_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -27,9 +28,11 @@ from hyperbox.linux.pressure import PROC_PRESSURE, Kind, Trigger
 from hyperbox.linux.swap import swap_areas, swapping
 from hyperbox.linux.undo import KINDS
 from hyperbox.linux.zram import zram_device
+from hyperbox.linux.zswap import ZSWAP
 from hyperbox.memory import tune, tuning
 from hyperbox.memory.audit import read_trail, stories, trail_file
 from hyperbox.memory.decisions import Rules
+from hyperbox.memory.fast_swap import ZramActuator, ZswapActuator
 from hyperbox.memory.reclaim import MemoryHighActuator
 from hyperbox.memory.tuner import Tuner as RealTuner
 from hyperbox.processes import spawn, stop
@@ -403,6 +406,63 @@ def unplugged() -> dict[str, Any]:
     finally:
         stop(tuner.process)
     return {"before": before, "after": values(), "status": status}
+
+
+def idle_zswap() -> dict[str, Any]:
+    """zswap is on, but there is nothing to swap to; then the same with zram behind it."""
+    (ZSWAP / "enabled").write_text("Y")
+    before = values()
+    tuner = Tuner("--fast-swap", "auto", "--zram-mib", "4")
+    try:
+        tuner.until(lambda one: one["action"] == "prepare")
+        during = values()
+        status = tuner.end(signal.SIGTERM)
+    finally:
+        stop(tuner.process)
+    after, made = values(), [one for one in tuner.decisions() if one["action"] == "prepare"]
+    with zram_device(size=4 << 20, algorithms=("lz4", "lzo")) as (disk, _), swapping(disk):
+        behind = ZramActuator().unavailable()
+    with null_block_device("first", size_mib=32, latency_ns=0) as disk, swapping(disk, 32_767):
+        beside = ZramActuator().unavailable(), ZswapActuator().unavailable()
+        (ZSWAP / "enabled").write_text("N")
+        alone = ZramActuator().unavailable(), ZswapActuator().unavailable()
+    return {
+        "before": before,
+        "during": during,
+        "after": after,
+        "status": status,
+        "changes": made[0]["changes"],
+        "behind": behind,
+        "beside": beside,
+        "alone": alone,
+    }
+
+
+def removed_node() -> dict[str, Any]:
+    """Somebody removes /dev/zram0: it is swapped to all the same, and can be put back later."""
+    before = values()
+    tuner = Tuner("--fast-swap", "zram", "--zram-mib", "4")
+    try:
+        tuner.until(lambda one: one["action"] == "prepare")
+        node = Path(next(one.path for one in swap_areas()))
+        number = node.stat().st_rdev
+        node.unlink()
+        readings = len(tuner.decisions()) + 2
+        tuner.until(lambda one: len(tuner.decisions()) > readings)
+        status = tuner.end(signal.SIGTERM)
+    finally:
+        stop(tuner.process)
+    left, said = values(), LOG.read_text()
+    os.mknod(node, 0o600 | stat.S_IFBLK, number)
+    repaired = [str(one) for one in repair(KINDS)]
+    return {
+        "before": before,
+        "left": left,
+        "after": values(),
+        "status": status,
+        "said": said,
+        "repaired": repaired,
+    }
 
 
 def locked() -> dict[str, Any]:

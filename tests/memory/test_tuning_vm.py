@@ -184,6 +184,33 @@ def test_swap_that_is_taken_away_is_left_alone(guest: Snapshot) -> None:
     assert found["after"]["swaps"] == found["before"]["swaps"]
 
 
+def test_zswap_without_anything_to_swap_to_gives_way_to_zram(guest: Snapshot) -> None:
+    found = played(guest, "idle_zswap")
+    assert found["before"][ZSWAP] == "Y"
+    assert found["before"]["swaps"] == ""
+    assert (found["during"][ZSWAP], found["during"]["swaps"]) == ("N", "/dev/zram0")
+    assert found["changes"][0].startswith("swapping to /dev/zram0, 4 MiB")
+    assert found["changes"][1].startswith("zswap enabled Y -> N")
+    assert found["changes"][2].endswith("on already, but does nothing: there is no swap area")
+    assert (found["status"], found["after"]) == (0, found["before"])
+    assert found["behind"].endswith("zram already, behind zswap: pages are compressed twice")
+    assert found["beside"] == ["zswap is on: one compressed swap is enough", "zswap is on already"]
+    first, zswap = found["alone"]
+    assert first.startswith("/dev/first has the highest priority that there is (32767): ")
+    assert zswap == ""
+
+
+def test_swap_whose_device_node_was_removed_is_not_called_undone(guest: Snapshot) -> None:
+    found = played(guest, "removed_node")
+    assert found["left"]["swaps"] == "/dev/zram0"
+    assert "somebody else" not in found["said"]
+    assert found["status"] == 3
+    assert "/dev/zram0 is still swapped to, but its device node has been removed" in found["said"]
+    assert found["after"] == found["before"]
+    assert all(line.startswith("undone: ") for line in found["repaired"])
+    assert len(found["repaired"]) == 2
+
+
 def test_setting_that_cannot_be_put_back_is_said_and_stays_on_record(guest: Snapshot) -> None:
     found = played(guest, "locked")
     assert found["during"] != found["before"]
