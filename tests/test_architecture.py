@@ -18,6 +18,7 @@ GROUND = (
     "hyperbox.interruption",
     "hyperbox.journal",
     "hyperbox.paths",
+    "hyperbox.printing",
     "hyperbox.processes",
     "hyperbox.records",
     "hyperbox.repair",
@@ -34,7 +35,9 @@ ALLOWED: Mapping[str, tuple[str, ...]] = {
     "hyperbox.files": ("hyperbox.errors",),
     "hyperbox.interruption": (),
     "hyperbox.journal": ("hyperbox.errors", "hyperbox.records"),
+    "hyperbox.console": ("hyperbox.printing",),
     "hyperbox.paths": ("hyperbox.errors",),
+    "hyperbox.printing": ("hyperbox.errors",),
     "hyperbox.processes": ("hyperbox.errors",),
     "hyperbox.records": ("hyperbox.errors",),
     "hyperbox.repair": ("hyperbox.errors", "hyperbox.journal", "hyperbox.records"),
@@ -63,6 +66,7 @@ ALLOWED: Mapping[str, tuple[str, ...]] = {
     "hyperbox.harness.runs": (
         "hyperbox",
         "hyperbox.config",
+        "hyperbox.console",
         MODEL,
         DECLARATIONS,
         "hyperbox.harness.lab",
@@ -276,6 +280,26 @@ def test_files_are_written_through_one_door(name: str) -> None:
     path = relative(name)
     if path not in MAY_WRITE and not path.startswith(KERNEL_INTERFACES):
         assert lines(name, writes) == []
+
+
+def prints_unchecked(node: ast.AST) -> bool:
+    """Whether a call prints what may be a text of others as it is."""
+    if called(node) != ("", "print") or not isinstance(node, ast.Call) or not node.args:
+        return False
+    safe = (("", "one_line"), ("", "legible"), ("json", "dumps"), ("", "as_line"))
+    return not isinstance(node.args[0], ast.Constant) and called(node.args[0]) not in safe
+
+
+@pytest.mark.parametrize("name", [name for name in sources() if within(name, "hyperbox.cli")])
+def test_what_is_printed_goes_through_one_door(name: str) -> None:
+    """Terminals obey escape sequences, and names of cgroups or kernels are anybody's choice."""
+    assert lines(name, prints_unchecked) == []
+
+
+@pytest.mark.parametrize("name", sources())
+def test_consoles_are_ours(name: str) -> None:
+    made = [node for node in ast.walk(tree(name)) if called(node) == ("", "Console")]
+    assert made == []
 
 
 @pytest.mark.parametrize(("listed", "rule"), [(MAY_START, starts), (MAY_WRITE, writes)])

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
 from hyperbox.cli.guests import add_memory, pair
+from hyperbox.console import TerminalConsole
 from hyperbox.errors import ConfigError, ExitCode
 from hyperbox.harness.declarations import load_suites
 from hyperbox.harness.lab.kernel_kit import packaged_kernels
@@ -25,6 +25,7 @@ from hyperbox.harness.runs.bisector import bisect, judge_for
 from hyperbox.harness.runs.documents import utc
 from hyperbox.harness.runs.plan import select
 from hyperbox.harness.runs.progress import ProgressDisplay
+from hyperbox.printing import one_line
 
 __all__ = ["add_parser", "answer_line"]
 
@@ -116,17 +117,15 @@ def _run(arguments: argparse.Namespace) -> int:
         def tell(one: Try) -> None:
             left = tries_left(len(log.row), log.marks())
             text = f"{log.row[one.place].version}: {one.mark} ({one.reason})"
-            display.console.print(
-                f"{text}; about {left} more" if left else text, markup=False, soft_wrap=True
-            )
+            display.console.print(f"{text}; about {left} more" if left else text, soft_wrap=True)
 
-        display.console.print(f"bisection: {log.directory}, {len(log.row)} kernels", markup=False)
+        display.console.print(f"bisection: {log.directory}, {len(log.row)} kernels")
         found = bisect(log, judge_for(log.question, display), tell)
     if arguments.json:
         print(json.dumps(_document(log, found), indent=2))
     else:
         _show_tries(log)
-        print(answer_line(log, found))
+        print(one_line(answer_line(log, found)))
     return ExitCode.PASS if found.exact else ExitCode.INCONCLUSIVE
 
 
@@ -217,7 +216,8 @@ def _list(arguments: argparse.Namespace) -> int:
     for one in row:
         table.add_row(one.version, one.release, one.package, "" if one.vouched else "*")
     _wide().print(table)
-    print(f"{len(row)} kernels, {tries_left(len(row), {})} tries at most if none is skipped")
+    tries = tries_left(len(row), {})
+    print(one_line(f"{len(row)} kernels, {tries} tries at most if none is skipped"))
     if not all(one.vouched for one in row):
         print("*: no signed list names its modules any more; their hash is taken when fetched")
     return ExitCode.PASS
@@ -233,9 +233,9 @@ def _show_tries(log: BisectionLog) -> None:
     _wide().print(table)
 
 
-def _wide() -> Console:
+def _wide() -> TerminalConsole:
     """Return a console that cuts nothing where nobody looks."""
-    return Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 160)
+    return TerminalConsole(highlight=False, width=None if sys.stdout.isatty() else 160)
 
 
 def _document(log: BisectionLog, found: Answer) -> dict[str, object]:

@@ -12,9 +12,9 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+from hyperbox.console import TerminalConsole
 from hyperbox.errors import ConfigError, ExitCode
 from hyperbox.harness.calibration.answers import ALARMS, PLANTED, KnownCell
 from hyperbox.harness.calibration.evidence import Evidence, evidence_of
@@ -24,6 +24,7 @@ from hyperbox.harness.calibration.simulation import calibrate, row_at
 from hyperbox.harness.report.calibration import calibration_table, write_calibration
 from hyperbox.harness.report.calibration_runs import planted_table, summary
 from hyperbox.harness.runs.loading import load_run
+from hyperbox.printing import legible
 
 __all__ = ["add_parser"]
 
@@ -110,7 +111,7 @@ def _ignore_interrupts() -> None:
 
 
 def _with_progress(rows: Iterator[tuple[RuleRates, int]]) -> Iterator[tuple[RuleRates, int]]:
-    console = Console(stderr=True)
+    console = TerminalConsole(stderr=True)
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),
@@ -125,7 +126,7 @@ def _with_progress(rows: Iterator[tuple[RuleRates, int]]) -> Iterator[tuple[Rule
 
 
 def _show(found: Calibration, pages: tuple[Path, ...]) -> None:
-    console = Console()
+    console = TerminalConsole()
     with console.capture() as capture:
         console.print(calibration_table(found))
         for seen in found.evidence:
@@ -136,4 +137,4 @@ def _show(found: Calibration, pages: tuple[Path, ...]) -> None:
     lines += [f"exceeds the promise: {name}" for name in found.broken_promises]
     if not found.broken_promises:
         lines.append("every promised bound is kept")
-    sys.stdout.write(capture.get() + "\n".join(lines) + "\n")
+    sys.stdout.write(capture.get() + legible("\n".join(lines)) + "\n")

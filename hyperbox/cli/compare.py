@@ -6,17 +6,17 @@ import argparse
 import json
 from pathlib import Path
 
-from rich.console import Console
 from rich.text import Text
 
 from hyperbox import files
 from hyperbox.cli.report import say
+from hyperbox.console import TerminalConsole
 from hyperbox.errors import ExitCode
 from hyperbox.harness.report.comparison import compare
 from hyperbox.harness.report.comparison_data import SideComparison, comparison_document
 from hyperbox.harness.report.comparison_views import comparison_page, comparison_table, tells
 from hyperbox.harness.runs.loading import load_run
-from hyperbox.harness.verdicts.wording import legible
+from hyperbox.printing import legible
 
 __all__ = ["add_parser"]
 
@@ -51,7 +51,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _shown(found: SideComparison) -> str:
-    console = Console()
+    console = TerminalConsole()
     with console.capture() as capture:
         # Names and damage are texts of others: no markup of theirs counts.
         console.print(Text(legible(found.sentence), style="bold"))

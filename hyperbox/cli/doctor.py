@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from hyperbox.console import TerminalConsole
 from hyperbox.errors import ExitCode, HyperboxError
 from hyperbox.harness.lab.accelerator import probe_kvm
 from hyperbox.harness.lab.kernel_kit import cached_kits
@@ -26,6 +26,7 @@ from hyperbox.harness.runs.leftovers import clear_leftovers, leftovers
 from hyperbox.journal import Outcome
 from hyperbox.linux.undo import KINDS
 from hyperbox.paths import cache_directory, project_directory
+from hyperbox.printing import one_line
 from hyperbox.processes import require
 from hyperbox.repair import Repair, damage, repair
 
@@ -108,9 +109,9 @@ def _run(arguments: argparse.Namespace) -> int:
         print(json.dumps(document, indent=2))
     else:
         for one in undone:
-            print(one)
+            print(one_line(str(one)))
         for path in removed:
-            print(f"removed {path}")
+            print(one_line(f"removed {path}"))
         _show(found)
     missing = any(check.required and not check.fine for check in found)
     failed = any(one.outcome is Outcome.FAILED for one in undone)
@@ -125,7 +126,7 @@ def _show(found: tuple[Check, ...]) -> None:
         mark = "ok" if check.fine else "MISSING" if check.required else "no"
         mend = "" if check.fine else check.mend
         table.add_row(*(Text(cell) for cell in (mark, check.name, check.detail, mend)))
-    Console().print(table)
+    TerminalConsole().print(table)
 
 
 def _python() -> Check:

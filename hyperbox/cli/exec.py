@@ -7,7 +7,6 @@ import contextlib
 import json
 import os
 import stat
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -38,6 +37,7 @@ from hyperbox.harness.lab.session import (
     open_guest,
 )
 from hyperbox.harness.lab.vm import VirtualMachine
+from hyperbox.printing import one_line, print_error
 
 __all__ = ["LinePrefix", "add_parser"]
 
@@ -169,7 +169,7 @@ def _one(
     stdin: int | None,
 ) -> None:
     """Run the command under one kernel; what fails is an exception."""
-    prefix = f"{result.kit.label} | ".encode() if len(prepared.kits) > 1 else b""
+    prefix = f"{one_line(result.kit.label)} | ".encode() if len(prepared.kits) > 1 else b""
     out, err = LinePrefix(prefix, to_stdout), LinePrefix(prefix, to_stderr)
     streams = Streams(out, err, stdin)
     if not prefix:
@@ -208,9 +208,7 @@ def _note(result: _Result, error: HyperboxError) -> None:
     else:
         result.status = error.exit_code
     result.error = error.message
-    print(f"hyperbox: error: {error.message}", file=sys.stderr, flush=True)
-    if error.hint:
-        print(f"hint: {error.hint}", file=sys.stderr, flush=True)
+    print_error(error)
 
 
 def _facts(result: _Result) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from hyperbox.harness.lab.session import keep_console
 from hyperbox.harness.lab.vm_laboratory import choose_lane
 from hyperbox.harness.model import Lane
 from hyperbox.harness.runs.progress import ProgressDisplay
+from hyperbox.printing import complain
 
 __all__ = [
     "Prepared",
@@ -89,7 +90,7 @@ def prepare(arguments: argparse.Namespace) -> Prepared:
     for kit in kits:
         for remark in kit.remarks:
             if "lacks drivers" not in remark:
-                print(f"hyperbox: note: kernel {kit.label}: {remark}", file=sys.stderr)
+                complain(f"hyperbox: note: kernel {kit.label}: {remark}")
     lane = choose_lane(arguments.lane, kits).lane
     memory = None if arguments.memory is None else arguments.memory * MEBIBYTE
     return Prepared(kits, lane, memory)

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Callable, Sequence
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from hyperbox.console import TerminalConsole
 from hyperbox.errors import ConfigError, ExitCode, HarnessError
 from hyperbox.harness.lab.debian_archive import DebianArchive
 from hyperbox.harness.lab.kernel_kit import KernelKit, cached_kits, kernel_kits, kernels_directory
 from hyperbox.harness.lab.kernel_lock import lock_path, lockable, read_lock, read_matrix, write_lock
 from hyperbox.harness.lab.kernel_matrix import KernelRelease, Package, newest, releases
 from hyperbox.harness.lab.kernel_selectors import expand_kernels
+from hyperbox.printing import complain, one_line
 
 __all__ = ["add_parser"]
 
@@ -108,7 +108,7 @@ def _lock(arguments: argparse.Namespace) -> int:
     labels, locked = read_matrix().labels(), read_lock()
     absent = [label for label in labels if label not in locked]
     if not absent:
-        print(f"{lock_path()}: all {len(labels)} series are locked")
+        print(one_line(f"{lock_path()}: all {len(labels)} series are locked"))
         return ExitCode.PASS
     return _lock_newest(arguments, absent)
 
@@ -142,11 +142,11 @@ def _lock_newest(arguments: argparse.Namespace, labels: Sequence[str]) -> int:
             locked[label] = new
         bars.update(task, completed=1.0, step="done")
     write_lock({label: locked[label] for label in matrix.labels() if label in locked})
-    print(f"wrote {lock_path()}")
+    print(one_line(f"wrote {lock_path()}"))
     if archive.left_out:
-        print(f"not on this mirror: {', '.join(archive.left_out)}", file=sys.stderr)
+        complain(f"not on this mirror: {', '.join(archive.left_out)}")
     for message in failed:
-        print(f"not locked: {message}", file=sys.stderr)
+        complain(f"not locked: {message}")
     return ExitCode.HARNESS_ERROR if failed else ExitCode.PASS
 
 
@@ -180,7 +180,7 @@ def _print_matrix(rows: Sequence[dict[str, object]], *, lists_known: bool) -> No
             "yes" if cached == [row["locked"]] else ", ".join(cached) or "-",
             str(row["suite"] or "-"),
         )
-    console = Console()
+    console = TerminalConsole()
     console.print(table)
     console.print(f"kits lie in {kernels_directory() / 'kits'}", highlight=False, soft_wrap=True)
     if not lists_known:
@@ -188,7 +188,7 @@ def _print_matrix(rows: Sequence[dict[str, object]], *, lists_known: bool) -> No
 
 
 def _print_kits(kits: Sequence[KernelKit]) -> None:
-    console = Console()
+    console = TerminalConsole()
     for kit in kits:
         line = f"{kit.label}: {kit.release} ({kit.version}) in {kit.vmlinuz.parent}"
         console.print(line, highlight=False, soft_wrap=True)
@@ -220,10 +220,10 @@ def _archive(arguments: argparse.Namespace) -> DebianArchive:
 
 def _bars() -> Progress:
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         TaskProgressColumn(),
         TimeElapsedColumn(),
-        TextColumn("{task.fields[step]}"),
-        console=Console(stderr=True),
+        TextColumn("{task.fields[step]}", markup=False),
+        console=TerminalConsole(stderr=True),
     )

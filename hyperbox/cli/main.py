@@ -18,6 +18,7 @@ import hyperbox
 from hyperbox import interruption
 from hyperbox.errors import ConfigError, ExitCode, HyperboxError
 from hyperbox.harness.declarations import near
+from hyperbox.printing import complain, print_error
 
 __all__ = ["main"]
 
@@ -60,14 +61,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         with _stoppable():
             return _run(words)
     except HyperboxError as error:
-        _complain(f"hyperbox: error: {error.message}")
-        if error.hint:
-            _complain(f"hint: {error.hint}")
+        print_error(error)
         return error.exit_code
     except KeyboardInterrupt as error:
-        _complain("hyperbox: interrupted")
+        complain("hyperbox: interrupted")
         if error.args:
-            _complain(f"hint: {error}")
+            complain(f"hint: {error}")
         return ExitCode.INTERRUPTED
     except BrokenPipeError:
         _abandon_output()
@@ -79,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         if error.errno not in _NO_ROOM or error.filename is not None:
             raise
-        _complain(f"hyperbox: error: cannot write the output: {error.strerror}")
+        complain(f"hyperbox: error: cannot write the output: {error.strerror}")
         _abandon_output()
         return ExitCode.HARNESS_ERROR
 
@@ -135,11 +134,6 @@ def _stoppable() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _complain(line: str) -> None:
-    with contextlib.suppress(OSError):
-        print(" ".join(line.split()), file=sys.stderr, flush=True)
 
 
 def _need_streams() -> None:

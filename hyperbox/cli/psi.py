@@ -10,17 +10,19 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from rich.box import HEAVY_HEAD, SIMPLE_HEAD
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
 from hyperbox.cli.psi_decisions import add_decisions
 from hyperbox.cli.psi_tune import add_tuning
+from hyperbox.console import TerminalConsole
 from hyperbox.errors import ConfigError, ExitCode
 from hyperbox.linux.pressure import Resource, cgroup_files, system_files
 from hyperbox.memory.averages import Average
 from hyperbox.memory.psi import HISTORY, INTERVAL_S, Sampler, watch
+from hyperbox.printing import one_line
 
 __all__ = ["add_parser", "bars"]
 
@@ -70,10 +72,10 @@ def bars(shares: tuple[float, ...], width: int) -> str:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    console = Console()
+    console = TerminalConsole()
     interval_s = getattr(arguments, "interval", INTERVAL_S)
     group = getattr(arguments, "cgroup", None)
-    where = group or "this machine"
+    where = one_line(group or "this machine")
     count = None if arguments.watch else 1
     # A signal is the usual end of watching, as of tuning and recording.
     ended = contextlib.suppress(KeyboardInterrupt) if arguments.watch else contextlib.nullcontext()
@@ -92,7 +94,7 @@ def _run(arguments: argparse.Namespace) -> int:
     return ExitCode.PASS
 
 
-def _watch_live(sampler: Sampler, console: Console, where: str, interval_s: float) -> None:
+def _watch_live(sampler: Sampler, console: TerminalConsole, where: str, interval_s: float) -> None:
     """Show each sample in place, on a screen of its own, until interrupted; the last one stays."""
     drawing = stale = False
 
@@ -145,7 +147,9 @@ def _print_json(sampler: Sampler) -> None:
     print(json.dumps(sampler.report()), flush=True)
 
 
-def _page(sampler: Sampler, interval_s: float, where: str, console: Console) -> RenderableType:
+def _page(
+    sampler: Sampler, interval_s: float, where: str, console: TerminalConsole
+) -> RenderableType:
     """Return the live view, as much of it as the window holds: the rows before all else."""
     columns = console.width
     others = _OTHERS if columns >= _WIDE else _NARROW_OTHERS if columns >= _NARROW else _LEAST

@@ -11,12 +11,13 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from rich.console import Console
 from rich.text import Text
 
-from hyperbox.cli.psi_tune import STYLES, plain
+from hyperbox.cli.psi_tune import STYLES
+from hyperbox.console import TerminalConsole
 from hyperbox.errors import ConfigError, ExitCode
 from hyperbox.memory.audit import Entry, Story, read_trail, stories, trail_files
+from hyperbox.printing import one_line
 
 __all__ = ["Window", "add_decisions", "moment"]
 
@@ -108,14 +109,14 @@ def _run(arguments: argparse.Namespace) -> int:
     ]
     asked = arguments.at or arguments.since or arguments.until
     last = arguments.last or (len(told) if asked else _LAST)
-    console = Console()
+    console = TerminalConsole()
     for story in told[-last:]:
         if arguments.json:
             print(json.dumps(story.as_json()), flush=True)
         else:
             _show(console, story)
     if not told and not arguments.json:
-        console.print(_nothing(entries, path), soft_wrap=True, markup=False, highlight=False)
+        console.print(_nothing(entries, path), soft_wrap=True, highlight=False)
     elif len(told) > last and not arguments.json:
         console.print(f"{len(told) - last} earlier ones: --last {len(told)}", style="dim")
     return ExitCode.PASS
@@ -171,12 +172,12 @@ def _nothing(entries: Sequence[Entry], path: Path) -> str:
     return f"nothing was decided then; {path} has {len(entries)} decisions, {first} to {last}"
 
 
-def _show(console: Console, story: Story) -> None:
+def _show(console: TerminalConsole, story: Story) -> None:
     decision = story.began.decision
     what = f"{decision.action} {decision.step}" if decision.step else str(decision.state)
     head = Text(f"{_stamp(story.began.unix_s)}  ")
-    head.append(f"{what:<24}", style=STYLES.get(decision.action, ""))
-    head.append(f" {decision.reason}")
+    head.append(f"{one_line(what):<24}", style=STYLES.get(decision.action, ""))
+    head.append(f" {one_line(decision.reason)}")
     lines = [head]
     if decision.score:
         lines.append(_under("saw", _seen(story.began)))
@@ -186,11 +187,11 @@ def _show(console: Console, story: Story) -> None:
         said = "; ".join((now.reason, *now.changes))
         lines.append(_under("then", f"{_clock(story.began, entry)} {now.action}: {said}"))
     for line in lines:
-        console.print(plain(line), soft_wrap=True)
+        console.print(line, soft_wrap=True)
 
 
 def _under(name: str, said: str) -> Text:
-    return Text(f"    {name:<5}", style="dim").append(said, style="not dim")
+    return Text(f"    {name:<5}", style="dim").append(one_line(said), style="not dim")
 
 
 def _seen(entry: Entry) -> str:

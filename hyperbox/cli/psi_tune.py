@@ -11,9 +11,9 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from rich.console import Console
 from rich.text import Text
 
+from hyperbox.console import TerminalConsole
 from hyperbox.errors import ConfigError, ExitCode
 from hyperbox.memory.decisions import Action, Decision
 from hyperbox.memory.observer import Observer
@@ -21,8 +21,9 @@ from hyperbox.memory.traces import as_line, parse_trace, replay
 from hyperbox.memory.tuner import StepView
 from hyperbox.memory.tuning import RELIEFS, STEPS, Tuning
 from hyperbox.memory.tuning_options import add_options, options_from
+from hyperbox.printing import one_line
 
-__all__ = ["STYLES", "add_tuning", "plain"]
+__all__ = ["STYLES", "add_tuning"]
 
 STYLES = {
     Action.APPLY: "yellow",
@@ -72,7 +73,7 @@ def _output(parser: argparse.ArgumentParser) -> None:
 
 
 def _tune(arguments: argparse.Namespace) -> int:
-    console = Console()
+    console = TerminalConsole()
     shown = _Printer(console, as_json=arguments.json, everything=arguments.all)
     with Tuning(options_from(arguments)) as tuning:
         if not arguments.json:
@@ -107,7 +108,7 @@ def _record(arguments: argparse.Namespace) -> int:
 
 def _simulate(arguments: argparse.Namespace) -> int:
     rules = options_from(arguments).rules
-    shown = _Printer(Console(), as_json=arguments.json, everything=arguments.all)
+    shown = _Printer(TerminalConsole(), as_json=arguments.json, everything=arguments.all)
     name = "standard input" if arguments.trace == "-" else arguments.trace
     readings = parse_trace(_lines(arguments.trace), name)
     decisions = []
@@ -117,7 +118,7 @@ def _simulate(arguments: argparse.Namespace) -> int:
     if not decisions:
         raise ConfigError(f"{name} holds no reading", hint="hyperbox psi record makes traces")
     if not arguments.json:
-        print(_summary(decisions))
+        print(one_line(_summary(decisions)))
     return ExitCode.PASS
 
 
@@ -147,7 +148,7 @@ def _lines(name: str) -> Iterator[str]:
 class _Printer:
     """Prints decisions: eventful ones as a line of text, or all of them as JSON."""
 
-    def __init__(self, console: Console, *, as_json: bool, everything: bool) -> None:
+    def __init__(self, console: TerminalConsole, *, as_json: bool, everything: bool) -> None:
         self._console = console
         self._json = as_json
         self._everything = everything
@@ -166,32 +167,24 @@ class _Printer:
         what = f"{decision.action} {decision.step}" if decision.step else ""
         line = Text(f"{(decision.time_ns - began_ns) / 1e9:8.1f} s  {decision.state:<7} ")
         line.append(f"{what:<24} ", style=STYLES.get(decision.action, ""))
-        line.append("; ".join((decision.reason, *decision.changes)))
-        self._console.print(plain(line), soft_wrap=True)
+        line.append(one_line("; ".join((decision.reason, *decision.changes))))
+        self._console.print(line, soft_wrap=True)
 
 
-def plain(line: Text) -> Text:
-    """Return it without what a terminal would obey: names of cgroups are anybody's choice."""
-    line.plain = "".join(
-        one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in line.plain
-    )
-    return line
-
-
-def _introduce(console: Console, tuning: Tuning) -> None:
+def _introduce(console: TerminalConsole, tuning: Tuning) -> None:
     status = tuning.status()
     if status.dry_run:
         console.print("dry run: nothing is changed", style="yellow")
         if os.geteuid() != 0:
             console.print("to tune for real needs root", style="yellow")
     for step in status.steps:
-        console.print(_introduced(step), soft_wrap=True)
+        console.print("  ", _introduced(step), sep="", soft_wrap=True)
 
 
 def _introduced(step: StepView) -> Text:
     if step.unavailable:
-        return Text(f"  not {step.name}: {step.unavailable}", style="dim")
-    return Text(f"  {step.name}: {step.title}")
+        return Text(one_line(f"not {step.name}: {step.unavailable}"), style="dim")
+    return Text(one_line(f"{step.name}: {step.title}"))
 
 
 def _count(text: str) -> int:

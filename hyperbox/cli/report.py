@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from rich.console import Console
-
+from hyperbox.console import TerminalConsole
 from hyperbox.errors import HarnessError, HyperboxError
 from hyperbox.harness.report.data import RunData
 from hyperbox.harness.report.exports import verdicts_document
@@ -21,7 +20,7 @@ from hyperbox.harness.report.page import write_report
 from hyperbox.harness.report.tables import headline_text, verdict_table
 from hyperbox.harness.runs.loading import load_run
 from hyperbox.harness.verdicts.gates import exit_code
-from hyperbox.harness.verdicts.wording import legible
+from hyperbox.printing import complain, legible
 
 __all__ = ["add_parser", "finish", "say"]
 
@@ -139,11 +138,11 @@ def _add_summary(path: Path, run: RunData) -> None:
             hint=f"make it writable or unset {_JOB_SUMMARY}; the report itself is written",
         ) from error
     if not text:
-        print("hyperbox: the job's summary is full: nothing was added", file=sys.stderr)
+        complain("hyperbox: the job's summary is full: nothing was added")
 
 
 def _shown(run: RunData, pages: tuple[Path, ...]) -> str:
-    console = Console()
+    console = TerminalConsole()
     with console.capture() as capture:
         console.print(verdict_table(run, console.width))
         console.print(headline_text(run))
@@ -152,4 +151,4 @@ def _shown(run: RunData, pages: tuple[Path, ...]) -> str:
         lines.append(f"hint: restore what is damaged; {_AGAIN} --resume {run.directory}")
     lines.append(f"run directory: {run.directory}")
     lines += [f"report: {page}" for page in pages if page.name == "report.html"]
-    return capture.get() + "\n".join(lines) + "\n"
+    return capture.get() + legible("\n".join(lines)) + "\n"

@@ -9,9 +9,9 @@ import os
 from dataclasses import asdict
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
+from hyperbox.console import TerminalConsole
 from hyperbox.errors import ConfigError, ExitCode
 from hyperbox.harness.runs.progress import ProgressDisplay
 from hyperbox.harness.runs.reproduction import Comparison, Finding, exact_cells, reproduce
@@ -94,7 +94,7 @@ def _show(found: list[Comparison]) -> None:
         others = f"differs: {', '.join(one.ingredients)}" if one.ingredients else ""
         why = "; ".join(text for text in (one.reason, others, *one.differences[:2]) if text)
         table.add_row(one.cell.key, one.finding, f"{one.equal} of {one.samples}", why)
-    console = Console()
+    console = TerminalConsole()
     console.print(table)
     samples, equal = sum(one.samples for one in found), sum(one.equal for one in found)
     console.print(f"{equal} of {samples} samples are the same to the last bit.")

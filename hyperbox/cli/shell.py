@@ -20,6 +20,7 @@ from hyperbox.cli.guests import (
 from hyperbox.errors import ExitCode, HarnessError
 from hyperbox.harness.lab.session import ConsoleLeft, Streams, converse, open_guest
 from hyperbox.harness.lab.terminal import RawTerminal
+from hyperbox.printing import complain
 
 __all__ = ["add_parser"]
 
@@ -56,7 +57,8 @@ def _run(arguments: argparse.Namespace) -> int:
     try:
         return exit_status(_console(prepared))
     except ConsoleLeft:
-        print(f"\r\nhyperbox: left the console of {kit.label}", file=sys.stderr)
+        print("\r", file=sys.stderr)
+        complain(f"hyperbox: left the console of {kit.label}")
         return ExitCode.INTERRUPTED
     except HarnessError as error:
         raise lost(kit.label, error) from error
@@ -70,11 +72,9 @@ def _console(prepared: Prepared) -> int:
             machine = stack.enter_context(guest)
         if not terminal:
             return converse(machine, ["bash"], Streams(to_stdout, to_stderr, stdin=0))
-        print(
+        complain(
             f"hyperbox: kernel {kit.release}; leave with exit or Ctrl-D, "
-            "from a hanging guest with Ctrl-] three times",
-            file=sys.stderr,
-            flush=True,
+            "from a hanging guest with Ctrl-] three times"
         )
         raw = stack.enter_context(RawTerminal(0))
         environment = {

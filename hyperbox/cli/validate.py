@@ -7,12 +7,12 @@ import contextlib
 import json
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from hyperbox import config
 from hyperbox.cli.report import finish
+from hyperbox.console import TerminalConsole
 from hyperbox.errors import ExitCode
 from hyperbox.harness.model import Cell
 from hyperbox.harness.runs.dry_run import DryRun, dry_run
@@ -98,7 +98,7 @@ def _cell_document(found: DryRun, cell: Cell) -> dict[str, Any]:
 
 
 def _show(found: DryRun) -> None:
-    console, table = Console(), Table(box=None, pad_edge=False)
+    console, table = TerminalConsole(), Table(box=None, pad_edge=False)
     for title in (
         "experiment",
         "kernel",
@@ -127,7 +127,7 @@ def _show(found: DryRun) -> None:
         table.add_row(*(Text(word) for word in words))
     console.print(table)
     for line in (_summary(found), *found.remarks):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        console.print(line, highlight=False, soft_wrap=True)
 
 
 def _spell(seconds: float | None) -> str:

@@ -18,6 +18,7 @@ from hyperbox.linux.mounts import MOUNT
 from hyperbox.linux.null_blk import NULL_BLK
 from hyperbox.linux.swap import SWAP
 from hyperbox.linux.zram import ZRAM
+from hyperbox.printing import one_line
 from hyperbox.repair import repair
 
 __all__ = ["KINDS", "main"]
@@ -32,7 +33,7 @@ def main() -> int:
     """Undo what killed runs left; give the exit code."""
     done = repair(KINDS)
     for one in done:
-        print(one, flush=True)
+        print(one_line(str(one)), flush=True)
     failed = any(one.outcome is Outcome.FAILED for one in done)
     return ExitCode.HARNESS_ERROR if failed else ExitCode.PASS
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from hyperbox.errors import HyperboxError
 from hyperbox.memory.psi import HISTORY, INTERVAL_S, Sampler, watch
+from hyperbox.printing import print_error
 
 __all__ = ["main"]
 
@@ -26,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with Sampler(history=chosen.history) as sampler:
             watch(sampler, _print, interval_s=chosen.interval, count=chosen.count)
     except HyperboxError as error:
-        print(f"hyperbox.memory.monitor: {error.message}", file=sys.stderr)
+        print_error(error, "hyperbox.memory.monitor")
         return error.exit_code
     except KeyboardInterrupt:
         pass

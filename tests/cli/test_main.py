@@ -37,6 +37,13 @@ def test_bad_usage_is_one_line_and_a_hint(
     assert hint in lines[-1]
 
 
+def test_an_error_quotes_no_escape_sequence(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", "/\x1b[2J\x9b31m\u202eno\nhyperbox: all is well"]) == ExitCode.BAD_USAGE
+    text = capsys.readouterr().err
+    assert not {"\x1b", "\x9b", "\u202e"} & set(text)
+    assert [line.split(":")[0] for line in text.splitlines()] == ["hyperbox", "hint"]
+
+
 @pytest.mark.parametrize("words", [["--help"], ["validate", "--help"], ["--version"]])
 def test_help_and_version_exit_with_0(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:

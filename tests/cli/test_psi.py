@@ -18,10 +18,10 @@ import time
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from hyperbox.cli.main import main
 from hyperbox.cli.psi import _page, bars
+from hyperbox.console import TerminalConsole
 from hyperbox.errors import ExitCode
 from hyperbox.linux.pressure import PROC_PRESSURE, Resource, cgroup_files
 from hyperbox.memory.psi import Sampler
@@ -140,6 +140,27 @@ def saturated(tmp_path: Path) -> Path:
     return directory
 
 
+def test_name_of_a_cgroup_is_text_whatever_it_says(
+    tmp_path: Path,
+    saturated: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    name = "\x1b]0;owned\x07 [bold]:boom:[/x]\nall is well"
+    Path(name).parent.mkdir()
+    saturated.rename(name)
+    for columns, shown in (
+        ("60", "…/x] all"),
+        ("200", "\ufffd]0;owned\ufffd [bold]:boom:[/x] all"),
+    ):
+        monkeypatch.setenv("COLUMNS", columns)
+        assert main(["psi", "--cgroup", name]) == ExitCode.PASS
+        text = capsys.readouterr().out
+        assert not {"\x1b", "\x07"} & set(text)
+        assert shown in text
+
+
 @pytest.mark.parametrize("columns", [24, 30, 40, 60, 79, 80, 200])
 def test_every_width_is_readable_when_pressure_is_at_its_worst(
     columns: int,
@@ -160,7 +181,7 @@ def test_every_width_is_readable_when_pressure_is_at_its_worst(
 def test_live_view_keeps_every_row_whatever_the_window(
     rows: int, columns: int, saturated: Path
 ) -> None:
-    console = Console(width=columns, height=rows, record=True, file=io.StringIO())
+    console = TerminalConsole(width=columns, height=rows, record=True, file=io.StringIO())
     with Sampler(cgroup_files(saturated)) as sampler:
         sampler.sample()
         sampler.sample()

@@ -33,7 +33,8 @@ from hyperbox.harness.report.outcome_styles import BASELINE, OUTCOME_STYLES, TUN
 from hyperbox.harness.report.svg import inline_svg, plot_style
 from hyperbox.harness.statistics.design import ALPHA, LOOK_ALPHA, LOOKS
 from hyperbox.harness.statistics.proportions import CONFIDENCE, Rate
-from hyperbox.harness.verdicts.wording import legible, relative, relative_interval, typeset
+from hyperbox.harness.verdicts.wording import relative, relative_interval, typeset
+from hyperbox.printing import legible
 
 __all__ = ["calibration_page", "calibration_table", "percent", "write_calibration"]
 

@@ -18,7 +18,8 @@ from hyperbox.harness.report.outcome_styles import BASELINE
 from hyperbox.harness.report.svg import inline_svg, plot_style
 from hyperbox.harness.statistics.design import LOOKS
 from hyperbox.harness.statistics.proportions import Rate
-from hyperbox.harness.verdicts.wording import legible, typeset
+from hyperbox.harness.verdicts.wording import typeset
+from hyperbox.printing import legible
 
 __all__ = [
     "evidence_plot",

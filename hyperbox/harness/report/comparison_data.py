@@ -9,7 +9,8 @@ from typing import Any
 
 from hyperbox.harness.model import Lane, Metric
 from hyperbox.harness.statistics.shifts import Shift
-from hyperbox.harness.verdicts.wording import legible, number, relative_interval
+from hyperbox.harness.verdicts.wording import number, relative_interval
+from hyperbox.printing import legible
 
 __all__ = ["ALPHA", "ComparedMetric", "SideComparison", "SideFinding", "comparison_document"]
 

@@ -19,7 +19,8 @@ from rich.table import Table
 from rich.text import Text
 
 from hyperbox.harness.report.comparison_data import ComparedMetric, SideComparison, SideFinding
-from hyperbox.harness.verdicts.wording import legible, number, typeset
+from hyperbox.harness.verdicts.wording import number, typeset
+from hyperbox.printing import legible
 
 __all__ = ["Bar", "axis", "bars", "comparison_page", "comparison_table", "strip", "tells"]
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from hyperbox.harness.report.cells import flat
 from hyperbox.harness.report.data import RunData
-from hyperbox.harness.verdicts.wording import legible
+from hyperbox.printing import legible
 
 __all__ = ["Difference", "config_differences", "config_table", "environment_differences", "notable"]
 

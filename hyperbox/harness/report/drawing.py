@@ -13,7 +13,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from html import escape
 
-from hyperbox.harness.verdicts.wording import legible, typeset
+from hyperbox.harness.verdicts.wording import typeset
+from hyperbox.printing import legible
 
 __all__ = ["STYLE", "Drawing", "Scale", "fitted", "standalone_figure", "text_width"]
 

@@ -13,7 +13,7 @@ from typing import Any
 from hyperbox.harness.report.data import RunData
 from hyperbox.harness.report.matrix import MatrixEntry, entries, headline, release_headline
 from hyperbox.harness.verdicts.release import release
-from hyperbox.harness.verdicts.wording import legible
+from hyperbox.printing import legible
 
 __all__ = ["CSV_COLUMNS", "UNREADABLE", "summary", "verdicts_csv", "verdicts_document"]
 

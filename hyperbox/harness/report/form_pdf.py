@@ -40,7 +40,8 @@ from hyperbox.harness.report.form_fonts import (
 )
 from hyperbox.harness.report.matrix import MatrixEntry
 from hyperbox.harness.report.outcome_styles import OutcomeStyle
-from hyperbox.harness.verdicts.wording import legible, typeset
+from hyperbox.harness.verdicts.wording import typeset
+from hyperbox.printing import legible
 
 __all__ = ["form_pdf"]
 

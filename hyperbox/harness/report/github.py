@@ -13,7 +13,7 @@ from hyperbox.harness.model import Outcome
 from hyperbox.harness.report.data import RunData
 from hyperbox.harness.report.markdown import markdown
 from hyperbox.harness.report.matrix import MatrixEntry, entries, headline
-from hyperbox.harness.verdicts.wording import legible
+from hyperbox.printing import legible
 
 __all__ = ["annotation_lines", "job_summary"]
 

@@ -15,7 +15,7 @@ from hyperbox.errors import ExitCode
 from hyperbox.harness.model import Outcome
 from hyperbox.harness.report.data import RunData
 from hyperbox.harness.report.matrix import Column, MatrixEntry, columns, entries, headline
-from hyperbox.harness.verdicts.wording import legible
+from hyperbox.printing import legible
 
 __all__ = ["junit_xml"]
 

@@ -16,7 +16,7 @@ from typing import Any
 from hyperbox.harness.model import Outcome
 from hyperbox.harness.report.data import RunData
 from hyperbox.harness.report.matrix import MatrixEntry, columns, entries
-from hyperbox.harness.verdicts.wording import legible
+from hyperbox.printing import legible
 
 __all__ = ["ORIGIN", "kcidb"]
 

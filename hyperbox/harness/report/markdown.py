@@ -9,7 +9,7 @@ from hyperbox.harness.report.cells import attempts, flat, metric_rows
 from hyperbox.harness.report.data import CellData, RunData
 from hyperbox.harness.report.matrix import MatrixEntry, columns, entries, headline, release_headline
 from hyperbox.harness.report.outcome_styles import LANES, OUTCOME_STYLES
-from hyperbox.harness.verdicts.wording import legible
+from hyperbox.printing import legible
 
 __all__ = ["markdown"]
 

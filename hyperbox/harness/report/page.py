@@ -45,7 +45,8 @@ from hyperbox.harness.report.matrix import (
     untested_count,
 )
 from hyperbox.harness.report.outcome_styles import LANES, OUTCOME_STYLES, UNTESTED
-from hyperbox.harness.verdicts.wording import legible, typeset
+from hyperbox.harness.verdicts.wording import typeset
+from hyperbox.printing import legible
 
 __all__ = ["html_page", "write_report"]
 

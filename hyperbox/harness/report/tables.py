@@ -13,7 +13,8 @@ from rich.text import Text
 from hyperbox.harness.report.data import RunData
 from hyperbox.harness.report.matrix import MatrixEntry, entries, headline
 from hyperbox.harness.report.outcome_styles import OUTCOME_STYLES
-from hyperbox.harness.verdicts.wording import EXCEEDS_BAND, legible
+from hyperbox.harness.verdicts.wording import EXCEEDS_BAND
+from hyperbox.printing import legible
 
 __all__ = ["headline_text", "verdict_table"]
 

@@ -21,7 +21,7 @@ from hyperbox.harness.runs.plan import Plan
 from hyperbox.harness.runs.record import Record, attempt_number, counting, read_record
 from hyperbox.harness.runs.store import RunInfo, RunStore
 from hyperbox.harness.verdicts import gates as rules
-from hyperbox.harness.verdicts.wording import legible
+from hyperbox.printing import legible
 
 __all__ = ["command_line", "judge", "load_run"]
 

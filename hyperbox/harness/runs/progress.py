@@ -6,7 +6,6 @@ import threading
 import time
 from types import TracebackType
 
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     Progress,
@@ -19,6 +18,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from hyperbox.console import TerminalConsole
 from hyperbox.harness.model import Cell
 from hyperbox.harness.runs.events import (
     AttemptRecorded,
@@ -34,7 +34,7 @@ from hyperbox.harness.runs.plan import Plan
 __all__ = ["ProgressDisplay"]
 
 
-class _Console(Console):
+class _Quietening(TerminalConsole):
     """Standard error whose reader may go away: the run goes on in silence."""
 
     def on_broken_pipe(self) -> None:
@@ -54,8 +54,8 @@ class _LeftColumn(TimeRemainingColumn):
 class ProgressDisplay:
     """Listens to a run; use as a context manager. Safe to call from any thread."""
 
-    def __init__(self, console: Console | None = None) -> None:
-        self.console = console or _Console(stderr=True)
+    def __init__(self, console: TerminalConsole | None = None) -> None:
+        self.console = console or _Quietening(stderr=True)
         self._bars = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(),
@@ -168,7 +168,7 @@ class ProgressDisplay:
         return "" if left == Left(0.0, 0) else str(left)
 
     def _say(self, text: str) -> None:
-        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self.console.print(text, highlight=False, soft_wrap=True)
 
 
 def _name(cell: Cell) -> str:

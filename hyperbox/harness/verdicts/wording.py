@@ -7,7 +7,6 @@ import re
 
 __all__ = [
     "EXCEEDS_BAND",
-    "legible",
     "number",
     "relative",
     "relative_interval",
@@ -18,18 +17,6 @@ __all__ = [
 
 EXCEEDS_BAND = "exceeds band"
 """Remark of a PASS beyond the upper edge of its target band."""
-
-
-# Control characters but tab and newline, lone surrogates, non-characters, and the marks
-# that turn the direction of text.
-_ILLEGIBLE = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff\u202a-\u202e\u2066-\u2069]"
-)
-
-
-def legible(text: str) -> str:
-    """Replace what a guest's text must not bring into a terminal, an XML file or a page."""
-    return _ILLEGIBLE.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def number(value: float, digits: int = 3) -> str:

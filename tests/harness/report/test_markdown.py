@@ -15,7 +15,7 @@ from markdown_it import MarkdownIt
 from hyperbox.harness.model import Outcome
 from hyperbox.harness.report.data import RunData
 from hyperbox.harness.report.markdown import markdown
-from hyperbox.harness.verdicts.wording import legible
+from hyperbox.printing import legible
 
 RENDERER = MarkdownIt("commonmark").enable(["table", "strikethrough"])
 HOSTILE = "a|b `c` <b>d</b> *e* __f__ [g](http://h) ![i](j) ~~k~~ &lt; \\\\ $l$ m_n\n# o\n```\np"

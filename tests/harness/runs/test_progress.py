@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import io
+import re
 
 import pytest
-from rich.console import Console
 
+from hyperbox.console import TerminalConsole
 from hyperbox.harness.model import Arm, Experiment, Lane, Metric
 from hyperbox.harness.runs.events import AttemptRecorded, BlockMeasured, CellResumed, CellStarted
 from hyperbox.harness.runs.forecast import Expectation, Forecast
@@ -28,7 +29,7 @@ _FIRST, _SECOND = _PLAN.cells()
 
 def _display(*, terminal: bool) -> tuple[ProgressDisplay, io.StringIO]:
     said = io.StringIO()
-    console = Console(file=said, force_terminal=terminal, width=120, color_system=None)
+    console = TerminalConsole(file=said, force_terminal=terminal, width=120, color_system=None)
     return ProgressDisplay(console), said
 
 
@@ -91,3 +92,17 @@ def test_bars_show_the_forecast() -> None:
         display.expect(_PLAN)
         display(CellStarted(_FIRST, 1, 4))
     assert "about" not in said.getvalue()
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_what_a_guest_said_moves_no_cursor(terminal: bool) -> None:
+    display, said = _display(terminal=terminal)
+    with display:
+        display.expect(_PLAN)
+        display.step("\x1b[3Jfetching [bold]this[/x]", 0.5)
+        display(CellStarted(_FIRST, 1, 4))
+        display(AttemptRecorded(_FIRST, "failed", "BUG: \x1b]0;owned\x07 \x9b2J", final=True))
+    text = said.getvalue()
+    assert terminal or "fetching [bold]this[/x]" in text
+    assert "owned" in text
+    assert not re.search("\x1b\\[3J|\x1b\\]|\x07|\x9b", text)
