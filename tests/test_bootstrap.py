@@ -167,6 +167,16 @@ def test_changed_pyproject_installs_again(changeable: Path) -> None:
     assert builds(changeable) == before + 1
 
 
+def test_changed_bpf_program_installs_again(changeable: Path) -> None:
+    before = builds(changeable)
+    program = changeable / "hyperbox" / "isolation" / "recorder.bpf.c"
+    program.parent.mkdir(parents=True, exist_ok=True)
+    program.write_text("/* new */")
+    assert bootstrap(changeable, "true").returncode == 0
+    assert builds(changeable) == before + 1
+    assert bootstrap(changeable, "true").stderr == ""
+
+
 def test_failed_installation_is_not_taken_for_done(changeable: Path) -> None:
     (changeable / "pyproject.toml").write_text(PYPROJECT + "# changed\n")
     (changeable / "broken").touch()

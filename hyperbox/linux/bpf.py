@@ -1,0 +1,343 @@
+"""BPF programs that were compiled ahead of time: load, attach, maps, ring buffer.
+
+Follows Documentation/bpf/ of the kernel and libbpf's documentation. libbpf.so.1 does the work; no
+compiler, no headers and no pinned files are involved, and everything ends with the process or with
+`BpfObject.close`. Programs are raw tracepoints (Linux 4.17), which need no BTF.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from hyperbox.errors import HarnessError, HyperboxError, KernelFeatureMissing, MissingDependency
+
+__all__ = ["BpfMap", "BpfObject", "RingBuffer", "member_offset"]
+
+_LIBRARY = "libbpf.so.1"
+_LOCKDOWN = Path("/sys/kernel/security/lockdown")
+_BTF = Path("/sys/kernel/btf/vmlinux")
+_STRUCT, _UNION = 4, 5  # BTF_KIND_*, Documentation/bpf/btf.rst
+_MOST_LOG = 8192
+_LEAST_WARNING = 0  # LIBBPF_WARN
+_PRINT = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
+_SAMPLE = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
+_POINTER, _INT, _TEXT = ctypes.c_void_p, ctypes.c_int, ctypes.c_char_p
+_FUNCTIONS: Mapping[str, tuple[Any, tuple[Any, ...]]] = {
+    "libbpf_set_print": (_POINTER, (_PRINT,)),
+    "bpf_object__open_file": (_POINTER, (_TEXT, _POINTER)),
+    "bpf_object__load": (_INT, (_POINTER,)),
+    "bpf_object__close": (None, (_POINTER,)),
+    "bpf_object__find_map_by_name": (_POINTER, (_POINTER, _TEXT)),
+    "bpf_object__find_program_by_name": (_POINTER, (_POINTER, _TEXT)),
+    "bpf_program__attach": (_POINTER, (_POINTER,)),
+    "bpf_link__destroy": (_INT, (_POINTER,)),
+    "bpf_map__fd": (_INT, (_POINTER,)),
+    "bpf_map__key_size": (ctypes.c_uint32, (_POINTER,)),
+    "bpf_map__value_size": (ctypes.c_uint32, (_POINTER,)),
+    "bpf_map_lookup_elem": (_INT, (_INT, _POINTER, _POINTER)),
+    "bpf_map_update_elem": (_INT, (_INT, _POINTER, _POINTER, ctypes.c_uint64)),
+    "bpf_map_get_next_key": (_INT, (_INT, _POINTER, _POINTER)),
+    "ring_buffer__new": (_POINTER, (_INT, _SAMPLE, _POINTER, _POINTER)),
+    "ring_buffer__consume": (_INT, (_POINTER,)),
+    "ring_buffer__free": (None, (_POINTER,)),
+    "btf__load_vmlinux_btf": (_POINTER, ()),
+    "btf__free": (None, (_POINTER,)),
+    "btf__find_by_name_kind": (_INT, (_POINTER, _TEXT, ctypes.c_uint32)),
+    "btf__type_by_id": (_POINTER, (_POINTER, ctypes.c_uint32)),
+    "btf__name_by_offset": (_TEXT, (_POINTER, ctypes.c_uint32)),
+}
+
+
+class _Library:
+    """libbpf with the types of what is called, and the end of what it complains of."""
+
+    def __init__(self) -> None:
+        try:
+            self._loaded = ctypes.CDLL(_LIBRARY, use_errno=True)
+        except OSError as error:
+            raise MissingDependency(
+                f"{_LIBRARY} cannot be loaded: {error}", hint="apt-get install libbpf1"
+            ) from None
+        for name, (result, arguments) in _FUNCTIONS.items():
+            function = getattr(self._loaded, name)
+            function.restype, function.argtypes = result, arguments
+        self._libc = ctypes.CDLL(None)
+        self._libc.vsnprintf.argtypes = (_TEXT, ctypes.c_size_t, _TEXT, _POINTER)
+        self._lines: list[str] = []
+        self._print = _PRINT(self._keep)  # kept, or it would be collected under libbpf's feet
+        self._loaded.libbpf_set_print(self._print)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loaded, name)
+
+    def complaint(self) -> str:
+        """Return what libbpf said last, and forget it; empty if nothing."""
+        lines, self._lines = self._lines, []
+        return lines[-1].removeprefix("libbpf: ") if lines else ""
+
+    def _keep(self, level: int, form: bytes, arguments: int) -> int:
+        if level == _LEAST_WARNING:
+            text = ctypes.create_string_buffer(_MOST_LOG)
+            self._libc.vsnprintf(text, _MOST_LOG, form, arguments)
+            self._lines = [*self._lines[-20:], text.value.decode(errors="replace").strip()]
+        return 0
+
+
+@cache
+def _library() -> _Library:
+    return _Library()
+
+
+def _refused(what: str, number: int) -> HyperboxError:
+    """Return the error for an operation on BPF that failed with an errno."""
+    reason = os.strerror(number)
+    complaint = _library().complaint()
+    if number == errno.EPERM:
+        with contextlib.suppress(OSError):
+            if "[confidentiality]" in _LOCKDOWN.read_text():
+                return KernelFeatureMissing(
+                    f"{what}: this kernel is locked down (confidentiality), which forbids BPF",
+                    hint="boot without lockdown=confidentiality",
+                )
+        return KernelFeatureMissing(
+            f"{what}: {reason}",
+            hint="run as root, or with CAP_BPF, CAP_PERFMON and CAP_SYS_RESOURCE",
+        )
+    if number == errno.ENOSYS:
+        return KernelFeatureMissing(f"{what}: this kernel has no bpf() (CONFIG_BPF_SYSCALL)")
+    if number in (errno.EINVAL, errno.ENOENT, errno.EOPNOTSUPP):
+        return KernelFeatureMissing(f"{what}: {reason}" + (f" ({complaint})" if complaint else ""))
+    return HarnessError(f"{what}: {reason}" + (f" ({complaint})" if complaint else ""))
+
+
+class BpfMap:
+    """A map of a loaded object; keys and values are bytes of fixed size."""
+
+    def __init__(self, name: str, descriptor: int, key_size: int, value_size: int) -> None:
+        self.name = name
+        self.descriptor = descriptor
+        self.key_size = key_size
+        self.value_size = value_size
+
+    def __getitem__(self, key: bytes) -> bytes:
+        """Return the value of a key; KeyError if there is none."""
+        value = ctypes.create_string_buffer(self.value_size)
+        if _library().bpf_map_lookup_elem(self.descriptor, self._key(key), value):
+            self._failed("lookup", key)
+        return value.raw
+
+    def __setitem__(self, key: bytes, value: bytes) -> None:
+        """Set the value of a key.
+
+        Raises
+        ------
+        HyperboxError
+            If the kernel refuses it, for example because the map is full.
+        """
+        if len(value) != self.value_size:
+            raise ValueError(f"map {self.name}: a value has {self.value_size} bytes")
+        if _library().bpf_map_update_elem(self.descriptor, self._key(key), value, 0):
+            raise _refused(f"update of map {self.name}", ctypes.get_errno())
+
+    def items(self) -> Iterator[tuple[bytes, bytes]]:
+        """Yield each key with its value; what is added meanwhile may be missed."""
+        key = None
+        while (key := self._next(key)) is not None:
+            with contextlib.suppress(KeyError):  # removed meanwhile
+                yield key, self[key]
+
+    def _next(self, key: bytes | None) -> bytes | None:
+        following = ctypes.create_string_buffer(self.key_size)
+        if _library().bpf_map_get_next_key(self.descriptor, key, following):
+            return None
+        return following.raw
+
+    def _key(self, key: bytes) -> bytes:
+        if len(key) != self.key_size:
+            raise ValueError(f"map {self.name}: a key has {self.key_size} bytes")
+        return key
+
+    def _failed(self, what: str, key: bytes) -> None:
+        number = ctypes.get_errno()
+        if number == errno.ENOENT:
+            raise KeyError(key)
+        raise _refused(f"{what} in map {self.name}", number)
+
+
+class RingBuffer:
+    """The consumer's side of a ring buffer (Documentation/bpf/ringbuf.rst, Linux 5.8)."""
+
+    def __init__(self, ring: BpfMap, consume: Callable[[bytes], None]) -> None:
+        self._consume = consume
+        self._callback = _SAMPLE(self._sample)
+        library = _library()
+        self._ring = library.ring_buffer__new(ring.descriptor, self._callback, None, None)
+        if not self._ring:
+            raise _refused(f"ring buffer {ring.name}", ctypes.get_errno())
+
+    def drain(self) -> int:
+        """Pass on what is there now without waiting; return how many records that were."""
+        count = int(_library().ring_buffer__consume(self._ring))
+        if count < 0:
+            raise _refused("ring buffer", -count)
+        return count
+
+    def close(self) -> None:
+        """Free it; harmless twice."""
+        if self._ring:
+            _library().ring_buffer__free(self._ring)
+            self._ring = None
+
+    def _sample(self, _context: int, data: int, size: int) -> int:
+        self._consume(ctypes.string_at(data, size))
+        return 0
+
+
+class BpfObject:
+    """An object file, loaded into the kernel; a context manager that unloads it.
+
+    Raises
+    ------
+    MissingDependency
+        If libbpf is missing.
+    KernelFeatureMissing
+        If this kernel, or what it allows this process, cannot load it; with the reason.
+    HarnessError
+        If it fails for another reason; with what libbpf said.
+    """
+
+    def __init__(self, path: Path) -> None:
+        library = _library()
+        self.path = path
+        self._links: list[int] = []
+        self._object = library.bpf_object__open_file(os.fsencode(path), None)
+        if not self._object:
+            number = ctypes.get_errno()
+            raise HarnessError(
+                f"{path}: {os.strerror(number)} ({library.complaint()})",
+                hint="install hyperbox again: its build compiles the BPF programs",
+            )
+        failed = library.bpf_object__load(self._object)
+        if failed:
+            error = _refused(f"load of {path.name}", -failed)
+            self.close()
+            raise error
+
+    def __enter__(self) -> BpfObject:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def map(self, name: str) -> BpfMap:
+        """Return a map by its name; KeyError if the object has none of that name."""
+        library = _library()
+        found = library.bpf_object__find_map_by_name(self._object, name.encode())
+        if not found:
+            raise KeyError(name)
+        return BpfMap(
+            name,
+            library.bpf_map__fd(found),
+            library.bpf_map__key_size(found),
+            library.bpf_map__value_size(found),
+        )
+
+    def attach(self, *programs: str) -> None:
+        """Attach programs to what their sections name.
+
+        Raises
+        ------
+        HyperboxError
+            If one cannot be attached; those before it stay attached.
+        """
+        library = _library()
+        for name in programs:
+            program = library.bpf_object__find_program_by_name(self._object, name.encode())
+            if not program:
+                raise KeyError(name)
+            link = library.bpf_program__attach(program)
+            if not link:
+                raise _refused(f"attach of {name}", ctypes.get_errno())
+            self._links.append(link)
+
+    def detach(self) -> None:
+        """Detach every program; maps stay readable."""
+        while self._links:
+            _library().bpf_link__destroy(self._links.pop())
+
+    def close(self) -> None:
+        """Detach and unload; harmless twice."""
+        self.detach()
+        if self._object:
+            _library().bpf_object__close(self._object)
+            self._object = None
+
+
+class _BtfType(ctypes.Structure):
+    _fields_ = (("name", ctypes.c_uint32), ("info", ctypes.c_uint32), ("size", ctypes.c_uint32))
+
+
+class _BtfMember(ctypes.Structure):
+    _fields_ = (("name", ctypes.c_uint32), ("type", ctypes.c_uint32), ("offset", ctypes.c_uint32))
+
+
+def member_offset(structure: str, *members: str) -> int | None:
+    """Return where a member lies in a structure of the running kernel, in bytes.
+
+    Further `members` are members of the member before; unnamed structures and unions are looked
+    into. None if the kernel has no BTF (CONFIG_DEBUG_INFO_BTF) or no such member.
+    """
+    if not _BTF.exists():
+        return None
+    library = _library()
+    btf = library.btf__load_vmlinux_btf()
+    if not btf:
+        return None
+    try:
+        kind = library.btf__find_by_name_kind(btf, structure.encode(), _STRUCT)
+        return None if kind < 0 else _offset(btf, kind, members)
+    finally:
+        library.btf__free(btf)
+
+
+def _offset(btf: int, kind: int, members: Sequence[str]) -> int | None:
+    if not members:
+        return 0
+    library = _library()
+    for member, bits in _members(btf, kind):
+        name = library.btf__name_by_offset(btf, member.name).decode()
+        if name == members[0]:
+            inner = _offset(btf, member.type, members[1:])
+        elif not name:
+            inner = _offset(btf, member.type, members)
+        else:
+            continue
+        if inner is not None:
+            return bits // 8 + inner
+    return None
+
+
+def _members(btf: int, kind: int) -> Iterator[tuple[_BtfMember, int]]:
+    address = _library().btf__type_by_id(btf, kind)
+    described = _BtfType.from_address(address)
+    if (described.info >> 24) & 0x1F not in (_STRUCT, _UNION):
+        return
+    fields = (_BtfMember * (described.info & 0xFFFF)).from_address(
+        address + ctypes.sizeof(_BtfType)
+    )
+    with_bitfields = described.info >> 31  # the upper byte of the offset is then a width
+    for member in fields:
+        yield member, member.offset & 0xFFFFFF if with_bitfields else member.offset
