@@ -31,8 +31,9 @@ class Declaration:
     """One setting: name, type, default, help, and where it may be set.
 
     `kind` is "text", "whole" (a whole number >= `least`), "path", "flag" or "list".
-    A setting that is not `in_file` is too dangerous or too fleeting for a file that lies in
-    whatever directory the user stands in.
+    A setting that is not `in_file` is too dangerous or too fleeting for any file; one that is
+    not `in_found_file` decides what runs on this machine, and no file that lies in whatever
+    directory the user stands in may say that: one that is named may.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Declaration:
     choices: tuple[str, ...] = ()
     least: int = 1
     in_file: bool = True
+    in_found_file: bool = True
 
     @property
     def option(self) -> str:
@@ -99,7 +101,10 @@ class Settings:
     target: str = field(
         default="vm",
         metadata=_about(
-            "text", "measure in virtual machines or on this machine", choices=("vm", "host")
+            "text",
+            "measure in virtual machines or on this machine",
+            choices=("vm", "host"),
+            in_found_file=False,
         ),
     )
     allow_host_changes: bool = field(
@@ -135,7 +140,10 @@ class Settings:
     suites: Path | None = field(
         default=None,
         metadata=_about(
-            "path", "directory with suites of your own (host target only)", metavar="DIR"
+            "path",
+            "directory with suites of your own (host target only)",
+            metavar="DIR",
+            in_found_file=False,
         ),
     )
     strict: bool = field(default=False, metadata=_about("flag", "exit 2 if a gate is inconclusive"))
@@ -188,7 +196,7 @@ def resolve(arguments: argparse.Namespace, environment: Mapping[str, str] = os.e
     path = Path(named) if named else Path(FILE_NAME)
     table = read_toml(path) if named or path.is_file() else {}
     known = {setting.name: setting for setting in declarations()}
-    _check_keys(table, path, known)
+    _check_keys(table, path, known, found=not named)
     values: dict[str, Any] = {}
     for setting in known.values():
         if setting.name in given:
@@ -213,16 +221,21 @@ def _help(setting: Declaration) -> str:
     return f"{setting.help} ({default}{setting.variable})".replace("%", "%%")
 
 
-def _check_keys(table: Mapping[str, Any], path: Path, known: Mapping[str, Declaration]) -> None:
+def _check_keys(
+    table: Mapping[str, Any], path: Path, known: Mapping[str, Declaration], *, found: bool
+) -> None:
     allowed = [name for name, setting in known.items() if setting.in_file]
     for key in table:
-        if key in allowed:
-            continue
-        if key in known:
+        if key not in known:
+            raise ConfigError(f"{path}: unknown key {key!r}", hint=near(key, allowed))
+        option = known[key].option
+        if key not in allowed:
+            raise ConfigError(f"{path}: {key} cannot be set in a file", hint=f"use {option}")
+        if found and not known[key].in_found_file:
             raise ConfigError(
-                f"{path}: {key} cannot be set in a file", hint=f"use {known[key].option}"
+                f"{path}: {key} cannot be set in a file that only lies in the current directory",
+                hint=f"use {option}, or name the file: --config {path}",
             )
-        raise ConfigError(f"{path}: unknown key {key!r}", hint=near(key, allowed))
 
 
 def _typed(setting: Declaration, value: Any, where: str) -> Any:

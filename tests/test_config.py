@@ -70,6 +70,8 @@ def test_lists_flags_and_paths() -> None:
         ("lane = 'slow'", "lane cannot be 'slow'"),
         ("allow_host_changes = true", "allow_host_changes cannot be set in a file"),
         ("resume = 'runs/x'", "resume cannot be set in a file"),
+        ("target = 'host'", "target cannot be set in a file that only lies in the current"),
+        ("suites = 'mine'", "suites cannot be set in a file that only lies in the current"),
         ("jobs = \n", r"hyperbox\.toml: broken TOML: .*line 1"),
     ],
 )
@@ -77,6 +79,17 @@ def test_faults_in_the_file_are_named(tmp_path: Path, text: str, message: str) -
     (tmp_path / "hyperbox.toml").write_text(text)
     with pytest.raises(ConfigError, match=message):
         resolve(_parse(), {})
+
+
+@pytest.mark.parametrize("named", ["--config", "HYPERBOX_CONFIG"])
+def test_a_file_that_is_named_may_choose_programs_of_this_machine(
+    tmp_path: Path, named: str
+) -> None:
+    (tmp_path / "hyperbox.toml").write_text("target = 'host'\nsuites = 'mine'\n")
+    words = ("--config", "hyperbox.toml") if named == "--config" else ()
+    environment = {} if words else {named: "hyperbox.toml"}
+    settings = resolve(_parse(*words), environment)
+    assert (settings.target, settings.suites) == ("host", Path("mine"))
 
 
 @pytest.mark.parametrize(

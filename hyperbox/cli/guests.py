@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from hyperbox.errors import ConfigError, HarnessError
-from hyperbox.harness.lab.kernel_kit import KernelKit, kernel_kit
+from hyperbox.harness.lab.kernel_kit import KernelKit
 from hyperbox.harness.lab.kernel_lock import read_matrix
-from hyperbox.harness.lab.kernel_selectors import expand_kernels
+from hyperbox.harness.lab.kernel_selectors import chosen_kernels, expand_kernels
 from hyperbox.harness.lab.qemu import MEBIBYTE, find_qemu
 from hyperbox.harness.lab.session import keep_console
 from hyperbox.harness.lab.vm_laboratory import choose_lane
@@ -86,7 +86,7 @@ def prepare(arguments: argparse.Namespace) -> Prepared:
     names = asked_kernels(arguments)
     find_qemu()
     with progress() as step:
-        kits = [kernel_kit(name, progress=step) for name in names]
+        kits = [one.kit for one in chosen_kernels(names, None, step)]
     for kit in kits:
         for remark in kit.remarks:
             if "lacks drivers" not in remark:

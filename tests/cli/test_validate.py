@@ -214,7 +214,7 @@ def test_an_interrupted_run_tidies_up_and_can_be_resumed(
     assert out == b""
     assert err.decode().splitlines()[-2:] == [
         "hyperbox: interrupted",
-        "hint: go on with: hyperbox validate --resume mine",
+        f"hint: go on with: hyperbox validate --resume mine --target host --suites {suites}",
     ]
     assert not Path(f"/proc/{pids.read_text().split()[0]}").exists()
     assert json.loads(Path("mine/run.json").read_text())["status"] == "interrupted"

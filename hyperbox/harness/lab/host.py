@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
 import os
 import signal
 import subprocess
@@ -123,8 +124,9 @@ class HostMachine:
 class HostSource:
     """The host with an experiment's preparation done; implements `machine.MachineSource`."""
 
-    def __init__(self, project: Path) -> None:
+    def __init__(self, project: Path, fingerprint: Mapping[str, object]) -> None:
         self._project = project
+        self._fingerprint = fingerprint
 
     @contextlib.contextmanager
     def fresh(self) -> Iterator[HostMachine]:
@@ -137,8 +139,8 @@ class HostSource:
             machine.tidy()
 
     def environment(self) -> Mapping[str, object]:
-        """Return the fingerprint of the host."""
-        return {"kernel": {"label": HOST, "release": os.uname().release}, "host": host_facts()}
+        """Return the fingerprint of the host and of the programs."""
+        return self._fingerprint
 
     def close(self) -> None:
         """Nothing to free."""
@@ -183,7 +185,7 @@ class HostLaboratory:
                 hint="add --allow-host-changes",
             )
         check_unchanged()
-        source = HostSource(self._project)
+        source = HostSource(self._project, self.fingerprint(kernel, experiment, lane))
         if experiment.prepare:
             with source.fresh() as machine:
                 done = machine.execute(experiment.prepare, timeout=experiment.timeout_s)
@@ -192,6 +194,14 @@ class HostLaboratory:
                 reason = said[0] if said else f"exit status {done.status}"
                 raise HarnessError(f"preparation {' '.join(experiment.prepare[:3])}: {reason}")
         return source
+
+    def fingerprint(self, kernel: str, experiment: Experiment, lane: Lane) -> Mapping[str, object]:
+        """Return the kernel, the machine, and the hash of what the experiment runs."""
+        return {
+            "kernel": {"label": HOST, "release": os.uname().release},
+            "host": host_facts(),
+            "programs": _programs(self._project, experiment),
+        }
 
     def labels(self) -> Sequence[str]:
         """Return the only label."""
@@ -231,6 +241,25 @@ def host_facts() -> dict[str, object]:
         "load": list(os.getloadavg()),
         "memory_kib": int(memory.split()[1]) if memory else 0,
     }
+
+
+def _programs(project: Path, experiment: Experiment) -> str:
+    """Return the hash of the files that an experiment's programs are made of.
+
+    Those are what its command lines name in the project, and the Python that such a program
+    may import: suites, workloads, and hyperbox without its harness.
+    """
+    package = _PACKAGE_PARENT / "hyperbox"
+    words = (*experiment.program, *experiment.prepare)
+    found = {project / word for word in words if os.path.isfile(project / word)}  # noqa: PTH113
+    for top in (package, project / "suites", project / "workloads"):
+        found |= set(top.rglob("*.py"))
+    for half in ("harness", "cli"):
+        found -= set((package / half).rglob("*.py"))
+    digest = hashlib.sha256()
+    for path in sorted(found):
+        digest.update(f"{os.path.relpath(path, project)}\0{files.sha256_file(path)}\n".encode())
+    return digest.hexdigest()
 
 
 def _wait(process: subprocess.Popen[bytes], argv: Sequence[str], timeout: float) -> int:

@@ -42,6 +42,8 @@ from hyperbox.harness.lab.kernel_matrix import (
 )
 from hyperbox.harness.lab.kernel_tree import (
     KernelTree,
+    build_id,
+    digests,
     pack_modules,
     stage_modules,
     unpack_debs,
@@ -77,9 +79,9 @@ class KernelKit:
 
     `label` is the series ("6.12"), the version of a point release, or a custom kernel's
     release; `package` and `version` are Debian's, empty for a custom kernel; `sha256` is that
-    of the deb with the kernel image, or of the bzImage. `modules_image` is an EROFS file of a
-    multiple of 2 MiB whose root is the content of ``/usr/lib/modules``; None if the kernel has
-    no modules.
+    of the deb with the kernel image, or of the bzImage; `build` tells apart what else differs,
+    see `build_id`. `modules_image` is an EROFS file of a multiple of 2 MiB whose root is the
+    content of ``/usr/lib/modules``; None if the kernel has no modules.
     """
 
     label: str
@@ -87,6 +89,7 @@ class KernelKit:
     package: str
     version: str
     sha256: str
+    build: str
     vmlinuz: Path
     initramfs: Path
     modules_image: Path | None
@@ -158,7 +161,7 @@ def kernel_kit(
     try:
         if label_or_path == RUNNING:
             return _custom_kit(*running_kernel(), report)
-        if os.sep in label_or_path or Path(label_or_path).is_file():
+        if os.sep in label_or_path:
             return _custom_kit(Path(label_or_path), modules, report)
         if modules is not None:
             raise ConfigError("a modules directory needs the path of a bzImage, not a series")
@@ -307,9 +310,8 @@ def _kit_of(release: KernelRelease, mirror: str | None, report: Progress) -> Ker
 
 def _custom_kit(path: Path, modules: Path | None, report: Progress) -> KernelKit:
     tree = custom_kernel(path, modules)
-    digest = sha256_file(path)
-    identity = _Identity(tree.release, tree.release, "", "", digest)
-    inputs = [digest, _tree_hash(tree.modules), sha256_file(tree.config) if tree.config else ""]
+    inputs = digests(tree)
+    identity = _Identity(tree.release, tree.release, "", "", inputs[0])
     return _cached_or_built(identity, inputs, lambda _scratch, _remarks: tree, report)
 
 
@@ -444,6 +446,7 @@ def _load(directory: Path) -> tuple[KernelKit | None, dict[str, list[str] | str]
             package=document["package"],
             version=document["version"],
             sha256=document["sha256"],
+            build=build_id(document["inputs"]),
             vmlinuz=directory / "vmlinuz",
             initramfs=directory / "initramfs.cpio",
             modules_image=(
@@ -488,11 +491,3 @@ def _recipe() -> _Recipe:
 
 def _archive(mirror: str | None) -> DebianArchive:
     return DebianArchive(kernels_directory() / "apt", mirror=mirror)
-
-
-def _tree_hash(directory: Path | None) -> str:
-    digest = hashlib.sha256()
-    for path in sorted(directory.rglob("*")) if directory else ():
-        if path.is_file() and not path.is_symlink():
-            digest.update(f"{path.relative_to(directory or path)}\0{sha256_file(path)}\n".encode())
-    return digest.hexdigest()

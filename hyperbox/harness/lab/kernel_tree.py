@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
+import json
 import lzma
 import os
 import shutil
@@ -11,9 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hyperbox.errors import HarnessError
+from hyperbox.files import sha256_file
 from hyperbox.processes import require, run
 
-__all__ = ["KernelTree", "pack_modules", "stage_modules", "unpack_debs"]
+__all__ = ["KernelTree", "build_id", "digests", "pack_modules", "stage_modules", "unpack_debs"]
 
 _IMAGE_ALIGNMENT = 2 << 20  # nvdimm wants multiples of 2 MiB
 _UUID = "68797065-7262-6f78-6d6f-64756c657300"  # any fixed one: same tree, same bytes
@@ -28,6 +31,25 @@ class KernelTree:
     vmlinuz: Path
     config: Path | None
     modules: Path | None
+
+
+def digests(tree: KernelTree) -> list[str]:
+    """Return the SHA-256 of image, modules and configuration; "" for a part that is absent."""
+    modules = hashlib.sha256()
+    for path in sorted(tree.modules.rglob("*")) if tree.modules else ():
+        if path.is_file() and not path.is_symlink():
+            name = path.relative_to(tree.modules or path)
+            modules.update(f"{name}\0{sha256_file(path)}\n".encode())
+    config = sha256_file(tree.config) if tree.config else ""
+    return [sha256_file(tree.vmlinuz), modules.hexdigest(), config]
+
+
+def build_id(parts: Sequence[str]) -> str:
+    """Return what tells builds apart that call themselves by one release: the hash of `parts`.
+
+    `parts` are the hashes of all that the kernel is made of: its packages, or `digests`.
+    """
+    return hashlib.sha256(json.dumps(list(parts)).encode()).hexdigest()
 
 
 def unpack_debs(debs: Sequence[Path], release: str, directory: Path) -> KernelTree:

@@ -109,6 +109,10 @@ class Laboratory(Protocol):
         """
         ...
 
+    def fingerprint(self, kernel: str, experiment: Experiment, lane: Lane) -> Mapping[str, object]:
+        """Return what a source's `environment` will say, as far as no boot is needed for it."""
+        ...
+
     def labels(self) -> Sequence[str]:
         """Labels of the kernels this laboratory has, oldest first."""
         ...

@@ -139,16 +139,45 @@ class VmLaboratory:
     def source(self, kernel: str, experiment: Experiment, lane: Lane) -> VmSource:
         """Boot the kernel or take its kept snapshot; run the experiment's preparation once."""
         kit = self._kits[kernel]
-        hardware = hardware_for(kit, lane, self._root, self._project, experiment.commandline)
+        hardware = self._hardware(kit, experiment, lane)
         with self._locks[kernel]:
             snapshot = self._snapshot(kit, hardware, experiment.prepare)
-        return VmSource(snapshot, self._fingerprint(kit, hardware, snapshot))
+        found = snapshot.repeatability
+        facts = {"repeatability": dataclasses.asdict(found) if found else {}}
+        return VmSource(snapshot, {**self.fingerprint(kernel, experiment, lane), **facts})
+
+    def fingerprint(self, kernel: str, experiment: Experiment, lane: Lane) -> Mapping[str, object]:
+        """Return kernel, QEMU, command line, memory and images, without a boot."""
+        kit = self._kits[kernel]
+        hardware = self._hardware(kit, experiment, lane)
+        return {
+            "kernel": {
+                "label": kit.label,
+                "release": kit.release,
+                "package": kit.package,
+                "version": kit.version,
+                "sha256": kit.sha256,
+                "build": kit.build,
+                "config_sha256": sha256_file(kit.config),
+                "remarks": list(kit.remarks),
+            },
+            "qemu": {"version": self._qemu.version_text, "sha256": self._qemu.sha256},
+            "accelerator": "kvm" if hardware.lane is Lane.KVM else "tcg",
+            "lane_reason": self._lane_reasons.get(hardware.lane, "asked for"),
+            "commandline": hardware.commandline,
+            "memory_bytes": hardware.memory,
+            "cpus": 1,
+            "images": {"root": self._root.sha256, "project": self._project.sha256},
+        }
 
     def close(self) -> None:
         """Close every snapshot."""
         while self._snapshots:
             _, snapshot = self._snapshots.popitem()
             snapshot.close()
+
+    def _hardware(self, kit: KernelKit, experiment: Experiment, lane: Lane) -> GuestHardware:
+        return hardware_for(kit, lane, self._root, self._project, experiment.commandline)
 
     def _snapshot(
         self, kit: KernelKit, hardware: GuestHardware, prepare: tuple[str, ...]
@@ -165,30 +194,6 @@ class VmLaboratory:
         if prepare:
             return self._snapshot(kit, hardware, ()).derive(Step(prepare))
         return _boot(kit, hardware, self._qemu, self._report)
-
-    def _fingerprint(
-        self, kit: KernelKit, hardware: GuestHardware, snapshot: Snapshot
-    ) -> Mapping[str, object]:
-        found = snapshot.repeatability
-        return {
-            "kernel": {
-                "label": kit.label,
-                "release": kit.release,
-                "package": kit.package,
-                "version": kit.version,
-                "sha256": kit.sha256,
-                "config_sha256": sha256_file(kit.config),
-                "remarks": list(kit.remarks),
-            },
-            "qemu": {"version": self._qemu.version_text, "sha256": self._qemu.sha256},
-            "accelerator": "kvm" if hardware.lane is Lane.KVM else "tcg",
-            "lane_reason": self._lane_reasons.get(hardware.lane, "asked for"),
-            "commandline": hardware.commandline,
-            "memory_bytes": hardware.memory,
-            "cpus": 1,
-            "images": {"root": self._root.sha256, "project": self._project.sha256},
-            "repeatability": dataclasses.asdict(found) if found else {},
-        }
 
 
 def _boot(

@@ -28,6 +28,7 @@ _HOST_FACTS: Mapping[tuple[str, ...], str] = {
     ("host", "cpu"): "the processor",
     ("host", "kernel"): "the host's kernel",
 }
+_BUILD = (("kernel", "sha256"), ("kernel", "build"))
 _MOST_TOLD = 40
 """Longer values, such as hashes, are not told."""
 
@@ -100,15 +101,19 @@ def caveats(pairs: Pairs, labels: tuple[str, str]) -> list[str]:
 
 
 def _kernels(pairs: Pairs) -> Iterator[str]:
-    """Name kernels of one label that are not the same kernel."""
+    """Name kernels of one label that are not the same kernel, by version or by hash."""
     named = {}
     for left, right in pairs:
-        same_name = left.cell.kernel == right.cell.kernel
-        if same_name and _differ((left, right), ("kernel", "sha256")):
-            told = [str(_fact(cell, ("kernel", "version"))) for cell in (left, right)]
-            named[left.cell.kernel] = " against ".join(told)
-    for kernel, versions in named.items():
-        yield f"kernel {kernel}: {versions}"
+        if left.cell.kernel != right.cell.kernel:
+            continue
+        path = next((path for path in _BUILD if _differ((left, right), path)), None)
+        if path is not None:
+            versions = [str(_fact(cell, ("kernel", "version")) or "") for cell in (left, right)]
+            if "" in versions or versions[0] == versions[1]:  # a build of the user's own
+                versions = [f"build {_fact(cell, path)!s:.12}" for cell in (left, right)]
+            named[left.cell.kernel] = " against ".join(versions)
+    for kernel, told in named.items():
+        yield f"kernel {kernel}: {told}"
 
 
 def _lone_metrics(left: CellData, right: CellData, labels: tuple[str, str]) -> list[str]:

@@ -9,18 +9,16 @@ from pathlib import Path
 
 from hyperbox.config import Settings
 from hyperbox.errors import ConfigError
-from hyperbox.harness.lab.custom_kernel import custom_kernel
 from hyperbox.harness.lab.host import HOST
-from hyperbox.harness.lab.host_kernel import RUNNING, running_kernel
-from hyperbox.harness.lab.kernel_kit import cached_kits
-from hyperbox.harness.lab.kernel_selectors import expand_kernels
+from hyperbox.harness.lab.kernel_selectors import expand_kernels, foreseen_labels
 from hyperbox.harness.model import Cell, Lane
 from hyperbox.harness.runs.costs import CostBook
 from hyperbox.harness.runs.engine import unfinished
 from hyperbox.harness.runs.forecast import Expectation, Left, expect, longest_first, makespan
 from hyperbox.harness.runs.plan import Plan
+from hyperbox.harness.runs.resumption import resumed_info
 from hyperbox.harness.runs.store import RunStore
-from hyperbox.harness.runs.validation import jobs_for, plan_for, resumed_info, suites_for
+from hyperbox.harness.runs.validation import jobs_for, plan_for, suites_for
 
 __all__ = ["DryRun", "dry_run"]
 
@@ -68,7 +66,7 @@ def dry_run(settings: Settings, names: Sequence[str], costs: CostBook | None = N
     target = settings.target
     if settings.resume is not None:
         store = RunStore.open(settings.resume)
-        info = resumed_info(store, names)
+        info = resumed_info(settings, store, names)
         plan, target = info.plan, info.document["target"]
         todo = unfinished(plan, store)
         recorded = tuple(cell for cell in plan.cells() if cell not in todo)
@@ -87,11 +85,9 @@ def _planned(settings: Settings, names: Sequence[str]) -> tuple[Plan, tuple[str,
     suites = suites_for(settings, names)
     if settings.target == "host":
         return plan_for(settings, names, suites, (HOST,), (Lane.HOST,)), ()
-    labels, remarks = [], []
-    for selector in expand_kernels(settings.kernel):
-        label, remark = _label(selector, settings.modules)
-        labels.append(label)
-        remarks.append(remark)
+    selectors = expand_kernels(settings.kernel, settings.modules)
+    labels, known = foreseen_labels(selectors, settings.modules)
+    remarks = list(known)
     lanes = []
     for wanted in (settings.lane, *_wanted(settings.beside)):
         lane, remark = _lane(wanted)
@@ -104,18 +100,6 @@ def _planned(settings: Settings, names: Sequence[str]) -> tuple[Plan, tuple[str,
 def _wanted(beside: str) -> Iterator[str]:
     if beside != "none":
         yield beside
-
-
-def _label(selector: str, modules: Path | None) -> tuple[str, str]:
-    """Return a kernel's label as its kit would have it, and a remark where that is not sure."""
-    if selector == RUNNING:
-        return custom_kernel(*running_kernel()).release, ""
-    if os.sep in selector:
-        return custom_kernel(Path(selector), modules).release, ""
-    kits = cached_kits(selector)
-    if kits:
-        return kits[-1].label, ""
-    return selector, f"kernel {selector} is not in the cache: it will be fetched"
 
 
 def _lane(wanted: str) -> tuple[Lane, str]:

@@ -17,6 +17,7 @@ from hyperbox.errors import HarnessError
 from hyperbox.harness.model import Cell, Experiment, Gate, Lane, Sample, Verdict
 from hyperbox.harness.report.data import CellData, RunData
 from hyperbox.harness.runs.attempt import State
+from hyperbox.harness.runs.ingredients import fact
 from hyperbox.harness.runs.plan import Plan
 from hyperbox.harness.runs.record import Record, attempt_number, counting, read_record
 from hyperbox.harness.runs.store import RunInfo, RunStore
@@ -91,7 +92,10 @@ def load_run(directory: Path) -> RunData:
         verdicts=_in_order(info.plan, [verdict for one in read for verdict in one.verdicts]),
         reproduce=command_line(info),
         directory=directory,
-        problems=tuple(legible(text) for text in (*_strays(store, info.plan), *_told_by(read))),
+        problems=tuple(
+            legible(text)
+            for text in (*_strays(store, info.plan), *_told_by(read), *_mixed_builds(cells))
+        ),
         kernel_configs={kernel: config for kernel, config in seen.configs.items() if config},
     )
 
@@ -311,6 +315,18 @@ def _strays(store: RunStore, plan: Plan) -> Iterator[str]:
             yield f"{path} belongs to no {whose} and was left out"
     except HarnessError as error:
         yield error.message
+
+
+def _mixed_builds(cells: Sequence[CellData]) -> Iterator[str]:
+    """Name kernels whose cells were measured on several builds, as old hyperboxes let happen."""
+    builds: dict[str, dict[str, None]] = {}
+    for cell in cells:
+        digest = fact(cell.environment, ("kernel", "sha256"))
+        if digest:
+            builds.setdefault(cell.cell.kernel, {})[str(digest)[:12]] = None
+    for kernel, digests in builds.items():
+        if len(digests) > 1:
+            yield f"cells of kernel {kernel} were measured on several builds: {', '.join(digests)}"
 
 
 def _kernel_config(text: str) -> Mapping[str, str]:

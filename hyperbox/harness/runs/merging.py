@@ -16,6 +16,7 @@ from hyperbox import files
 from hyperbox.errors import ConfigError, HarnessError
 from hyperbox.harness.model import Cell
 from hyperbox.harness.runs.documents import digest, read_file, write_document
+from hyperbox.harness.runs.ingredients import fact
 from hyperbox.harness.runs.record import read_record
 from hyperbox.harness.runs.schema import SCHEMA_VERSION
 from hyperbox.harness.runs.store import RunInfo, RunStore, plan_document
@@ -120,20 +121,22 @@ def _content(store: RunStore, cell: Cell) -> dict[str, str]:
 
 def _check_kernels(sources: Mapping[Cell, RunStore]) -> None:
     """Refuse one label for two builds of a kernel; damaged records are the report's affair."""
-    builds: dict[str, tuple[str, Path]] = {}
+    builds: dict[tuple[str, str], tuple[str, Path]] = {}
     for cell, store in sources.items():
         for attempt in store.attempts(cell):
             try:
-                kernel = read_record(attempt).document["environment"].get("kernel")
+                environment = read_record(attempt).document["environment"]
             except HarnessError:
                 continue
-            digest = str(kernel.get("sha256", "")) if isinstance(kernel, Mapping) else ""
-            known, where = builds.setdefault(cell.kernel, (digest, store.directory))
-            if digest and known and digest != known:
-                raise ConfigError(
-                    f"kernel {cell.kernel} is another build in {store.directory} than in {where}",
-                    hint="measure the shards with one kernels.lock.json",
-                )
+            for key in ("sha256", "build"):
+                digest = str(fact(environment, ("kernel", key)) or "")
+                known, where = builds.setdefault((cell.kernel, key), (digest, store.directory))
+                if digest and known and digest != known:
+                    raise ConfigError(
+                        f"kernel {cell.kernel} is another build in {store.directory} than in "
+                        f"{where}",
+                        hint="measure the shards with one kernels.lock.json, or one bzImage",
+                    )
 
 
 def _complete(infos: Sequence[RunInfo], sources: Mapping[Cell, RunStore]) -> bool:

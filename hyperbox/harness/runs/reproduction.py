@@ -11,11 +11,10 @@ import concurrent.futures
 import contextlib
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
 
 from hyperbox.errors import ConfigError, HarnessError
 from hyperbox.harness.lab.kernel_kit import KernelKit, kernel_kit
@@ -32,22 +31,12 @@ from hyperbox.harness.runs.events import (
     Event,
     Listener,
 )
+from hyperbox.harness.runs.ingredients import differing_ingredients, fact
 from hyperbox.harness.runs.plan import Plan
 from hyperbox.harness.runs.record import Record
 from hyperbox.harness.runs.store import RunInfo, RunStore
 
-__all__ = ["Comparison", "Finding", "differing_ingredients", "exact_cells", "judge", "reproduce"]
-
-# What decides an exact number, by its place in the record's environment.
-_INGREDIENTS = (
-    ("QEMU", ("qemu", "sha256")),
-    ("kernel", ("kernel", "sha256")),
-    ("guest root", ("images", "root")),
-    ("project's code", ("images", "project")),
-    ("command line", ("commandline",)),
-    ("memory", ("memory_bytes",)),
-    ("snapshot", ("repeatability", "probe")),
-)
+__all__ = ["Comparison", "Finding", "exact_cells", "judge", "reproduce"]
 
 
 class Finding(StrEnum):
@@ -178,11 +167,6 @@ def judge(cell: Cell, record: Record, attempt: Attempt) -> Comparison:
     return Comparison(cell, finding, len(known), equal, shown, others)
 
 
-def differing_ingredients(known: Mapping[str, Any], again: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the names of the ingredients that differ between two environments."""
-    return tuple(name for name, path in _INGREDIENTS if _at(known, path) != _at(again, path))
-
-
 def _again(
     laboratory: Laboratory, plan: Plan, cell: Cell, record: Record, listen: Listener
 ) -> Comparison:
@@ -215,7 +199,7 @@ def _kits(
         selector = str(asked.get(cell.kernel, cell.kernel))
         own = Path(modules) if modules and os.sep in selector else None
         kit = kernel_kit(selector, modules=own, progress=step)
-        version = _at(record.document["environment"], ("kernel", "version"))
+        version = fact(record.document["environment"], ("kernel", "version"))
         if kit.version != version and is_point_release(str(version)):
             with contextlib.suppress(ConfigError, HarnessError):  # it has left the mirror
                 kit = kernel_kit(str(version), progress=step)
@@ -225,10 +209,3 @@ def _kits(
 
 def _place(sample: Sample) -> tuple[int, str, str]:
     return (sample.block, sample.arm, sample.metric)
-
-
-def _at(document: Mapping[str, Any], path: Sequence[str]) -> object:
-    found: Any = document
-    for name in path:
-        found = found.get(name) if isinstance(found, Mapping) else None
-    return found

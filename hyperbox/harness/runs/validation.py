@@ -10,7 +10,7 @@ import contextlib
 import os
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -19,8 +19,8 @@ from hyperbox.errors import ConfigError, HarnessError, HyperboxError
 from hyperbox.harness.declarations import load_suites
 from hyperbox.harness.lab.capacity import cells_at_once, free_memory, free_shared_memory
 from hyperbox.harness.lab.host import HOST, HostLaboratory, check_unchanged, host_facts
-from hyperbox.harness.lab.kernel_kit import KernelKit, kernel_kit
-from hyperbox.harness.lab.kernel_selectors import expand_kernels
+from hyperbox.harness.lab.kernel_kit import KernelKit
+from hyperbox.harness.lab.kernel_selectors import chosen_kernels, expand_kernels
 from hyperbox.harness.lab.machine import Laboratory
 from hyperbox.harness.lab.qemu import GuestHardware, find_qemu
 from hyperbox.harness.lab.vm import SHARED_MEMORY
@@ -31,13 +31,15 @@ from hyperbox.harness.runs.documents import utc
 from hyperbox.harness.runs.engine import run_plan, unfinished
 from hyperbox.harness.runs.events import Event
 from hyperbox.harness.runs.forecast import Forecast, expect, longest_first
+from hyperbox.harness.runs.ingredients import check_unchanged_since
 from hyperbox.harness.runs.leftovers import clear_leftovers
 from hyperbox.harness.runs.plan import Plan, make_plan, select
-from hyperbox.harness.runs.store import RunInfo, RunStore
+from hyperbox.harness.runs.resumption import resume_command, resumed_info
+from hyperbox.harness.runs.store import RunStore
 from hyperbox.harness.runs.versions import versions
 from hyperbox.paths import cache_directory
 
-__all__ = ["ProgressListener", "jobs_for", "plan_for", "resumed_info", "suites_for", "validate"]
+__all__ = ["ProgressListener", "jobs_for", "plan_for", "suites_for", "validate"]
 
 _CACHE_NEED = 2 << 30
 _SHARED_MEMORY_NEED = 1 << 30
@@ -89,16 +91,19 @@ def validate(settings: Settings, names: Sequence[str], listening: ProgressListen
     clear_leftovers()
     if settings.resume is not None:
         store = RunStore.open(settings.resume)
-        job = _resumed(store, names)
+        job = _resumed(settings, store, names)
         _check_host(job.target)
     else:
         job = _planned(settings, names, listening)
         store = _created(settings, job, names)
-    with store.exclusive(), _status(store):
-        if unfinished(job.plan, store):
-            _measure(job, store, settings, listening)
-        else:
-            listening.expect(job.plan)
+    with store.exclusive():
+        if settings.resume is not None and unfinished(job.plan, store):
+            job = _as_begun(job, store, listening)
+        with _status(store):
+            if unfinished(job.plan, store):
+                _measure(job, store, settings, listening)
+            else:
+                listening.expect(job.plan)
     return store
 
 
@@ -110,10 +115,12 @@ def _planned(settings: Settings, names: Sequence[str], listening: ProgressListen
     lane = LaneChoice(Lane.HOST, "asked for")
     beside: tuple[Lane, ...] = ()
     if settings.target == "vm":
-        selectors = expand_kernels(settings.kernel)
+        selectors = expand_kernels(settings.kernel, settings.modules)
         find_qemu()
         _check_space(settings)
-        kits = _fetched(selectors, settings.modules, listening)
+        chosen = chosen_kernels(selectors, settings.modules, listening.step)
+        selectors = tuple(one.selector for one in chosen)
+        kits = tuple(one.kit for one in chosen)
         lane = choose_lane(settings.lane, kits)
         if settings.beside != "none":
             beside = (choose_lane(settings.beside, kits).lane,)
@@ -161,38 +168,35 @@ def plan_for(
     )
 
 
-def resumed_info(store: RunStore, names: Sequence[str]) -> RunInfo:
-    """Return what a run to be resumed was planned with; ConfigError if names are given too."""
-    if names:
-        raise ConfigError(
-            "a resumed run decides the gates that it was planned with",
-            hint="leave the names away, or start a new run",
-        )
-    return store.info()
-
-
-def _resumed(store: RunStore, names: Sequence[str]) -> _Job:
-    info = resumed_info(store, names)
+def _resumed(settings: Settings, store: RunStore, names: Sequence[str]) -> _Job:
+    info = resumed_info(settings, store, names)
     asked = info.document["asked"]
     return _Job(
         info.plan,
         info.document["target"],
         tuple(asked["kernels"]),
         Path(asked["modules"]) if asked["modules"] else None,
-        asked["allow_host_changes"],
-        Path(asked["suites"]) if asked["suites"] else None,
+        settings.allow_host_changes,
+        settings.suites,
         LaneChoice(info.plan.lane, "the interrupted run's"),
     )
 
 
-def _fetched(
-    selectors: Sequence[str], modules: Path | None, listening: ProgressListener
-) -> tuple[KernelKit, ...]:
-    kits = []
-    for selector in selectors:
-        own = modules if os.sep in selector else None
-        kits.append(kernel_kit(selector, modules=own, progress=listening.step))
-    return tuple(kits)
+def _as_begun(job: _Job, store: RunStore, listening: ProgressListener) -> _Job:
+    """Return a resumed job with its kernels; ConfigError if the rest would be of other builds."""
+    if job.target == "vm":
+        chosen = chosen_kernels(job.selectors, job.modules, listening.step)
+        found = [one.kit.label for one in chosen]
+        if found != list(job.plan.kernels):
+            raise ConfigError(
+                f"the run was planned for kernels {', '.join(job.plan.kernels)}, "
+                f"now found: {', '.join(found)}",
+                hint="restore them, or start a new run",
+            )
+        job = replace(job, kits=tuple(one.kit for one in chosen))
+    with contextlib.closing(_laboratory(job, listening)) as laboratory:
+        check_unchanged_since(job.plan, store, laboratory)
+    return job
 
 
 def _created(settings: Settings, job: _Job, names: Sequence[str]) -> RunStore:
@@ -244,23 +248,16 @@ def _laboratory(job: _Job, listening: ProgressListener) -> Laboratory:
     if job.target == "host":
         project = job.suites.resolve().parent if job.suites else None
         return HostLaboratory(allow_changes=job.allow_host_changes, project=project)
-    kits = job.kits or _fetched(job.selectors, job.modules, listening)
-    found = [kit.label for kit in kits]
-    if found != list(job.plan.kernels):
-        raise HarnessError(
-            f"the run was planned for kernels {', '.join(job.plan.kernels)}, "
-            f"now found: {', '.join(found)}",
-            hint="start a new run",
-        )
-    return VmLaboratory(kits, lane=job.lane, progress=listening.step)
+    return VmLaboratory(job.kits, lane=job.lane, progress=listening.step)
 
 
 @contextlib.contextmanager
 def _status(store: RunStore) -> Iterator[None]:
     """Keep ``run.json``'s status true, however the block ends."""
-    if store.info().status != "running":
+    info = store.info()
+    if info.status != "running":
         store.set_status("running")
-    again = f"go on with: hyperbox validate --resume {store.directory}"
+    again = f"go on with: {resume_command(store, info)}"
     try:
         yield
     except KeyboardInterrupt:

@@ -20,7 +20,7 @@ HERE: Mapping[str, Any] = {
     "qemu": {"version": "7.2.22", "sha256": "c" * 64},
     "host": {"cpu": "EPYC", "kernel": "6.18"},
     "commandline": "console=ttyS0 psi=1",
-    "kernel": {"label": "6.12", "version": "6.12.48-1", "sha256": "d" * 64},
+    "kernel": {"label": "6.12", "version": "6.12.48-1", "sha256": "d" * 64, "build": "e" * 64},
     "repeatability": {"exact": True},
 }
 
@@ -58,6 +58,14 @@ def test_nothing_is_told_where_nothing_differs(run: RunData) -> None:
         (
             {"kernel": {"version": "6.12.57-1", "sha256": "0" * 64}},
             "kernel 5.10: 6.12.48-1 against 6.12.57-1",
+        ),
+        (
+            {"kernel": {"version": "", "sha256": "0" * 64}},
+            f"kernel 5.10: build {'d' * 12} against build {'0' * 12}",
+        ),
+        (
+            {"kernel": {**HERE["kernel"], "build": "0" * 64}},
+            f"kernel 5.10: build {'e' * 12} against build {'0' * 12}",
         ),
         (
             {"repeatability": {"exact": False}},

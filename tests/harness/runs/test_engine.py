@@ -291,6 +291,9 @@ class _DyingLaboratory:
 
         return Source()
 
+    def fingerprint(self, kernel: str, experiment: Experiment, lane: Lane) -> Mapping[str, object]:
+        return {"kernel": {"label": kernel}}
+
     def labels(self) -> Sequence[str]:
         return ("weak", "strong")
 

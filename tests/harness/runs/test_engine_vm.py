@@ -5,16 +5,19 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from hyperbox.errors import ConfigError
 from hyperbox.harness.declarations import parse_suite
 from hyperbox.harness.lab.kernel_kit import kernel_kit
 from hyperbox.harness.lab.vm_laboratory import VmLaboratory, choose_lane
 from hyperbox.harness.model import Outcome
 from hyperbox.harness.runs.attempt import State
 from hyperbox.harness.runs.engine import run_plan
+from hyperbox.harness.runs.ingredients import check_unchanged_since
 from hyperbox.harness.runs.loading import load_run
 from hyperbox.harness.runs.plan import Plan, make_plan
 from hyperbox.harness.runs.store import RunStore
@@ -89,6 +92,12 @@ def test_guests_are_measured_and_a_panic_costs_its_own_cell_only(
         concurrent.futures.ThreadPoolExecutor(2) as executor,
     ):
         run_plan(plan, laboratory, store, executor)
+        check_unchanged_since(plan, store, laboratory)
+    rebuilt = [replace(kits[0], build="0" * 64)]
+    with contextlib.closing(VmLaboratory(rebuilt, lane=lane)) as laboratory:
+        changed = rf"since 6\.12--demo\.work--fast .*: kernel \({kits[0].build[:12]} -> 0{{12}}\)$"
+        with pytest.raises(ConfigError, match=changed):
+            check_unchanged_since(plan, store, laboratory)
 
     run = load_run(store.directory)
     outcomes = {verdict.gate: verdict.outcome for verdict in run.verdicts}

@@ -237,6 +237,16 @@ def test_no_run_directory_at_all(tmp_path: Path) -> None:
         load_run(tmp_path)
 
 
+def test_cells_of_one_kernel_on_two_builds_are_named(copy: Path) -> None:
+    record = attempt_of(copy) / "record.json"
+    known = json.loads(record.read_text())["environment"]["kernel"]["sha256"]
+    edit(record, lambda d: d["environment"]["kernel"].update(sha256="0" * 64))
+    (problem,) = load_run(copy).problems
+    assert problem.startswith("cells of kernel 6.12 were measured on several builds: ")
+    assert "0" * 12 in problem
+    assert known[:12] in problem
+
+
 def test_later_attempts_are_listed_and_do_not_count(copy: Path) -> None:
     """The first finished attempt decides; taking a later one would be choosing."""
     again = attempt_of(copy).with_name("attempt-2")

@@ -50,7 +50,7 @@ echo "{\\"metrics\\": {\\"time\\": $value}}"
 """
 _SUITES = ("one", "two", "three")
 _FRESH = ["validate", "--target", "host", "--suites", "suites", "--run-directory", "run"]
-_RESUME = ["validate", "--resume", "run"]
+_RESUME = ["validate", "--resume", "run", "--target", "host", "--suites", "suites"]
 _PATIENCE = 60.0
 _STRIDE = 19  # 1 takes minutes
 
