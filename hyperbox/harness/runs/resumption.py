@@ -19,7 +19,6 @@ from hyperbox.harness.declarations import load_suites
 from hyperbox.harness.model import Experiment, Gate
 from hyperbox.harness.runs.plan import Plan
 from hyperbox.harness.runs.store import RunInfo, RunStore
-from hyperbox.harness.verdicts.wording import legible
 
 __all__ = ["resume_command", "resumed_info"]
 
@@ -48,7 +47,7 @@ def resumed_info(settings: Settings, store: RunStore, names: Sequence[str]) -> R
     changed = next(_changed(info.plan, experiments, gates), "")
     if changed:
         raise ConfigError(
-            f"cannot go on with {store.directory}: {legible(changed)}",
+            f"cannot go on with {store.directory}: {changed}",
             hint="use the suites that the run was planned with, or start a new run",
         )
     return info
@@ -86,11 +85,9 @@ def _check_allowed(settings: Settings, store: RunStore, info: RunInfo) -> None:
     where = f" of the suites in {suites}" if suites else ""
     changes = ", which may change its settings" if allowed else ""
     raise ConfigError(
-        legible(
-            f"{store.directory} runs programs{where} on this machine{changes}: "
-            f"{'; '.join(programs[:_SHOWN])}{more}"
-        ),
-        hint=legible(f"if that is wanted: {resume_command(store, info)}"),
+        f"{store.directory} runs programs{where} on this machine{changes}: "
+        f"{'; '.join(programs[:_SHOWN])}{more}",
+        hint=f"if that is wanted: {resume_command(store, info)}",
     )
 
 
