@@ -107,6 +107,7 @@ def run(
     environment: Mapping[str, str] | None = None,
     check: bool = True,
     data: bytes | None = None,
+    pass_fds: Sequence[int] = (),
     cwd: Path | None = None,
 ) -> Completed:
     """Run a process to its end and give what it left.
@@ -130,6 +131,7 @@ def run(
     process = spawn(
         words,
         environment=environment,
+        pass_fds=pass_fds,
         stdin=subprocess.PIPE if data is not None else subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

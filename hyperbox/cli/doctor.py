@@ -16,12 +16,12 @@ from rich.table import Table
 from rich.text import Text
 
 from hyperbox.console import TerminalConsole
-from hyperbox.errors import ExitCode, HyperboxError
+from hyperbox.errors import ExitCode, HarnessError, HyperboxError
 from hyperbox.harness.lab.accelerator import probe_kvm
+from hyperbox.harness.lab.capacity import free_memory
 from hyperbox.harness.lab.kernel_kit import cached_kits
 from hyperbox.harness.lab.kernel_lock import read_matrix
 from hyperbox.harness.lab.qemu import QEMU_VARIABLE, find_qemu
-from hyperbox.harness.lab.vm import SHARED_MEMORY
 from hyperbox.harness.runs.leftovers import clear_leftovers, leftovers
 from hyperbox.journal import Outcome
 from hyperbox.linux.undo import KINDS
@@ -71,8 +71,8 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     parser.add_argument(
         "--repair",
         action="store_true",
-        help="undo what killed runs changed on this machine, and remove what they left in "
-        "shared memory, the temporary directory and runs/",
+        help="undo what killed runs changed on this machine, and remove what they left "
+        "half-written in runs/",
     )
     parser.set_defaults(run=_run)
 
@@ -88,7 +88,7 @@ def checks() -> Iterator[Check]:
     for program, package, purpose in _OPTIONAL_PROGRAMS:
         yield _program(program, package, purpose, required=False)
     yield _kvm()
-    yield _space("shared memory", SHARED_MEMORY, _GIB, "hyperbox doctor --repair, or remount it")
+    yield _attempted("memory", _memory)
     yield _space("cache", cache_directory(), 2 * _GIB, _CACHE_MEND)
     yield _pressure()
     yield Check("root", os.geteuid() == 0, False, f"user id {os.geteuid()}", "run as root")
@@ -176,6 +176,14 @@ def _kvm() -> Check:
         detail = f"not probed: the cache cannot be read: {error.strerror or error}"
         return Check("kvm", False, False, detail, _CACHE_MEND)
     return Check("kvm", probe.works, False, probe.reason, mend)
+
+
+def _memory() -> str:
+    free = free_memory()
+    detail = f"{free >> 20} MiB free, {_GIB >> 20} MiB wanted"
+    if free < _GIB:
+        raise HarnessError(detail, hint="end what else runs here")
+    return detail
 
 
 def _space(name: str, directory: Path, wanted: int, mend: str) -> Check:

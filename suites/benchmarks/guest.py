@@ -9,8 +9,9 @@ from collections.abc import Iterator
 
 from hyperbox.harness.lab.guest_image import project_image, root_image
 from hyperbox.harness.lab.kernel_kit import kernel_kit
+from hyperbox.harness.lab.nameless import in_memory
 from hyperbox.harness.lab.qemu import find_qemu
-from hyperbox.harness.lab.vm import SHARED_MEMORY, VirtualMachine, owned_name
+from hyperbox.harness.lab.vm import VirtualMachine
 from hyperbox.harness.lab.vm_laboratory import hardware_for
 from hyperbox.harness.model import Lane
 
@@ -24,13 +25,12 @@ def _booted(kernel: str, lane: Lane) -> Iterator[VirtualMachine]:
     """Return a guest whose agent is ready; fetches and builds what the cache lacks."""
     kit = kernel_kit(kernel)
     hardware = hardware_for(kit, lane, root_image(), project_image())
-    ram = SHARED_MEMORY / owned_name("ram")
-    try:
-        with VirtualMachine(find_qemu(), hardware, ram_file=ram, shared=True) as machine:
-            machine.wait_ready()
-            yield machine
-    finally:
-        ram.unlink(missing_ok=True)
+    with (
+        in_memory("ram") as ram,
+        VirtualMachine(find_qemu(), hardware, ram=ram, shared=True) as machine,
+    ):
+        machine.wait_ready()
+        yield machine
 
 
 class Boot:

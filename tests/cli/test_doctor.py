@@ -12,15 +12,9 @@ from pathlib import Path
 import pytest
 
 from hyperbox.cli.main import main
-from hyperbox.harness.lab.vm import SHARED_MEMORY
 from hyperbox.harness.runs.leftovers import clear_leftovers, leftovers
+from hyperbox.harness.runs.store import RunStore
 from hyperbox.linux.knob import KnobChange
-
-
-def _dead_pid() -> int:
-    process = subprocess.Popen(["true"])
-    process.wait()
-    return process.pid
 
 
 @pytest.fixture
@@ -29,27 +23,26 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TMPDIR", os.fspath(tmp_path))
 
 
-@pytest.mark.alone  # each start of hyperbox removes such files
-@pytest.mark.usefixtures("_elsewhere")
-def test_only_files_of_dead_processes_are_leftovers(tmp_path: Path) -> None:
-    dead = SHARED_MEMORY / f"hyperbox-{_dead_pid()}-0.ram"
-    alive = SHARED_MEMORY / f"hyperbox-{os.getpid()}-test.ram"
-    foreign = SHARED_MEMORY / "hyperbox-notes-1"
-    scratch = tmp_path / "run" / "cells" / "key" / f".attempt-{_dead_pid()}-7"
-    try:
-        for path in (dead, alive, foreign):
-            path.touch()
-        scratch.mkdir(parents=True)
-        assert {dead, scratch} <= set(leftovers([tmp_path / "run"]))
-        removed = clear_leftovers([tmp_path / "run"])
-        assert {dead, scratch} <= set(removed)
-        assert not dead.exists()
-        assert not scratch.exists()
-        assert alive.exists()
-        assert foreign.exists()
-    finally:
-        for path in (dead, alive, foreign):
-            path.unlink(missing_ok=True)
+def _half_written(run: Path) -> Path:
+    """Make a run directory with a half-written attempt."""
+    scratch = run / "cells" / "key" / f".attempt-{os.getpid()}-7"
+    scratch.mkdir(parents=True)
+    (run / "run.json").touch()
+    return scratch
+
+
+def test_halves_of_a_run_that_nobody_holds_are_leftovers(tmp_path: Path) -> None:
+    run, foreign = tmp_path / "run", tmp_path / "foreign"
+    scratch = _half_written(run)
+    (foreign / "cells" / "key" / ".attempt-1-1").mkdir(parents=True)  # but no run
+    with RunStore(run).held():
+        assert leftovers([run, foreign]) == ()
+        assert clear_leftovers([run, foreign]) == ()
+        assert scratch.exists()
+    assert leftovers([run, foreign]) == (scratch,)
+    assert clear_leftovers([run, foreign]) == (scratch,)
+    assert not scratch.exists()
+    assert (foreign / "cells" / "key" / ".attempt-1-1").exists()
 
 
 @pytest.mark.usefixtures("_elsewhere")
@@ -57,7 +50,7 @@ def test_facts_and_mends_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     code = main(["doctor", "--json"])
     checks = json.loads(capsys.readouterr().out)["checks"]
     names = {check["name"] for check in checks}
-    assert {"python", "qemu", "mmdebstrap", "kvm", "shared memory", "cache"} <= names
+    assert {"python", "qemu", "mmdebstrap", "kvm", "memory", "cache"} <= names
     missing = [check for check in checks if check["required"] and not check["fine"]]
     assert code == (3 if missing else 0)
     assert all(check["fine"] or check["mend"] for check in checks)
@@ -121,8 +114,7 @@ def test_a_cache_on_a_read_only_disk_is_missing(
 
 @pytest.mark.usefixtures("_elsewhere")
 def test_repair_says_what_it_removed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    scratch = tmp_path / "runs" / "one" / "cells" / "key" / f".attempt-{_dead_pid()}-7"
-    scratch.mkdir(parents=True)
+    scratch = _half_written(tmp_path / "runs" / "one")
     main(["doctor", "--repair"])
     said = capsys.readouterr().out
     assert f"removed runs/one/cells/key/{scratch.name}" in said

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import functools
 import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from hyperbox.errors import HarnessError
+from hyperbox.harness.lab.nameless import in_memory, inherited_path
 from hyperbox.harness.lab.qemu import KVM_CPU, Qemu
 from hyperbox.processes import Completed, run
 
@@ -84,15 +84,14 @@ def boot_kernel(
 
 def boot_probe(qemu: Qemu, accelerator: str) -> Accelerator:
     """Boot the probe under ``kvm`` or ``tcg`` and say what happened."""
-    with tempfile.NamedTemporaryFile(prefix="hyperbox-probe-") as disk:
+    with in_memory("probe") as disk:
         disk.write(_BOOT_SECTOR)
-        disk.flush()
         command: list[str | Path] = [qemu.program, "-accel", accelerator, "-M", "pc", "-m", "16M"]
         command += ["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"]
         command += ["-device", "isa-debug-exit,iobase=0xf4,iosize=1"]
-        command += ["-drive", f"file={disk.name},format=raw,if=ide,snapshot=on"]
+        command += ["-drive", f"file={inherited_path(disk)},format=raw,if=ide,snapshot=on"]
         try:
-            done = run(command, timeout=20, check=False)
+            done = run(command, timeout=20, check=False, pass_fds=[disk.fileno()])
         except HarnessError:
             return Accelerator(
                 works=False, reason=f"the probe did not end within 20 s under {accelerator}"

@@ -1,7 +1,7 @@
-"""How many guests this machine carries, and room for one that is being made.
+"""How many guests this machine carries, and memory for one that is being made.
 
-A guest's memory is a file in a tmpfs while its snapshot is made, whose pages are taken one
-by one: free space that two threads both have seen ends one of them with SIGBUS. So room is
+A guest's memory is a file in memory while its snapshot is made, whose pages are taken one by
+one: of free memory that two threads both have seen, one of them ends without. So memory is
 reserved before, and counted until the snapshot is made.
 """
 
@@ -10,17 +10,18 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from io import FileIO
 from pathlib import Path
 
 from hyperbox.errors import HarnessError
 
-__all__ = ["MemoryReservation", "cells_at_once", "free_memory", "free_shared_memory"]
+__all__ = ["MemoryReservation", "cells_at_once", "free_memory"]
 
 _EMULATOR_BYTES = 384 << 20  # QEMU itself, its translated code included
 
 
-def cells_at_once(wanted: int, guest: int, memory: int, shared: int) -> int:
+def cells_at_once(wanted: int, guest: int, memory: int) -> int:
     """Return how many cells can be measured at once, at least 1.
 
     Parameters
@@ -29,10 +30,10 @@ def cells_at_once(wanted: int, guest: int, memory: int, shared: int) -> int:
         As many as asked for, or one per processor.
     guest
         Bytes of a guest's memory.
-    memory, shared
-        Bytes free in the machine and in the tmpfs of the guests' memory.
+    memory
+        Bytes free in the machine.
     """
-    return max(1, min(wanted, memory // (guest + _EMULATOR_BYTES), shared // guest))
+    return max(1, min(wanted, memory // (guest + _EMULATOR_BYTES)))
 
 
 def free_memory(meminfo: Path = Path("/proc/meminfo")) -> int:
@@ -50,23 +51,17 @@ def free_memory(meminfo: Path = Path("/proc/meminfo")) -> int:
     raise HarnessError(f"{meminfo} has no MemAvailable")
 
 
-def free_shared_memory(directory: Path) -> int:
-    """Return the bytes free in a tmpfs, as far as the machine's memory backs them."""
-    space = os.statvfs(directory)
-    return min(space.f_bavail * space.f_frsize, free_memory())
-
-
 class MemoryReservation:
-    """Room in a tmpfs for guests' memory, shared by the threads of this process."""
+    """Memory for guests that are being made by the threads of this process."""
 
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
+    def __init__(self, free: Callable[[], int] = free_memory) -> None:
+        self._free = free
         self._lock = threading.Lock()
-        self._growing: dict[Path, int] = {}
+        self._growing: dict[FileIO, int] = {}
 
     @contextlib.contextmanager
-    def growing(self, file: Path, size: int) -> Iterator[None]:
-        """Hold room for a file that grows to `size` bytes in the block.
+    def growing(self, file: FileIO, size: int) -> Iterator[None]:
+        """Hold memory for a file in memory that grows to `size` bytes in the block.
 
         Raises
         ------
@@ -74,13 +69,12 @@ class MemoryReservation:
             If less is free than it and the other growing files may yet take.
         """
         with self._lock:
-            promised = sum(size - _taken(path) for path, size in self._growing.items())
-            free = free_shared_memory(self._directory) - promised
+            promised = sum(size - _taken(other) for other, size in self._growing.items())
+            free = self._free() - promised
             if free < size:
                 raise HarnessError(
-                    f"{self._directory} has {max(0, free) >> 20} MiB free, "
-                    f"a guest needs {size >> 20} MiB",
-                    hint="run with fewer --jobs, or `hyperbox doctor --repair` to clear leftovers",
+                    f"{max(0, free) >> 20} MiB of memory are free, a guest needs {size >> 20} MiB",
+                    hint="run with fewer --jobs",
                 )
             self._growing[file] = size
         try:
@@ -90,8 +84,6 @@ class MemoryReservation:
                 del self._growing[file]
 
 
-def _taken(path: Path) -> int:
+def _taken(file: FileIO) -> int:
     """Return the bytes that a file has taken already."""
-    with contextlib.suppress(FileNotFoundError):
-        return path.stat().st_blocks * 512
-    return 0
+    return 0 if file.closed else os.fstat(file.fileno()).st_blocks * 512

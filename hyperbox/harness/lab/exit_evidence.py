@@ -78,7 +78,7 @@ def _name(remains: ExitEvidence) -> tuple[str, str]:
     if status < 0:
         hint = ""
         if -status == signal.SIGBUS:
-            hint = "the host has no memory left for the guest: see `df /dev/shm`, use fewer --jobs"
+            hint = "the host has no memory left for the guest: see `free -m`, use fewer --jobs"
         return f"QEMU death: {_signal_name(-status)}", hint
     if status > 0:
         return f"QEMU death: status {status}", ""

@@ -14,6 +14,7 @@ import mmap
 import os
 import struct
 import time
+from io import FileIO
 from pathlib import Path
 
 from hyperbox.errors import HarnessError
@@ -84,7 +85,7 @@ class Mailbox:
         return self._buffer[_HEADER.size : _HEADER.size + length]
 
 
-def leave_order(path: Path, order: bytes = b"") -> None:
+def leave_order(file: FileIO, order: bytes = b"") -> None:
     """Put an order, or none, into the file of a stopped guest's mailbox: the harness's side.
 
     Raises
@@ -97,15 +98,10 @@ def leave_order(path: Path, order: bytes = b"") -> None:
     if len(order) > _LONGEST - _HEADER.size:
         raise ValueError(f"an order of {len(order)} bytes does not fit into the mailbox")
     try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            os.truncate(handle, MAILBOX_SIZE)
-            os.pwrite(handle, _HEADER.pack(_MAGIC, len(order)) + order, 0)
-        finally:
-            os.close(handle)
+        file.truncate(MAILBOX_SIZE)
+        os.pwrite(file.fileno(), _HEADER.pack(_MAGIC, len(order)) + order, 0)
     except OSError as error:
-        reason = error.strerror or error
-        raise HarnessError(f"cannot leave an order in {path}: {reason}") from error
+        raise HarnessError(f"cannot leave an order for the guest: {error.strerror}") from error
 
 
 def _register(devices: Path) -> mmap.mmap:

@@ -8,12 +8,12 @@ a guest whose threads are kept apart (see `qemu`).
 
 from __future__ import annotations
 
-import os
 import time
-from pathlib import Path
+from io import FileIO
 from typing import Any, Protocol
 
 from hyperbox.errors import MachineLost
+from hyperbox.harness.lab.nameless import inherited_path
 from hyperbox.harness.lab.qemu import Qemu
 
 __all__ = ["Monitor", "load_devices", "save_devices"]
@@ -29,26 +29,26 @@ class Monitor(Protocol):
         ...
 
 
-def save_devices(monitor: Monitor, state_file: Path) -> None:
-    """Write a stopped guest's device state.
+def save_devices(monitor: Monitor, state: FileIO) -> None:
+    """Write a stopped guest's device state into a file that QEMU has inherited.
 
     Raises
     ------
     MachineLost
         If QEMU is gone or cannot write it.
     """
-    monitor("xen-save-devices-state", filename=os.fspath(state_file))
+    monitor("xen-save-devices-state", filename=str(inherited_path(state)))
 
 
-def load_devices(monitor: Monitor, qemu: Qemu, state_file: Path) -> None:
-    """Load a device state into a machine that waits for it; it stays stopped.
+def load_devices(monitor: Monitor, qemu: Qemu, state: FileIO) -> None:
+    """Load a device state, from a descriptor that QEMU has inherited; the machine stays stopped.
 
     Raises
     ------
     MachineLost
         If QEMU does not manage within a minute.
     """
-    monitor("migrate-incoming", uri=qemu.migrate_in(state_file))
+    monitor("migrate-incoming", uri=qemu.migrate_in(state.fileno()))
     deadline = time.monotonic() + _PATIENCE_S
     while monitor("query-status")["status"] == "inmigrate":
         if time.monotonic() > deadline:

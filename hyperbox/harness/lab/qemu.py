@@ -81,9 +81,14 @@ class Qemu:
         hpet = ",hpet=off" if self.version >= (8, 0, 0) else ""
         return f"pc,memory-backend=ram,nvdimm=on{hpet}"
 
-    def migrate_in(self, path: Path) -> str:
-        """Return the migration address that restores from `path` (``file:`` exists from 8.2)."""
-        return f"file:{path}" if self.version >= (8, 2, 0) else f"exec:cat '{path}'"
+    def migrate_in(self, descriptor: int) -> str:
+        """Return the migration address that restores from an inherited file's beginning.
+
+        ``file:`` exists from 8.2 on. ``fd:`` would read from where the descriptor stands.
+        """
+        if self.version >= (8, 2, 0):
+            return f"file:/proc/self/fd/{descriptor}"
+        return f"exec:cat /proc/$PPID/fd/{descriptor}"
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,9 @@
 """Snapshots of a prepared guest and copy-on-write clones of them.
 
-A guest's memory is a file. While the snapshot is made QEMU writes through to it (in a
-tmpfs); a clone maps it privately, so a restore costs a device state of a few hundred
-kilobytes and no copy (see `migration`). A prepared snapshot is
-a child: memory file copied, guest restored on the copy, preparation run, state saved.
+A guest's memory is a file. While the snapshot is made QEMU writes through to it (a file in
+memory, see `nameless`); a clone maps it privately, so a restore costs a device state of a
+few hundred kilobytes and no copy (see `migration`). A prepared snapshot is a child: memory
+file copied, guest restored on the copy, preparation run, state saved.
 
 In the exact lane a snapshot made anew has the same bytes: nothing reaches the guest from
 outside until it is saved (see `mailbox`), except that its clock may leap when it stops.
@@ -16,22 +16,23 @@ import contextlib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from io import FileIO
 from typing import Any
 
 from hyperbox.errors import HarnessError, WorkloadError
 from hyperbox.harness.lab.capacity import MemoryReservation
+from hyperbox.harness.lab.nameless import in_memory, inherited_path
 from hyperbox.harness.lab.qemu import GuestHardware, Qemu
-from hyperbox.harness.lab.vm import SHARED_MEMORY, VirtualMachine, owned_name
+from hyperbox.harness.lab.vm import VirtualMachine
 from hyperbox.harness.model import Lane, Perturbation
 from hyperbox.processes import run
 
-__all__ = ["Repeatability", "Snapshot", "Step", "boot_snapshot"]
+__all__ = ["Repeatability", "Snapshot", "Step", "boot_snapshot", "copy"]
 
 TRIES = 4
 """How often a snapshot is made until its clock did not leap."""
 
-_ROOM = MemoryReservation(SHARED_MEMORY)
+_MEMORY = MemoryReservation()
 _PROBE = ("python3", "-m", "hyperbox.harness.lab.repeatability_probe")
 _PROBE_START = Perturbation(seed=1, delay_ns=1_234_567)
 
@@ -79,8 +80,8 @@ class Snapshot:
         qemu: Qemu,
         hardware: GuestHardware,
         *,
-        ram_file: Path,
-        state_file: Path,
+        ram: FileIO,
+        state: FileIO,
         kernel_config: str,
         console: str,
         leapt: bool = False,
@@ -90,20 +91,20 @@ class Snapshot:
         self._leapt = leapt  # at a stop before the last one
         self.repeatability: Repeatability | None = None
         """Known after `examine`."""
-        self.ram_file = ram_file
-        self.state_file = state_file
+        self.ram = ram
+        self.state = state
         self._qemu = qemu
         self.kernel_config = kernel_config
 
     def close(self) -> None:
-        """Remove the snapshot's files; clones that run keep their memory mapped."""
-        self.ram_file.unlink(missing_ok=True)
-        self.state_file.unlink(missing_ok=True)
+        """Close the snapshot's files; clones that run keep their memory mapped."""
+        self.ram.close()
+        self.state.close()
 
     @contextlib.contextmanager
     def clone(self) -> Iterator[VirtualMachine]:
         """Return a restored guest, stopped until its first use; it is killed at the end."""
-        with self._machine(self.ram_file, shared=False) as machine:
+        with self._machine(self.ram, shared=False) as machine:
             yield machine
 
     def derive(self, prepare: Callable[[VirtualMachine], None]) -> Snapshot:
@@ -151,31 +152,23 @@ class Snapshot:
         return self._leapt or (found is not None and found.exact and not found.canonical)
 
     def _derive(self, prepare: Callable[[VirtualMachine], None]) -> Snapshot:
-        ram = SHARED_MEMORY / owned_name("ram")
-        try:
-            with _ROOM.growing(ram, self.hardware.memory):
-                run(["cp", "--sparse=always", self.ram_file, ram], timeout=120)
-                with self._machine(ram, shared=True) as machine, _evidence(machine):
-                    prepare(machine)
-                    machine.leapt = machine.leapt or self._leapt_by_now()
-                    return _save(self._qemu, self.hardware, machine, ram, self.kernel_config)
-        except BaseException:
-            ram.unlink(missing_ok=True)
-            raise
+        with _growing(self.hardware.memory) as ram:
+            copy(self.ram, ram)
+            with self._machine(ram, shared=True) as machine, _evidence(machine):
+                prepare(machine)
+                machine.leapt = machine.leapt or self._leapt_by_now()
+                return _save(self._qemu, self.hardware, machine, ram, self.kernel_config)
 
-    @contextlib.contextmanager
-    def _machine(self, ram: Path, *, shared: bool) -> Iterator[VirtualMachine]:
-        with VirtualMachine(
+    def _machine(self, ram: FileIO, *, shared: bool) -> VirtualMachine:
+        return VirtualMachine(
             self._qemu,
             self.hardware,
-            ram_file=ram,
+            ram=ram,
             shared=shared,
-            incoming=True,
+            state=self.state,
             kernel_config=self.kernel_config,
             boot_console=self.console,
-        ) as machine:
-            machine.restore(self.state_file)
-            yield machine
+        )
 
 
 def boot_snapshot(
@@ -192,7 +185,7 @@ def boot_snapshot(
     BootTimeout, GuestCrash, MachineLost
         If the guest does not come up.
     HarnessError
-        If /dev/shm has no room for the guest's memory, or a preparation fails.
+        If the machine has too little memory for the guest, or a preparation fails.
     """
     return _repeatedly(lambda: _boot(qemu, hardware, kernel_config, prepare), TRIES)
 
@@ -203,20 +196,27 @@ def _boot(
     kernel_config: str,
     prepare: Callable[[VirtualMachine], None],
 ) -> Snapshot:
-    ram = SHARED_MEMORY / owned_name("ram")
+    with (
+        _growing(hardware.memory) as ram,
+        VirtualMachine(
+            qemu, hardware, ram=ram, shared=True, kernel_config=kernel_config
+        ) as machine,
+        _evidence(machine),
+    ):
+        machine.wait_ready()
+        prepare(machine)
+        return _save(qemu, hardware, machine, ram, kernel_config)
+
+
+@contextlib.contextmanager
+def _growing(size: int) -> Iterator[FileIO]:
+    """Return a file in memory with `size` bytes reserved; it is closed on an error only."""
+    ram = in_memory("ram")
     try:
-        with (
-            _ROOM.growing(ram, hardware.memory),
-            VirtualMachine(
-                qemu, hardware, ram_file=ram, shared=True, kernel_config=kernel_config
-            ) as machine,
-            _evidence(machine),
-        ):
-            machine.wait_ready()
-            prepare(machine)
-            return _save(qemu, hardware, machine, ram, kernel_config)
+        with _MEMORY.growing(ram, size):
+            yield ram
     except BaseException:
-        ram.unlink(missing_ok=True)
+        ram.close()
         raise
 
 
@@ -236,23 +236,32 @@ def _repeatedly(make: Callable[[], Snapshot], tries: int) -> Snapshot:
 
 
 def _save(
-    qemu: Qemu, hardware: GuestHardware, machine: VirtualMachine, ram: Path, config: str
+    qemu: Qemu, hardware: GuestHardware, machine: VirtualMachine, ram: FileIO, config: str
 ) -> Snapshot:
-    state = SHARED_MEMORY / owned_name("state")
-    try:
-        machine.save(state)
-        return Snapshot(
-            qemu,
-            hardware,
-            ram_file=ram,
-            state_file=state,
-            kernel_config=config,
-            console=machine.boot_console + machine.console(),
-            leapt=machine.leapt,
-        )
-    except BaseException:
-        state.unlink(missing_ok=True)
-        raise
+    return Snapshot(
+        qemu,
+        hardware,
+        ram=ram,
+        state=machine.save(),
+        kernel_config=config,
+        console=machine.boot_console + machine.console(),
+        leapt=machine.leapt,
+    )
+
+
+def copy(source: FileIO, target: FileIO) -> None:
+    """Copy a memory file into an empty file, holes and zeros as holes.
+
+    Raises
+    ------
+    HarnessError
+        If there is no room for it.
+    """
+    run(
+        ["cp", "--sparse=always", inherited_path(source), inherited_path(target)],
+        timeout=300,
+        pass_fds=(source.fileno(), target.fileno()),
+    )
 
 
 @contextlib.contextmanager

@@ -16,16 +16,16 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
 from hyperbox import files
 from hyperbox.errors import HarnessError
 from hyperbox.harness.lab.qemu import GuestHardware, Qemu
-from hyperbox.harness.lab.snapshot import Repeatability, Snapshot
+from hyperbox.harness.lab.snapshot import Repeatability, Snapshot, copy
 from hyperbox.harness.model import Lane
 from hyperbox.paths import cache_directory
-from hyperbox.processes import run
 
 __all__ = ["SnapshotCache", "snapshot_key", "snapshots_directory"]
 
@@ -121,8 +121,9 @@ class SnapshotCache:
         scratch = place.with_name(f".{place.name}-{os.getpid()}")
         try:
             scratch.mkdir(parents=True)
-            run(["cp", "--sparse=always", made.ram_file, scratch / _MEMORY], timeout=300)
-            run(["cp", made.state_file, scratch / _STATE], timeout=60)
+            for name, part in ((_MEMORY, made.ram), (_STATE, made.state)):
+                with FileIO(scratch / name, "w") as file:
+                    copy(part, file)
             facts = {
                 "inputs": inputs,
                 "made": time.time(),
@@ -179,8 +180,8 @@ class _KeptSnapshot(Snapshot):
         super().__init__(
             qemu,
             hardware,
-            ram_file=place / _MEMORY,
-            state_file=place / _STATE,
+            ram=FileIO(place / _MEMORY),
+            state=FileIO(place / _STATE),
             kernel_config=config,
             console=console,
         )
@@ -192,6 +193,7 @@ class _KeptSnapshot(Snapshot):
 
     def close(self) -> None:
         """Let the cache have the files again; harmless when repeated."""
+        super().close()
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1

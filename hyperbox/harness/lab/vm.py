@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import itertools
 import json
 import os
 import socket
 import struct
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
+from io import FileIO
 from typing import Any
 
 from hyperbox.errors import HarnessError, MachineLost, WorkloadError
@@ -29,6 +27,7 @@ from hyperbox.harness.lab.machine import Artifacts, CommandResult
 from hyperbox.harness.lab.mailbox import leave_order
 from hyperbox.harness.lab.migration import load_devices, save_devices
 from hyperbox.harness.lab.monitor import Monitor, MonitorError
+from hyperbox.harness.lab.nameless import content, in_memory, inherited_path, on_disk
 from hyperbox.harness.lab.order import execute_order
 from hyperbox.harness.lab.post_mortem import examine_remains, halted
 from hyperbox.harness.lab.process_stat import run_delay_seconds, stat_of
@@ -37,34 +36,25 @@ from hyperbox.harness.lab.qemu import Connections, GuestHardware, Qemu, command_
 from hyperbox.harness.model import Lane, Perturbation
 from hyperbox.processes import spawn, stop
 
-__all__ = ["SHARED_MEMORY", "VirtualMachine", "owned_name"]
+__all__ = ["VirtualMachine"]
 
-SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - guest memory must be in a tmpfs
 _PING_TIMEOUT = 60.0
 _STANDSTILL = 60.0  # host seconds without any CPU time: nothing in the guest will wake it
 _BEAT = 10.0
-_numbers = itertools.count()
-
-
-def owned_name(kind: str) -> str:
-    """Return a fresh file name that says who owns it: ``hyperbox-<pid>-<n>.<kind>``.
-
-    `hyperbox doctor --repair` removes those whose process is gone.
-    """
-    return f"hyperbox-{os.getpid()}-{next(_numbers)}.{kind}"
 
 
 class VirtualMachine:
-    """A running guest. Use as a context manager; leaving kills QEMU and removes files.
+    """A running guest. Use as a context manager; leaving kills QEMU and closes its files.
 
     Parameters
     ----------
-    ram_file
-        File in a tmpfs that holds the guest's memory. The caller owns it.
+    ram
+        The guest's memory (see `nameless`), empty for a guest that boots. The caller closes
+        it.
     shared
         True while a snapshot is being made; False for a copy-on-write clone.
-    incoming
-        Start stopped, waiting for `restore`.
+    state
+        The device state to start from: the guest is stopped then until its first use.
     kernel_config, boot_console
         The kernel's configuration and, for a clone, what the console showed before the
         snapshot: for the artifacts.
@@ -75,9 +65,9 @@ class VirtualMachine:
         qemu: Qemu,
         hardware: GuestHardware,
         *,
-        ram_file: Path,
+        ram: FileIO,
         shared: bool,
-        incoming: bool = False,
+        state: FileIO | None = None,
         kernel_config: str = "",
         boot_console: str = "",
     ) -> None:
@@ -89,15 +79,18 @@ class VirtualMachine:
         self._taint: int | None = None
         self._modules: tuple[str, ...] = ()
         self._silent = False
+        self._stopped = False
+        self._may_stop = False
         self.leapt = False
         """Whether the virtual clock has leapt while the guest stopped: see `mailbox`."""
         self.events: list[Mapping[str, Any]] = []  # QEMU's, known when the machine is lost
         self._exits = contextlib.ExitStack()
-        self._serial_log = Path(tempfile.gettempdir(), owned_name("serial.log"))
-        self._error_log = self._serial_log.with_suffix(".err")
-        self._mailbox = SHARED_MEMORY / owned_name("mailbox")
+        self._saved: FileIO | None = None
         try:
-            self._launch(ram_file, shared, incoming)
+            self._serial_log = self._exits.enter_context(on_disk())
+            self._error_log = self._exits.enter_context(on_disk())
+            self._mailbox = self._exits.enter_context(in_memory("mailbox"))
+            self._launch(ram, shared, state)
         except BaseException:
             self.close()
             raise
@@ -109,7 +102,7 @@ class VirtualMachine:
         self.close()
 
     def close(self) -> None:
-        """Kill QEMU, reap it, remove its logs; harmless when repeated."""
+        """Kill QEMU, reap it, close its files; harmless when repeated."""
         self._exits.close()
 
     @property
@@ -294,19 +287,16 @@ class VirtualMachine:
 
     def console(self) -> str:
         """Return what the guest has printed on its serial console."""
-        found = self._serial_log
-        return found.read_text(errors="replace") if found.exists() else ""
+        return content(self._serial_log).decode(errors="replace")
 
-    def save(self, state_file: Path) -> None:
-        """Save the devices of a stopped guest; its memory is already in the RAM file."""
+    def save(self) -> FileIO:
+        """Return the devices of a stopped guest, for the caller to close; memory is in `ram`."""
+        if self._saved is None:
+            raise HarnessError("a guest whose memory is private cannot be saved")
         if not self._stopped:
             self.prepare(["true"], timeout=_PING_TIMEOUT)
-        save_devices(self.monitor, state_file)
-
-    def restore(self, state_file: Path) -> None:
-        """Load a snapshot into this waiting machine; it stays stopped until used."""
-        load_devices(self.monitor, self._qemu, state_file)
-        self._stopped = True
+        save_devices(self.monitor, self._saved)
+        return FileIO(os.dup(self._saved.fileno()), "r+")
 
     def resume(self, order: bytes = b"") -> None:
         """Let a stopped machine run, at first with `order`; no effect on a running one."""
@@ -335,34 +325,19 @@ class VirtualMachine:
             self.monitor("set-action", panic="none")
             self.monitor("cont")
 
-    def _launch(self, ram_file: Path, shared: bool, incoming: bool) -> None:
+    def _launch(self, ram: FileIO, shared: bool, state: FileIO | None) -> None:
         agent, agent_remote = socket.socketpair()
         qmp, qmp_remote = socket.socketpair()
-        self._exits.callback(self._remove_logs)
         cpus = os.sched_getaffinity(0)
         if self.hardware.lane is Lane.EXACT:
             cpus = {self._exits.enter_context(leased_cpu())}
         self._agent = Channel(agent, _PING_TIMEOUT)
         self._exits.callback(self._agent.close)
-        self._stopped = False
-        self._may_stop = False
         leave_order(self._mailbox)
-        words = command_line(
-            self._qemu,
-            self.hardware,
-            ram_file=ram_file,
-            ram_shared=shared,
-            connections=Connections(
-                self._serial_log, self._mailbox, agent_remote.fileno(), qmp_remote.fileno()
-            ),
-            incoming=incoming,
-        )
-        with agent_remote, qmp_remote, self._error_log.open("wb") as errors:
-            self._process: subprocess.Popen[bytes] = spawn(
-                words,
-                pass_fds=(agent_remote.fileno(), qmp_remote.fileno()),
-                stderr=errors,
-            )
+        if shared:
+            self._saved = self._exits.enter_context(in_memory("state"))
+        with agent_remote, qmp_remote:
+            self._process = self._spawn(ram, state, agent_remote.fileno(), qmp_remote.fileno())
         self._exits.callback(stop, self._process)
         with contextlib.suppress(OSError):  # it has ended: found out when it does not greet
             os.sched_setaffinity(self._process.pid, cpus)
@@ -376,15 +351,37 @@ class VirtualMachine:
         if shared:
             self._may_stop = True
             self.monitor("set-action", panic="pause")
+        if state is not None:
+            load_devices(self.monitor, self._qemu, state)
+            self._stopped = True
+
+    def _spawn(
+        self, ram: FileIO, state: FileIO | None, agent_fd: int, monitor_fd: int
+    ) -> subprocess.Popen[bytes]:
+        words = command_line(
+            self._qemu,
+            self.hardware,
+            ram_file=inherited_path(ram),
+            ram_shared=self._saved is not None,
+            connections=Connections(
+                inherited_path(self._serial_log),
+                inherited_path(self._mailbox),
+                agent_fd,
+                monitor_fd,
+            ),
+            incoming=state is not None,
+        )
+        files = (ram, state, self._saved, self._serial_log, self._mailbox)
+        inherited = [file.fileno() for file in files if file is not None]
+        return spawn(
+            words,
+            pass_fds=[agent_fd, monitor_fd, *inherited],
+            stderr=self._error_log.fileno(),
+        )
 
     def _close_monitor(self) -> None:
         stop(self._process)  # first: a stopped QEMU would not say goodbye
         self._qmp.close()
-
-    def _remove_logs(self) -> None:
-        self._serial_log.unlink(missing_ok=True)
-        self._error_log.unlink(missing_ok=True)
-        self._mailbox.unlink(missing_ok=True)
 
     def _send(self, kind: FrameType, payload: bytes = b"", request: int | None = None) -> int:
         with self._losing():
@@ -457,9 +454,7 @@ class VirtualMachine:
     def lost(self, message: str) -> MachineLost:
         """Tell a crash of the guest from a loss of QEMU or its agent, with the evidence."""
         remains = self._examine()
-        errors = ""
-        with contextlib.suppress(FileNotFoundError):
-            errors = self._error_log.read_text(errors="replace").strip().replace("\n", "; ")
+        errors = content(self._error_log).decode(errors="replace").strip().replace("\n", "; ")
         return what_happened(message, replace(remains, console=self.console(), errors=errors))
 
     def _examine(self) -> ExitEvidence:

@@ -1,58 +1,35 @@
-"""Files of hyperbox processes that were killed: found by the pid in their names.
+"""What killed hyperboxes left half-written in run directories.
 
-The contract is ``hyperbox-<pid>-*`` in /dev/shm and the temporary directory, and
-``.attempt-<pid>-*`` in run directories.
+A run belongs to the process that holds its lock, which any death gives back, whatever pid
+namespace it lived in. Guests leave nothing: their files have no names.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
-import re
-import shutil
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from hyperbox.harness.lab.vm import SHARED_MEMORY
+from hyperbox.errors import HyperboxError
+from hyperbox.harness.runs.store import RunStore
 
 __all__ = ["clear_leftovers", "leftovers"]
 
-_OWNED = re.compile(r"(?:hyperbox|\.attempt)-(\d+)-.+")
 
-
-def leftovers(run_directories: Sequence[Path] = ()) -> Iterator[Path]:
-    """Return the files and directories whose owner is gone."""
-    places = [SHARED_MEMORY, Path(tempfile.gettempdir())]
+def leftovers(run_directories: Sequence[Path]) -> tuple[Path, ...]:
+    """Return what is half-written in runs that no process holds."""
+    found: list[Path] = []
     for directory in run_directories:
-        places += (directory / "cells").glob("*")
-    for place in dict.fromkeys(places):
-        with contextlib.suppress(OSError):
-            for path in sorted(place.iterdir()):
-                owner = _OWNED.fullmatch(path.name)
-                if owner is not None and not _alive(int(owner.group(1))):
-                    yield path
+        with contextlib.suppress(HyperboxError), RunStore.open(directory).held():
+            found += RunStore(directory).halves()
+    return tuple(found)
 
 
-def clear_leftovers(run_directories: Sequence[Path] = ()) -> tuple[Path, ...]:
-    """Remove what dead processes left; give what was removed. Other users' files stay."""
-    removed = []
-    for path in leftovers(run_directories):
-        with contextlib.suppress(OSError):
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-            else:
-                path.unlink()
-            removed.append(path)
+def clear_leftovers(run_directories: Sequence[Path]) -> tuple[Path, ...]:
+    """Remove it; return what was removed. Runs that this user may not write stay as they are."""
+    removed: list[Path] = []
+    for directory in run_directories:
+        left = leftovers([directory])
+        with contextlib.suppress(HyperboxError), RunStore.open(directory).exclusive():
+            removed += (path for path in left if not path.exists())
     return tuple(removed)
-
-
-def _alive(pid: int) -> bool:
-    """Whether a process has this number; one that may not be signalled is alive too."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except (PermissionError, OverflowError):
-        return True
-    return True

@@ -118,7 +118,20 @@ class RunStore:
 
     @contextlib.contextmanager
     def exclusive(self) -> Iterator[None]:
-        """Hold the run against a second hyperbox; what dead ones left is removed first.
+        """Hold the run against a second hyperbox; what killed ones left is removed first.
+
+        Raises
+        ------
+        ConfigError, HarnessError
+            As `held`; HarnessError also if what is left cannot be removed.
+        """
+        with self.held():
+            self._clear_halves()
+            yield
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the run: what is half-written in it was left by a process that was killed.
 
         Raises
         ------
@@ -134,21 +147,25 @@ class RunStore:
             raise files.explained(error, self.directory) from error
         try:
             _lock(handle, self.directory)
-            self._clear_halves()
             yield
         finally:
             os.close(handle)
 
+    def halves(self) -> tuple[Path, ...]:
+        """Return what is being written; of a run that is `held` here, by nobody any more."""
+        patterns = ("cells/*/.attempt-*", ".run.json.*", "report/**/.*")
+        found = {path for pattern in patterns for path in self.directory.glob(pattern)}
+        return tuple(sorted(found))
+
     def _clear_halves(self) -> None:
-        """Remove what was being written when a hyperbox was killed."""
-        for leftover in self.directory.glob("cells/*/.attempt-*"):
-            shutil.rmtree(leftover, ignore_errors=True)
-        for pattern in (".run.json.*", "report/.*", "report/**/.*"):
-            for leftover in self.directory.glob(pattern):
-                try:
-                    leftover.unlink(missing_ok=True)
-                except OSError as error:
-                    raise files.explained(error, leftover) from error
+        for leftover in self.halves():
+            if leftover.name.startswith(".attempt-"):
+                shutil.rmtree(leftover, ignore_errors=True)
+                continue
+            try:
+                leftover.unlink(missing_ok=True)
+            except OSError as error:
+                raise files.explained(error, leftover) from error
 
     def info(self) -> RunInfo:
         """Read and check ``run.json``."""

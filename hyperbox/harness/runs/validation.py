@@ -17,13 +17,12 @@ from typing import Protocol
 from hyperbox.config import Settings
 from hyperbox.errors import ConfigError, HarnessError, HyperboxError
 from hyperbox.harness.declarations import load_suites
-from hyperbox.harness.lab.capacity import cells_at_once, free_memory, free_shared_memory
+from hyperbox.harness.lab.capacity import cells_at_once, free_memory
 from hyperbox.harness.lab.host import HOST, HostLaboratory, check_unchanged, host_facts
 from hyperbox.harness.lab.kernel_kit import KernelKit
 from hyperbox.harness.lab.kernel_selectors import chosen_kernels, expand_kernels
 from hyperbox.harness.lab.machine import Laboratory
 from hyperbox.harness.lab.qemu import GuestHardware, find_qemu
-from hyperbox.harness.lab.vm import SHARED_MEMORY
 from hyperbox.harness.lab.vm_laboratory import LaneChoice, VmLaboratory, choose_lane
 from hyperbox.harness.model import Lane, Suite
 from hyperbox.harness.runs.costs import CostBook
@@ -32,7 +31,6 @@ from hyperbox.harness.runs.engine import run_plan, unfinished
 from hyperbox.harness.runs.events import Event
 from hyperbox.harness.runs.forecast import Forecast, expect, longest_first
 from hyperbox.harness.runs.ingredients import check_unchanged_since
-from hyperbox.harness.runs.leftovers import clear_leftovers
 from hyperbox.harness.runs.plan import Plan, make_plan, select
 from hyperbox.harness.runs.resumption import resume_command, resumed_info
 from hyperbox.harness.runs.store import RunStore
@@ -42,7 +40,7 @@ from hyperbox.paths import cache_directory
 __all__ = ["ProgressListener", "jobs_for", "plan_for", "suites_for", "validate"]
 
 _CACHE_NEED = 2 << 30
-_SHARED_MEMORY_NEED = 1 << 30
+_MEMORY_NEED = 1 << 30
 
 
 class ProgressListener(Protocol):
@@ -88,7 +86,6 @@ def validate(settings: Settings, names: Sequence[str], listening: ProgressListen
     KeyboardInterrupt
         After everything was stopped and tidied.
     """
-    clear_leftovers()
     if settings.resume is not None:
         store = RunStore.open(settings.resume)
         job = _resumed(settings, store, names)
@@ -238,8 +235,7 @@ def jobs_for(settings: Settings, target: str) -> tuple[int, str]:
     wanted = settings.jobs or len(os.sched_getaffinity(0))
     if target == "host":
         return wanted, ""
-    shared = free_shared_memory(SHARED_MEMORY)
-    jobs = cells_at_once(wanted, GuestHardware.memory, free_memory(), shared)
+    jobs = cells_at_once(wanted, GuestHardware.memory, free_memory())
     cells = "1 cell" if jobs == 1 else f"{jobs} cells"
     return jobs, f"{cells} at once, not {wanted}: memory carries no more" if jobs < wanted else ""
 
@@ -287,12 +283,11 @@ def _check_host(target: str) -> None:
 def _check_space(settings: Settings) -> None:
     cache = cache_directory()
     _need(_existing(cache), _CACHE_NEED, f"the cache {cache}", "set HYPERBOX_CACHE elsewhere")
-    _need(
-        SHARED_MEMORY,
-        _SHARED_MEMORY_NEED,
-        str(SHARED_MEMORY),
-        "`hyperbox doctor --repair` clears leftovers",
-    )
+    if free_memory() < _MEMORY_NEED:
+        raise HarnessError(
+            f"a guest needs {_MEMORY_NEED >> 20} MiB of memory, {free_memory() >> 20} MiB are free",
+            hint="end what else runs here",
+        )
 
 
 def _need(directory: Path, wanted: int, name: str, hint: str) -> None:

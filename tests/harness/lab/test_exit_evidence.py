@@ -45,7 +45,7 @@ def test_every_end_has_a_name(remains: ExitEvidence, fingerprint: str, crash: bo
 
 
 def test_death_for_want_of_memory_has_a_hint() -> None:
-    assert "/dev/shm" in what_happened("gone", ExitEvidence("", [], -7)).hint
+    assert "free -m" in what_happened("gone", ExitEvidence("", [], -7)).hint
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from io import FileIO
 from pathlib import Path
 
 import pytest
@@ -23,10 +24,11 @@ from hyperbox.harness.lab.crash import OOM_KILL, WARN, find_reports
 from hyperbox.harness.lab.dmesg import TAINT, judge
 from hyperbox.harness.lab.guest_image import project_image, root_image
 from hyperbox.harness.lab.kernel_kit import kernel_kit
+from hyperbox.harness.lab.nameless import in_memory
 from hyperbox.harness.lab.protocol import FrameType
 from hyperbox.harness.lab.qemu import GuestHardware, find_qemu
 from hyperbox.harness.lab.snapshot import Snapshot, boot_snapshot
-from hyperbox.harness.lab.vm import SHARED_MEMORY, VirtualMachine, owned_name
+from hyperbox.harness.lab.vm import VirtualMachine
 from hyperbox.harness.lab.vm_laboratory import hardware_for
 from hyperbox.harness.model import Lane
 from tests.harness.lab.planted_faults import Template, assemble
@@ -271,27 +273,18 @@ def test_qemu_that_is_stopped_is_noticed_while_it_boots(
     monkeypatch.setattr("hyperbox.harness.lab.vm._BEAT", 0.4)
 
     with (
-        _memory() as ram,
-        VirtualMachine(find_qemu(), plant.snapshot.hardware, ram_file=ram, shared=True) as machine,
+        in_memory("ram") as ram,
+        VirtualMachine(find_qemu(), plant.snapshot.hardware, ram=ram, shared=True) as machine,
         _stopped_soon(machine),
     ):
         machine.wait_ready(600)
 
 
-@contextlib.contextmanager
-def _memory() -> Iterator[Path]:
-    ram = SHARED_MEMORY / owned_name("ram")
-    try:
-        yield ram
-    finally:
-        ram.unlink(missing_ok=True)
-
-
 def _boot(hardware: GuestHardware, timeout: float) -> HyperboxError:
     with (
-        _memory() as ram,
+        in_memory("ram") as ram,
         pytest.raises(HyperboxError) as caught,
-        VirtualMachine(find_qemu(), hardware, ram_file=ram, shared=True) as machine,
+        VirtualMachine(find_qemu(), hardware, ram=ram, shared=True) as machine,
     ):
         machine.wait_ready(timeout)
     return caught.value
@@ -331,28 +324,24 @@ def _small_disk(directory: Path, size: str) -> Iterator[Path]:
 def test_host_without_memory_for_a_guest_is_named(plant: Plant, tmp_path: Path) -> None:
     with (
         _small_disk(tmp_path / "small", "32m") as small,
+        FileIO(small / "ram", "w") as ram,
         pytest.raises(MachineLost) as caught,
-        VirtualMachine(
-            find_qemu(), plant.snapshot.hardware, ram_file=small / "ram", shared=True
-        ) as machine,
+        VirtualMachine(find_qemu(), plant.snapshot.hardware, ram=ram, shared=True) as machine,
     ):
         machine.wait_ready(60)
     assert caught.value.fingerprint == "QEMU death: SIGBUS"
-    assert "/dev/shm" in caught.value.hint
+    assert "no memory left" in caught.value.hint
 
 
-@pytest.mark.root
 def test_guest_that_does_not_fit_is_not_started(
-    plant: Plant, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    plant: Plant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with _small_disk(tmp_path / "small", "32m") as small:
-        monkeypatch.setattr("hyperbox.harness.lab.snapshot.SHARED_MEMORY", small)
-        monkeypatch.setattr("hyperbox.harness.lab.snapshot._ROOM", MemoryReservation(small))
-        with pytest.raises(HarnessError, match="32 MiB free, a guest needs 768 MiB"):
-            boot_snapshot(
-                find_qemu(), plant.snapshot.hardware, kernel_config="", prepare=lambda machine: None
-            )
-        assert list(small.iterdir()) == []
+    small = MemoryReservation(lambda: 32 << 20)
+    monkeypatch.setattr("hyperbox.harness.lab.snapshot._MEMORY", small)
+    with pytest.raises(HarnessError, match="32 MiB of memory are free, a guest needs 768 MiB"):
+        boot_snapshot(
+            find_qemu(), plant.snapshot.hardware, kernel_config="", prepare=lambda machine: None
+        )
 
 
 @pytest.mark.root

@@ -35,7 +35,7 @@ def words(qemu: Qemu, image: Path, lane: Lane = Lane.EXACT, *, incoming: bool = 
     line = command_line(
         qemu,
         hardware,
-        ram_file=Path("/dev/shm/ram"),
+        ram_file=Path("/proc/self/fd/4"),
         ram_shared=False,
         connections=Connections(Path("serial"), image, agent_fd=5, monitor_fd=6),
         incoming=incoming,
@@ -67,8 +67,8 @@ def test_new_qemu_has_no_timer_that_ticks_when_it_is_disabled(image: Path) -> No
 
 
 def test_migration_addresses_fit_the_version() -> None:
-    assert OLD.migrate_in(Path("/s")) == "exec:cat '/s'"
-    assert NEW.migrate_in(Path("/s")) == "file:/s"
+    assert OLD.migrate_in(7) == "exec:cat /proc/$PPID/fd/7"
+    assert NEW.migrate_in(7) == "file:/proc/self/fd/7"
 
 
 def test_clone_waits_for_its_state(image: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from hyperbox.harness.lab.guest_image import project_image, root_image
 from hyperbox.harness.lab.kernel_kit import kernel_kit
+from hyperbox.harness.lab.nameless import content
 from hyperbox.harness.lab.qemu import GuestHardware, find_qemu
 from hyperbox.harness.lab.snapshot import Snapshot, Step, boot_snapshot
 from hyperbox.harness.lab.snapshot_cache import SnapshotCache, snapshot_key
@@ -42,7 +43,7 @@ def make(hardware: GuestHardware) -> Snapshot:
 
 
 def memory_hash(snapshot: Snapshot) -> str:
-    return hashlib.sha256(snapshot.ram_file.read_bytes()).hexdigest()
+    return hashlib.sha256(content(snapshot.ram)).hexdigest()
 
 
 def test_a_kept_snapshot_is_used_and_one_made_anew_equals_it(

@@ -5,16 +5,19 @@ from __future__ import annotations
 import dataclasses
 import os
 import signal
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from hyperbox.errors import BootTimeout, GuestCrash, MachineLost, WorkloadError
 from hyperbox.harness.lab.kernel_kit import KernelKit
+from hyperbox.harness.lab.nameless import in_memory, on_disk
 from hyperbox.harness.lab.qemu import GuestHardware, find_qemu
-from hyperbox.harness.lab.snapshot import Snapshot, boot_snapshot
-from hyperbox.harness.lab.vm import SHARED_MEMORY, VirtualMachine, owned_name
+from hyperbox.harness.lab.snapshot import Snapshot, Step, boot_snapshot
+from hyperbox.harness.lab.vm import VirtualMachine
 from hyperbox.harness.model import Perturbation
 
 pytestmark = pytest.mark.vm
@@ -152,15 +155,12 @@ def test_unknown_program_is_a_workload_failure(snapshot: Snapshot) -> None:
 def test_slow_boot_is_a_timeout_with_the_consoles_last_line(
     hardware: GuestHardware, no_leftovers: None
 ) -> None:
-    ram = SHARED_MEMORY / owned_name("ram")
-    try:
-        with (
-            VirtualMachine(find_qemu(), hardware, ram_file=ram, shared=True) as machine,
-            pytest.raises(BootTimeout, match=r"no agent after 0.1 s"),
-        ):
-            machine.wait_ready(timeout=0.1)
-    finally:
-        ram.unlink()
+    with (
+        in_memory("ram") as ram,
+        VirtualMachine(find_qemu(), hardware, ram=ram, shared=True) as machine,
+        pytest.raises(BootTimeout, match=r"no agent after 0.1 s"),
+    ):
+        machine.wait_ready(timeout=0.1)
 
 
 def test_guest_that_never_boots_leaves_its_console(
@@ -175,9 +175,9 @@ def test_guest_that_never_boots_leaves_its_console(
 def test_qemu_that_does_not_start_says_why(
     hardware: GuestHardware, tmp_path: Path, no_leftovers: None
 ) -> None:
-    missing = tmp_path / "no" / "ram"
-    with pytest.raises(MachineLost, match="No such file"):
-        VirtualMachine(find_qemu(), hardware, ram_file=missing, shared=True)
+    missing = dataclasses.replace(hardware, vmlinuz=tmp_path / "no" / "vmlinuz")
+    with in_memory("ram") as ram, pytest.raises(MachineLost, match="could not open kernel file"):
+        VirtualMachine(find_qemu(), missing, ram=ram, shared=True)
 
 
 def test_close_ends_qemu_and_is_harmless_twice(snapshot: Snapshot) -> None:
@@ -189,3 +189,72 @@ def test_close_ends_qemu_and_is_harmless_twice(snapshot: Snapshot) -> None:
     while Path(f"/proc/{pid}").exists() and time.monotonic() < deadline:
         time.sleep(0.01)
     assert not Path(f"/proc/{pid}").exists()
+
+
+_NOBODY = 65534
+
+
+@pytest.fixture
+def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[Path, bytes]]:
+    """What another user put where earlier guests had their files, and its content."""
+    shared, scratch = Path("/dev/shm"), tmp_path / "scratch"
+    scratch.mkdir(mode=0o1777)
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+    victim = tmp_path / "victim"
+    found = {victim: b"of root"}
+    links = []
+    for number in range(40):
+        prefix = f"hyperbox-{os.getpid()}-{number}"
+        for name in ("ram", "state", "mailbox"):
+            found[shared / f"{prefix}.{name}"] = b"planted"
+        for name in ("serial.log", "serial.err"):
+            links.append(scratch / f"{prefix}.{name}")
+            links[-1].symlink_to(victim)
+    for path, data in found.items():
+        path.write_bytes(data)
+        path.chmod(0o666)
+        os.chown(path, 0 if path == victim else _NOBODY, -1)
+    yield found
+    for path in (*found, *links):
+        path.unlink(missing_ok=True)
+
+
+@pytest.mark.root
+def test_files_and_links_of_another_user_are_neither_read_nor_written(
+    snapshot: Snapshot, planted: dict[Path, bytes], no_leftovers: None
+) -> None:
+    # A guest's memory was opened where it lay: its writer decided what a gate saw.
+    child = snapshot.derive(Step(("sh", "-c", "echo mine > /run/mine")))
+    try:
+        with child.clone() as machine:
+            assert machine.execute(["cat", "/run/mine"], timeout=60).stdout == b"mine\n"
+            used = _paths_of(machine.pid)
+            assert not [path for path in used if path.startswith("/dev/shm/")]
+            assert any(path.startswith("/memfd:hyperbox-ram") for path in used)
+    finally:
+        child.close()
+    assert {path: path.read_bytes() for path in planted} == planted
+
+
+def _paths_of(pid: int) -> set[str]:
+    """Return every file that a process has open or mapped."""
+    found = {str(link.readlink()) for link in Path(f"/proc/{pid}/fd").iterdir()}
+    for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
+        found.update(line.split(maxsplit=5)[5:])
+    return found
+
+
+@pytest.mark.root
+def test_files_of_guests_are_closed_to_other_users() -> None:
+    with in_memory("ram") as ram, on_disk() as log:
+        for file in (ram, log):
+            assert os.fstat(file.fileno()).st_mode & 0o77 == 0
+            other = os.fork()
+            if not other:
+                os.setuid(_NOBODY)
+                try:
+                    os.open(f"/proc/{os.getppid()}/fd/{file.fileno()}", os.O_RDONLY)
+                except PermissionError:
+                    os._exit(0)
+                os._exit(1)
+            assert os.waitpid(other, 0)[1] == 0
