@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -28,6 +29,10 @@ class TerminalConsole(Console):
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings, markup=False, emoji=False, _environ=dict(_environment()))
+
+    def on_broken_pipe(self) -> None:
+        """Raise what the command line expects of any output; rich would end it with 1."""
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
 
     def render_str(self, text: str, **settings: Any) -> Text:
         """Return a cell, a title or a line as rich text, replaced before it is measured."""

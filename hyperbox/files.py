@@ -54,8 +54,6 @@ def atomic_writer(path: Path, mode: int = 0o644) -> Iterator[IO[bytes]]:
     ------
     HarnessError
         If the disk is full or the directory is not writable.
-    BrokenPipeError
-        If `path` is a pipe that nobody reads any more.
     """
     try:
         path = _followed(path)
@@ -66,8 +64,6 @@ def atomic_writer(path: Path, mode: int = 0o644) -> Iterator[IO[bytes]]:
             return
         with _replacing(path, mode) as stream:
             yield stream
-    except BrokenPipeError:
-        raise
     except OSError as error:
         raise explained(error, path) from error
 

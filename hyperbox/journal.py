@@ -18,6 +18,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from hyperbox.errors import HyperboxError, WorkloadError
+from hyperbox.paths import user_directory
 from hyperbox.records import (
     Change,
     Fact,
@@ -186,8 +187,9 @@ def state_directory() -> Path:
         return Path(chosen).resolve() / "journal"
     if os.geteuid() == 0:
         return _SYSTEM / "journal"
-    base = os.environ.get("XDG_RUNTIME_DIR") or os.environ.get("XDG_STATE_HOME")
-    return (Path(base) if base else Path.home() / ".local/state") / "hyperbox" / "journal"
+    runtime = Path(os.environ.get("XDG_RUNTIME_DIR", ""))
+    base = runtime if runtime.is_absolute() else user_directory("XDG_STATE_HOME", ".local/state")
+    return base / "hyperbox" / "journal"
 
 
 def state_directories() -> tuple[Path, ...]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from hyperbox.errors import ConfigError
 
-__all__ = ["cache_directory", "project_directory"]
+__all__ = ["cache_directory", "project_directory", "user_directory"]
 
 
 def project_directory() -> Path:
@@ -35,9 +35,38 @@ def project_directory() -> Path:
 
 
 def cache_directory() -> Path:
-    """Return the cache root: ``$HYPERBOX_CACHE``, else ``$XDG_CACHE_HOME/hyperbox``."""
+    """Return the cache root: ``$HYPERBOX_CACHE``, else ``$XDG_CACHE_HOME/hyperbox``.
+
+    Raises
+    ------
+    ConfigError
+        If neither is set and the user has no home.
+    """
     chosen = os.environ.get("HYPERBOX_CACHE")
     if chosen:
         return Path(chosen).resolve()
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "hyperbox"
+    return user_directory("XDG_CACHE_HOME", ".cache") / "hyperbox"
+
+
+def user_directory(variable: str, below_home: str) -> Path:
+    """Return a base directory of the user: `variable` of the environment, else one of home's.
+
+    Relative paths in the variables are ignored, as the XDG base directory specification says.
+
+    Raises
+    ------
+    ConfigError
+        If the user has no home: a uid that is in no passwd file, without ``HOME``.
+    """
+    named = Path(os.environ.get(variable, ""))
+    if named.is_absolute():
+        return named
+    try:
+        home = Path.home()
+    except RuntimeError:
+        home = Path()
+    if not home.is_absolute():
+        raise ConfigError(
+            f"user {os.geteuid()} has no home directory", hint=f"set HOME or {variable}"
+        )
+    return home / below_home

@@ -34,7 +34,7 @@ ALLOWED: Mapping[str, tuple[str, ...]] = {
     "hyperbox.errors": (),
     "hyperbox.files": ("hyperbox.errors",),
     "hyperbox.interruption": (),
-    "hyperbox.journal": ("hyperbox.errors", "hyperbox.records"),
+    "hyperbox.journal": ("hyperbox.errors", "hyperbox.paths", "hyperbox.records"),
     "hyperbox.console": ("hyperbox.printing",),
     "hyperbox.paths": ("hyperbox.errors",),
     "hyperbox.printing": ("hyperbox.errors",),

@@ -6,19 +6,23 @@ import argparse
 import contextlib
 import errno
 import importlib
+import io
 import os
+import select
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
 import hyperbox
 from hyperbox import interruption
-from hyperbox.errors import ConfigError, ExitCode, HyperboxError
+from hyperbox.errors import ConfigError, ExitCode, HarnessError, HyperboxError
 from hyperbox.harness.declarations import near
-from hyperbox.printing import complain, print_error
+from hyperbox.printing import complain, legible, print_error
 
 __all__ = ["main"]
 
@@ -54,9 +58,25 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line and give its exit code."""
+    """Run the command line and give its exit code; that of a crash is a harness error's."""
     words = list(sys.argv[1:] if argv is None else argv)
     _need_streams()
+    try:
+        try:
+            return _status(words)
+        finally:
+            sys.stdout.flush()  # what the interpreter fails to flush at its end is status 120
+    except BrokenPipeError:
+        _abandon_output()
+        return _BROKEN_PIPE
+    except OSError as error:
+        complain(f"hyperbox: error: cannot write the output: {error.strerror}")
+        _abandon_output()
+        return ExitCode.HARNESS_ERROR
+
+
+def _status(words: list[str]) -> int:
+    """Run a verb; raises what writing to a closed or full standard output raises, no more."""
     try:
         with _stoppable():
             return _run(words)
@@ -68,19 +88,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         if error.args:
             complain(f"hint: {error}")
         return ExitCode.INTERRUPTED
-    except BrokenPipeError:
-        _abandon_output()
-        return _BROKEN_PIPE
-    except SystemExit as error:
-        if isinstance(error.__context__, BrokenPipeError):  # rich ends with 1: a gate failed
-            return _BROKEN_PIPE
-        raise
-    except OSError as error:
-        if error.errno not in _NO_ROOM or error.filename is not None:
+    except Exception as error:
+        if isinstance(error, BrokenPipeError) and _nobody_reads():
             raise
-        complain(f"hyperbox: error: cannot write the output: {error.strerror}")
-        _abandon_output()
+        if isinstance(error, OSError) and error.errno in _NO_ROOM and error.filename is None:
+            raise
+        _explain_crash(error)
         return ExitCode.HARNESS_ERROR
+
+
+def _explain_crash(error: Exception) -> None:
+    """Say that we are broken, unless nothing could work in a directory that is gone."""
+    try:
+        Path.cwd()
+    except OSError as gone:
+        print_error(HarnessError(f"no current directory: {gone.strerror}", hint="cd elsewhere"))
+        return
+    with contextlib.suppress(OSError):
+        print(legible("".join(traceback.format_exception(error))), end="", file=sys.stderr)
+    complain("hyperbox: error: this is a bug in hyperbox: please report it with the lines above")
 
 
 def _run(words: list[str]) -> int:
@@ -102,9 +128,7 @@ def _run(words: list[str]) -> int:
         else:
             verbs.add_parser(name, help=summary)
     arguments = parser.parse_args(words)
-    status = int(arguments.run(arguments))
-    sys.stdout.flush()
-    return status
+    return int(arguments.run(arguments))
 
 
 @contextlib.contextmanager
@@ -137,11 +161,26 @@ def _stoppable() -> Iterator[None]:
 
 
 def _need_streams() -> None:
-    """Let output go nowhere where the caller has closed it; Python has None for it then."""
+    """Let output go nowhere where the caller has closed it; Python has None for it then.
+
+    A letter that a stream's encoding lacks is written as an escape.
+    """
     if sys.stdout is None:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 - for the process's life
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115, PTH123
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _nobody_reads() -> bool:
+    """Whether the reader of our own output is gone: else a broken pipe is a bug of ours."""
+    poll = select.poll()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            poll.register(stream.fileno(), 0)
+    return any(events & (select.POLLERR | select.POLLHUP) for _, events in poll.poll(0))
 
 
 def _abandon_output() -> None:

@@ -100,10 +100,9 @@ def finish(
 
 
 def say(text: str) -> None:
-    """Print text; nobody reading it is no error, nor is a terminal that lacks a letter."""
-    encoding = sys.stdout.encoding or "utf-8"
+    """Print text; nobody reading it is no error."""
     try:
-        sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
+        sys.stdout.write(text)
         sys.stdout.flush()
     except BrokenPipeError:  # nobody reads; the last flush at exit must not complain
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -88,8 +88,9 @@ def default_socket() -> Path:
         return Path(given) / "hyperbox.sock"
     if os.geteuid() == 0:
         return Path("/run/hyperbox/hyperbox.sock")
-    runtime = os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.geteuid()}"
-    return Path(runtime) / "hyperbox" / "hyperbox.sock"
+    named = Path(os.environ.get("XDG_RUNTIME_DIR", ""))
+    runtime = named if named.is_absolute() else Path(f"/run/user/{os.geteuid()}")
+    return runtime / "hyperbox" / "hyperbox.sock"
 
 
 @contextlib.contextmanager

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from hyperbox.errors import HarnessError
 from hyperbox.memory.decisions import Action, Decision, TunerState
+from hyperbox.paths import user_directory
 
 __all__ = [
     "Entry",
@@ -178,8 +179,7 @@ def trail_file() -> Path:
         return Path(chosen).resolve() / _NAME
     if os.geteuid() == 0:
         return _SYSTEM / _NAME
-    base = os.environ.get("XDG_STATE_HOME")
-    return (Path(base) if base else Path.home() / ".local/state") / "hyperbox" / _NAME
+    return user_directory("XDG_STATE_HOME", ".local/state") / "hyperbox" / _NAME
 
 
 def trail_files() -> tuple[Path, ...]:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -99,3 +103,76 @@ sys.exit(main(["psi", "--watch"]))
         [sys.executable, "-c", program], capture_output=True, timeout=60, check=False
     )
     assert (done.returncode, done.stderr) == (ExitCode.INTERRUPTED, b"hyperbox: interrupted\n")
+
+
+def _ended(program: str, **settings: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False, **settings
+    )
+
+
+@pytest.mark.parametrize(
+    ("bug", "shown"),
+    [
+        ("psi.Sampler = None", "TypeError: 'NoneType' object is not callable"),
+        ("psi.add_tuning = len", "TypeError: object of type"),
+        ("sys.modules['hyperbox.cli.psi'] = None", "ModuleNotFoundError: import of hyperbox.cli"),
+        ("psi.system_files = lambda: psi.system_files()", "RecursionError: "),
+        ("psi.system_files = lambda: os.write(writing, b'x')", "BrokenPipeError: "),
+        ("psi.system_files = lambda: exec('raise OSError(\"\\x1b[2J\")')", "OSError: \ufffd[2J"),
+    ],
+)
+def test_a_crash_of_ours_is_3_and_not_a_failed_gate(bug: str, shown: str) -> None:
+    done = _ended(f"""
+import os, sys
+from hyperbox.cli import psi
+from hyperbox.cli.main import main
+reading, writing = os.pipe()
+os.close(reading)
+{bug}
+sys.exit(main(["psi"]))
+""")
+    assert done.returncode == ExitCode.HARNESS_ERROR, done.stderr
+    lines = done.stderr.splitlines()
+    assert lines[0].startswith("Traceback ")
+    assert lines[-2].startswith(shown) or lines[-3].startswith(shown)
+    assert "this is a bug in hyperbox" in lines[-1]
+
+
+@pytest.mark.parametrize("words", ["--help", "validate --help", "--version", "psi", "kernels list"])
+def test_output_that_nobody_reads_ends_as_by_sigpipe(words: str) -> None:
+    command = f"set -o pipefail; {{ sleep 0.3; {sys.executable} -m hyperbox {words}; }} | true"
+    # Unbuffered, argparse itself drops the error of its write.
+    environment = {name: v for name, v in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    done = subprocess.run(
+        ["bash", "-c", command], env=environment, capture_output=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, b"")
+
+
+def test_a_letter_that_the_terminal_lacks_is_no_failure() -> None:
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(
+        [sys.executable, "-m", "hyperbox", "report", "/\N{SNOWMAN}"],
+        env=environment,
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == ExitCode.BAD_USAGE
+    assert b"/\\u2603 is not a run directory" in done.stderr
+
+
+def test_a_current_directory_that_is_gone_is_one_line(tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    done = _ended(
+        "import os, sys; from hyperbox.cli.main import main\n"
+        "os.rmdir(os.getcwd()); sys.exit(main(['kernels', 'list']))",
+        cwd=gone,
+        env={**os.environ, "HYPERBOX_CACHE": "cache", "PYTHONPATH": str(Path(__file__).parents[2])},
+    )
+    assert (done.returncode, done.stdout) == (ExitCode.HARNESS_ERROR, "")
+    assert done.stderr.splitlines() == [
+        "hyperbox: error: no current directory: No such file or directory",
+        "hint: cd elsewhere",
+    ]
