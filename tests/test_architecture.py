@@ -75,6 +75,7 @@ ALLOWED: Mapping[str, tuple[str, ...]] = {
         *GROUND,
     ),
     "hyperbox.daemon": ("hyperbox", *PRODUCT, *GROUND),
+    "hyperbox.runtime": (*PRODUCT, *GROUND),
     "hyperbox.results": ("hyperbox.harness",),
     "hyperbox.cli": ("hyperbox",),
     "hyperbox.__main__": ("hyperbox.cli",),

@@ -40,6 +40,8 @@ _VERBS = {
     "doctor": "say what this machine can do and what is missing",
     "psi": "watch this machine's pressure",
     "daemon": "serve this machine's pressure over HTTP",
+    "run": "run a command in a container, learning or enforcing its seccomp profile",
+    "seccomp": "list, show, generate, validate and export learned seccomp profiles",
 }
 _STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _PATIENCE = 5

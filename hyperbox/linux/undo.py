@@ -16,6 +16,7 @@ from hyperbox.linux.cgroup import CGROUP, CONTROLLER
 from hyperbox.linux.knob import KNOB
 from hyperbox.linux.mounts import MOUNT
 from hyperbox.linux.null_blk import NULL_BLK
+from hyperbox.linux.oci_runtime import CONTAINER
 from hyperbox.linux.swap import SWAP
 from hyperbox.linux.zram import ZRAM
 from hyperbox.printing import one_line
@@ -24,7 +25,7 @@ from hyperbox.repair import repair
 __all__ = ["KINDS", "main"]
 
 KINDS: Mapping[str, Kind] = {
-    kind.name: kind for kind in (CGROUP, CONTROLLER, KNOB, MOUNT, NULL_BLK, SWAP, ZRAM)
+    kind.name: kind for kind in (CGROUP, CONTAINER, CONTROLLER, KNOB, MOUNT, NULL_BLK, SWAP, ZRAM)
 }
 """Every kind by its name in the journal."""
 

@@ -1,0 +1,112 @@
+"""OCI runtimes by their command line: crun, runc.
+
+Follows the runtime specification's command line (opencontainers/runtime-tools, docs/command-line-
+interface.md), which crun and runc share. A container is a change of the machine: it is on record
+before it is started, so that one whose hyperbox was killed is removed by a repair.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from hyperbox.errors import HarnessError, MissingDependency
+from hyperbox.journal import Kind, Outcome
+from hyperbox.linux.mounts import mounts
+from hyperbox.processes import require, run
+from hyperbox.records import Change
+
+__all__ = ["CONTAINER", "RUNTIMES", "OciRuntime", "find_runtime"]
+
+RUNTIMES = ("crun", "runc")
+"""Names of known runtimes, the preferred one first."""
+_PATIENCE_S = 30.0
+
+
+@dataclass(frozen=True)
+class OciRuntime:
+    """A runtime and the directory in which it keeps the state of our containers."""
+
+    name: str
+    program: str
+    root: Path
+
+    def command(self, *words: str) -> list[str]:
+        """Return the words of a call."""
+        return [self.program, "--root", str(self.root), *words]
+
+    def version(self) -> str:
+        """Return what it says of its version, in one line."""
+        return run([self.program, "--version"], timeout=_PATIENCE_S).text().splitlines()[0]
+
+    def delete(self, name: str) -> None:
+        """Kill a container and remove what the runtime knows of it; harmless if there is none.
+
+        Raises
+        ------
+        HarnessError
+            If the runtime cannot.
+        """
+        run(self.command("delete", "--force", name), timeout=_PATIENCE_S)
+
+    def knows(self, name: str) -> bool:
+        """Return whether there is a container of that name."""
+        return run(self.command("state", name), timeout=_PATIENCE_S, check=False).status == 0
+
+
+def find_runtime(root: Path, wanted: str | None = None) -> OciRuntime:
+    """Return the runtime to use: the one asked for, else the first that works here.
+
+    crun refuses a machine that has cgroup v1 and v2 side by side ("cgroups in hybrid mode not
+    supported", crun 1.8), so runc is taken there.
+
+    Raises
+    ------
+    MissingDependency
+        If it is not installed.
+    """
+    if wanted is not None:
+        return OciRuntime(wanted, require(wanted, wanted), root / wanted)
+    names = [name for name in RUNTIMES if not (name == "crun" and _hybrid_cgroups())]
+    for name in names:
+        found = shutil.which(name)
+        if found is not None:
+            return OciRuntime(name, found, root / name)
+    raise MissingDependency(
+        f"no OCI runtime is installed: {' or '.join(names)}",
+        hint=f"apt-get install --no-install-recommends {names[0]}",
+    )
+
+
+def _hybrid_cgroups() -> bool:
+    return bool(mounts("cgroup")) and bool(mounts("cgroup2"))
+
+
+def _of(change: Change) -> OciRuntime:
+    return OciRuntime(change.text("name"), change.text("program"), Path(change.text("root")))
+
+
+def _describe(change: Change) -> str:
+    bundle = Path(change.text("bundle"))
+    try:
+        known = _of(change).knows(change.subject)
+    except (HarnessError, MissingDependency):
+        known = False
+    return f"container {change.subject} is there" if known or bundle.exists() else ""
+
+
+def _undo(change: Change) -> Outcome:
+    bundle = Path(change.text("bundle"))
+    runtime = _of(change)
+    known = runtime.knows(change.subject)
+    if not known and not bundle.exists():
+        return Outcome.NOTHING
+    if known:
+        runtime.delete(change.subject)
+    shutil.rmtree(bundle, ignore_errors=True)
+    return Outcome.UNDONE
+
+
+CONTAINER = Kind("container", _describe, _undo)
+"""A container by its name: facts `name`, `program`, `root` of the runtime, and `bundle`."""
