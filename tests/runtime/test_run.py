@@ -25,6 +25,7 @@ pytestmark = pytest.mark.root
 @pytest.fixture(scope="module")
 def rootfs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("rootfs")
+    root.chmod(0o755)  # other users than root look into it too
     (root / "bin").mkdir()
     (root / "bin/busybox").write_bytes(Path("/bin/busybox").read_bytes())
     (root / "bin/busybox").chmod(0o755)
