@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from hyperbox.errors import ConfigError
-from hyperbox.harness.declarations import near, read_toml
+from hyperbox.foreign import read_toml
+from hyperbox.harness.declarations import near
 
 __all__ = ["FILE_NAME", "Settings", "add_options", "declarations", "resolve"]
 

@@ -42,7 +42,7 @@ class HyperboxError(Exception):
     Parameters
     ----------
     message
-        What went wrong and where, in one line.
+        What went wrong and where; in one line, also where it quotes others who use more.
     hint
         How to mend it, in one line; may be empty.
     """
@@ -50,9 +50,9 @@ class HyperboxError(Exception):
     exit_code = ExitCode.HARNESS_ERROR
 
     def __init__(self, message: str, *, hint: str = "") -> None:
-        super().__init__(message)
-        self.message = message
+        self.message = " ".join(message.splitlines())
         self.hint = hint
+        super().__init__(self.message)
 
 
 class ConfigError(HyperboxError):

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from hyperbox.errors import HarnessError
+from hyperbox.foreign import read_json
 
 __all__ = [
     "atomic_writer",
@@ -153,9 +154,9 @@ def write_sealed(path: Path, document: Mapping[str, Any]) -> None:
 def read_sealed(path: Path) -> dict[str, Any] | None:
     """Return what `write_sealed` wrote; None if it is absent or was changed since."""
     try:
-        document = json.loads(path.read_bytes())
+        document = read_json(path)
         seal = document.pop(_SEAL)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (HarnessError, KeyError, TypeError, AttributeError):
         return None
     return document if seal == _seal(document) else None
 

@@ -11,12 +11,12 @@ import contextlib
 import functools
 import json
 import os
-import stat
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from hyperbox.errors import HarnessError
+from hyperbox.foreign import open_regular, parse_json
 
 __all__ = [
     "Change",
@@ -32,6 +32,8 @@ __all__ = [
     "sweep",
     "this_process",
 ]
+
+_MOST_BYTES = 64 << 20  # of a journal: `hyperbox.journal` cuts it back long before
 
 Fact = str | int | Sequence[str]
 """What a fact may be: it goes through JSON."""
@@ -106,7 +108,7 @@ def parse(text: str, owner: Owner) -> tuple[Change, ...]:
     changes: dict[int, Change] = {}
     for line in text.splitlines():
         with contextlib.suppress(ValueError, TypeError, KeyError, AttributeError):
-            entry = json.loads(line)
+            entry = parse_json(line)
             number = int(entry["change"])
             if entry.get("done"):
                 changes.pop(number, None)
@@ -195,18 +197,12 @@ def _owner(name: str) -> Owner | None:
 
 def _trusted_text(path: Path) -> str:
     """Read a journal of this user or root; empty if it is somebody else's or gone."""
-    try:
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
-    except OSError:
-        return ""
-    try:
-        facts = os.fstat(handle)  # before a stream is made of it: that fails for a directory
-        if not stat.S_ISREG(facts.st_mode) or facts.st_uid not in (0, os.geteuid()):
-            return ""
-        with os.fdopen(handle, "rb", closefd=False) as stream:
-            return stream.read().decode(errors="replace")
-    finally:
-        os.close(handle)
+    with contextlib.suppress(OSError, ValueError), open_regular(path, os.O_NOFOLLOW) as opened:
+        handle, facts = opened
+        if facts.st_uid in (0, os.geteuid()):
+            with os.fdopen(handle, "rb", closefd=False) as stream:
+                return stream.read(_MOST_BYTES).decode(errors="replace")
+    return ""
 
 
 @contextlib.contextmanager

@@ -15,7 +15,8 @@ import pytest
 from hyperbox import config
 from hyperbox.cli.main import main
 from hyperbox.errors import ExitCode
-from hyperbox.harness.declarations import load_suites, read_toml
+from hyperbox.foreign import read_toml
+from hyperbox.harness.declarations import load_suites
 from hyperbox.harness.model import Lane
 
 PROJECT = Path(__file__).resolve().parents[1]

@@ -9,17 +9,17 @@ from __future__ import annotations
 import difflib
 import math
 import re
-import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hyperbox.errors import ConfigError
+from hyperbox.foreign import read_toml
 from hyperbox.harness.model import Arm, Experiment, Gate, Metric, Rule, Scale, Suite
 from hyperbox.paths import project_directory
 
-__all__ = ["load_suite", "load_suites", "near", "parse_suite", "read_toml"]
+__all__ = ["load_suite", "load_suites", "near", "parse_suite"]
 
 _ID = re.compile(r"[a-z0-9](?:[a-z0-9_.]|-(?!-))*")
 _BETTER = ("lower", "higher", "neither")
@@ -54,24 +54,6 @@ def load_suites(directory: Path | None = None) -> tuple[Suite, ...]:
 def load_suite(path: Path) -> Suite:
     """Load one ``suite.toml``; ConfigError names the file, the entry and the mend."""
     return parse_suite(read_toml(path), path)
-
-
-def read_toml(path: Path) -> dict[str, Any]:
-    """Read a TOML file.
-
-    Raises
-    ------
-    ConfigError
-        If it cannot be read or is not TOML; the message has the line.
-    """
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path}: broken TOML: {error}", hint="mend that line") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: not UTF-8 text: byte {error.start}") from error
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror or error}") from error
 
 
 def parse_suite(data: Mapping[str, Any], path: Path) -> Suite:

@@ -17,7 +17,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hyperbox.errors import HarnessError
+from hyperbox.errors import ConfigError, HarnessError
+from hyperbox.foreign import parse_json, read_bytes
 from hyperbox.memory.decisions import Action, Decision, TunerState
 from hyperbox.paths import user_directory
 
@@ -35,6 +36,7 @@ __all__ = [
 
 _SYSTEM = Path("/var/log/hyperbox")
 _NAME = "decisions.jsonl"
+_LATEST_S = 253_000_000_000  # the year 9987: what localtime(3) and datetime can name
 _MOST_BYTES = 1 << 20  # some thousand decisions; the file before is kept beside it
 _BEGINNINGS = (Action.APPLY, Action.PREPARE)
 
@@ -122,10 +124,8 @@ def parse_trail(text: str) -> tuple[Entry, ...]:
     """
     found = []
     for line in text.splitlines():
-        with contextlib.suppress(
-            ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError
-        ):
-            found.append(_entry(json.loads(line)))
+        with contextlib.suppress(ValueError, TypeError, KeyError, AttributeError):
+            found.append(_entry(parse_json(line)))
     return tuple(found)
 
 
@@ -134,13 +134,17 @@ def read_trail(path: Path) -> tuple[Entry, ...]:
 
     Raises
     ------
+    ConfigError
+        If it is not a file or may not be read.
     OSError
-        If it may not be read.
+        If its directory may not be searched.
     """
     found: tuple[Entry, ...] = ()
     for part in (path.with_suffix(".old"), path):
         with contextlib.suppress(FileNotFoundError):
-            found += parse_trail(part.read_text(errors="replace"))
+            part.stat()
+            data = read_bytes(part, refusal=ConfigError)
+            found += parse_trail(data.decode(errors="replace"))
     return found
 
 
@@ -212,7 +216,10 @@ def _entry(value: Mapping[str, object]) -> Entry:
         swap_ins=_number(value["swap_ins"]),
         changes=tuple(map(str, changes)),
     )
-    return Entry(_number(value["at"]), int(_number(value["pid"])), decision)
+    unix_s = _number(value["at"])
+    if not 0 <= unix_s < _LATEST_S:
+        raise ValueError(f"{unix_s!r} is not a time")
+    return Entry(unix_s, int(_number(value["pid"])), decision)
 
 
 def _number(value: object) -> float:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, fields
 
 from hyperbox.errors import ConfigError
+from hyperbox.foreign import parse_json
 from hyperbox.memory.decisions import Decision, Rules
 from hyperbox.memory.policy import Policy, decide
 from hyperbox.memory.readings import GroupCounters, Reading
@@ -40,8 +41,8 @@ def parse_trace(lines: Iterable[str], name: str = "trace") -> Iterator[Reading]:
         if not line.strip():
             continue
         try:
-            yield _reading(json.loads(line))
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            yield _reading(parse_json(line))
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
             said = f"no {error}" if isinstance(error, KeyError) else str(error)
             raise ConfigError(
                 f"{name}, line {number}: not a reading: {said}",

@@ -15,12 +15,12 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hyperbox.errors import ConfigError
+from hyperbox.foreign import read_toml
 from hyperbox.memory.actuators import LEAST_SWAPPINESS
 from hyperbox.memory.decisions import Rules
 from hyperbox.memory.tuning import FAST_SWAPS, TunerOptions
@@ -237,12 +237,7 @@ def _absolute(text: object, where: str) -> Path:
 
 
 def _table(path: Path) -> Mapping[str, object]:
-    try:
-        document = tomllib.loads(path.read_text())
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: {error}") from error
+    document = read_toml(path)
     for name in document:
         if name != "tuner":
             hint = "settings stand in one table, [tuner]"

@@ -20,7 +20,8 @@ from urllib.parse import urlsplit
 
 from hyperbox.errors import ConfigError, HarnessError, MissingDependency
 from hyperbox.files import locked, read_sealed, replace_file, sha256_file, write_sealed, write_text
-from hyperbox.harness.lab.kernel_matrix import Package, packages_in
+from hyperbox.foreign import read_bytes, read_text
+from hyperbox.harness.lab.kernel_matrix import Package, package_from, packages_in
 from hyperbox.processes import require, run, spawn, stop
 
 __all__ = [
@@ -46,6 +47,7 @@ _DEBIAN_SUITE = re.compile(
 _SECURITY_SUITE = re.compile(r"(bullseye|bookworm|trixie|forky|(old){0,2}stable)-security/?")
 _LIST_LINE = re.compile(r"deb\s+(?:\[[^\]]*\]\s+)?(?P<uri>\S+)\s+(?P<suite>\S+)\s*(?P<parts>.*)")
 _BROKEN_TRUST = re.compile(r"not signed|no longer signed|GPG error|NO_PUBKEY|BADSIG|[Hh]ash")
+_MOST_SOURCES = 1 << 20  # bytes; files of a few lines
 _FILE_LIMIT_S = 1800.0
 _UPDATE_LIMIT_S = 600.0
 
@@ -108,8 +110,8 @@ def machine_sources(directory: Path = _APT) -> tuple[Source, ...]:
     found: list[Source] = []
     for path in (directory / "sources.list", *sorted(directory.glob("sources.list.d/*"))):
         try:
-            text = path.read_text(errors="replace")
-        except OSError:
+            text = read_bytes(path, most=_MOST_SOURCES).decode(errors="replace")
+        except HarnessError:
             continue
         if path.suffix == ".list":
             found += _one_line_sources(text)
@@ -143,7 +145,7 @@ def debian_mirror(mirror: str | None = None) -> str:
     """
     chosen = mirror or os.environ.get(MIRROR_VARIABLE)
     if chosen:
-        if urlsplit(chosen).scheme not in ("http", "https", "file"):
+        if _scheme(chosen) not in ("http", "https", "file"):
             raise ConfigError(
                 f"the Debian mirror {chosen!r} is not a URL", hint="use http://HOST/debian"
             )
@@ -228,8 +230,8 @@ class DebianArchive:
         try:
             if document is None or document["mirror"] != self.mirror:
                 return None
-            return tuple(Package(**entry) for entry in document["packages"])
-        except (KeyError, TypeError):  # another version's
+            return tuple(package_from(entry) for entry in document["packages"])
+        except (KeyError, TypeError, ValueError):  # another version's
             return None
 
     def age(self) -> float:
@@ -370,7 +372,9 @@ def _mirror_for(sources: Iterable[Source], suites: re.Pattern[str], ending: str)
     fitting = [
         source.uri.rstrip("/")
         for source in sources
-        if "main" in source.components and any(suites.fullmatch(one) for one in source.suites)
+        if "main" in source.components
+        and any(suites.fullmatch(one) for one in source.suites)
+        and _scheme(source.uri)
     ]
     fitting.sort(key=lambda uri: not urlsplit(uri).path.endswith(ending))
     return fitting[0] if fitting else None
@@ -408,13 +412,20 @@ def _resolved(uri: str) -> str:
     if not uri.startswith("mirror+file:"):
         return uri.rstrip("/")
     path = Path(urlsplit(uri).path)
-    try:
-        lines = path.read_text().split()
-    except OSError as error:
-        raise ConfigError(f"cannot read the mirror list {path}: {error.strerror}") from error
-    if not lines:
-        raise ConfigError(f"the mirror list {path} is empty")
+    lines = read_text(path, most=_MOST_SOURCES, refusal=ConfigError).split()
+    if not lines or not _scheme(lines[0]):
+        raise ConfigError(f"the mirror list {path} begins with no URL of a mirror")
     return lines[0].rstrip("/")
+
+
+def _scheme(text: str) -> str:
+    """Return the scheme of a URL that can be a word of a sources.list; else nothing."""
+    if not (text.isascii() and text.isprintable()) or set(text) & set(' "#<>'):
+        return ""
+    try:
+        return urlsplit(text).scheme
+    except ValueError:  # http://[::1
+        return ""
 
 
 def _is_security(suite: str) -> bool:

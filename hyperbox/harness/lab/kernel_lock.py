@@ -9,6 +9,7 @@ from pathlib import Path
 
 from hyperbox.errors import ConfigError, HarnessError
 from hyperbox.files import sha256_file, write_json
+from hyperbox.foreign import read_text
 from hyperbox.harness.lab.debian_archive import DebianArchive, PackageGone
 from hyperbox.harness.lab.kernel_matrix import (
     KernelRelease,
@@ -41,7 +42,9 @@ def read_matrix() -> Matrix:
     ConfigError
         If it is unreadable or wrong.
     """
-    return parse_matrix(_text(project_directory() / "vm-images" / "matrix.toml"))
+    return parse_matrix(
+        read_text(project_directory() / "vm-images/matrix.toml", refusal=ConfigError)
+    )
 
 
 def read_lock() -> dict[str, KernelRelease]:
@@ -53,7 +56,7 @@ def read_lock() -> dict[str, KernelRelease]:
         If it is unreadable or wrong.
     """
     path = lock_path()
-    return parse_lock(_text(path)) if path.exists() else {}
+    return parse_lock(read_text(path, refusal=ConfigError)) if path.exists() else {}
 
 
 def write_lock(locked: Mapping[str, KernelRelease]) -> None:
@@ -104,10 +107,3 @@ def _hashed(package: Package, archive: DebianArchive, scratch: Path) -> Package:
         file = Path(directory) / "deb"
         archive.download_unlisted(package, file)
         return replace(package, sha256=sha256_file(file), size=file.stat().st_size)
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read {path}: {error}") from error

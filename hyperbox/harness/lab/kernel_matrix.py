@@ -8,15 +8,14 @@ ordered as Debian Policy 5.6.12 says.
 from __future__ import annotations
 
 import difflib
-import json
 import re
-import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import cmp_to_key
 from itertools import zip_longest
 
 from hyperbox.errors import ConfigError, HarnessError
+from hyperbox.foreign import parse_json, parse_toml
 
 __all__ = [
     "KernelRelease",
@@ -26,6 +25,7 @@ __all__ = [
     "compare_versions",
     "lock_document",
     "newest",
+    "package_from",
     "packages_in",
     "parse_lock",
     "parse_matrix",
@@ -37,6 +37,9 @@ LOCK_FORMAT = 1
 _PARTS = ("base", "binary", "image", "modules")
 _EMPTY_PACKAGE = 1_000_000  # bytes; packages that only depend on others are below
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_NAME = re.compile(r"[a-z0-9][a-z0-9+.-]*")  # Debian Policy 5.6.1
+_VERSION = re.compile(r"[0-9][A-Za-z0-9.+~:-]*")  # Debian Policy 5.6.12
+_RELEASE = re.compile(r"[0-9][A-Za-z0-9.+~_-]*")
 _TOKENS = re.compile(r"([^0-9]*)([0-9]*)")
 
 
@@ -131,16 +134,16 @@ def parse_matrix(text: str) -> Matrix:
         If it is not TOML, or a key is missing or of the wrong kind.
     """
     try:
-        table = tomllib.loads(text)
+        table = parse_toml(text)
         series = tuple(Series(str(one["series"]), str(one["why"])) for one in table["kernel"])
         sets = {str(name): _strings(labels) for name, labels in table["sets"].items()}
         matrix = Matrix(str(table["flavour"]), _strings(table["suites"]), series, sets)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"matrix.toml is not TOML: {error}") from error
     except KeyError as error:
         raise ConfigError(f"matrix.toml lacks the key {error.args[0]!r}") from error
     except (TypeError, AttributeError) as error:
         raise ConfigError(f"matrix.toml has a value of the wrong kind: {error}") from error
+    except ValueError as error:
+        raise ConfigError(f"matrix.toml is not TOML: {error}") from error
     labels = matrix.labels()
     if sorted(set(labels), key=_numbers) != list(labels):
         raise ConfigError("matrix.toml: the series must be unique and go from old to new")
@@ -160,27 +163,18 @@ def parse_lock(text: str) -> dict[str, KernelRelease]:
         If it is not JSON, of another format, or an entry is incomplete.
     """
     try:
-        document = json.loads(text)
+        document = parse_json(text)
         if document["format"] != LOCK_FORMAT:
             raise ConfigError(f"kernels.lock.json has the unknown format {document['format']!r}")
         found = {
-            label: KernelRelease(
-                label,
-                entry["release"],
-                entry["version"],
-                tuple(_locked_package(package) for package in entry["packages"]),
-            )
-            for label, entry in document["kernels"].items()
+            label: _locked_release(label, entry) for label, entry in document["kernels"].items()
         }
-    except json.JSONDecodeError as error:
-        raise ConfigError(f"kernels.lock.json is not JSON: {error}") from error
     except KeyError as error:
         raise ConfigError(f"kernels.lock.json lacks the key {error.args[0]!r}") from error
     except (TypeError, AttributeError) as error:
         raise ConfigError(f"kernels.lock.json has a value of the wrong kind: {error}") from error
-    for release in found.values():
-        if not {"image", "binary"} & {part.name.split("-")[1] for part in release.packages}:
-            raise ConfigError(f"kernels.lock.json: {release.series} has no kernel package")
+    except ValueError as error:
+        raise ConfigError(f"kernels.lock.json is not JSON: {error}") from error
     return found
 
 
@@ -210,18 +204,48 @@ def packages_in(text: str, suite: str, flavour: str) -> Iterator[Package]:
             line.split(": ", 1) for line in head.splitlines() if ": " in line and line[0] != " "
         )
         try:
-            yield Package(
-                name=fields["Package"],
-                version=fields["Version"],
-                sha256=fields["SHA256"],
-                size=int(fields["Size"]),
-                suite=suite,
-                filename=fields["Filename"],
+            size = int(fields["Size"])
+            yield package_from(
+                {
+                    "name": fields["Package"],
+                    "version": fields["Version"],
+                    "sha256": fields["SHA256"],
+                    "size": size,
+                    "suite": suite,
+                    "filename": fields["Filename"],
+                }
             )
         except (KeyError, ValueError) as error:
             raise HarnessError(
                 f"broken package list of {suite}: {fields.get('Package')}: {error}"
             ) from error
+
+
+def package_from(entry: Mapping[str, object]) -> Package:
+    """Return a package as `dataclasses.asdict` has put it on record.
+
+    Raises
+    ------
+    TypeError
+        If a field is missing, unknown or of the wrong kind.
+    ValueError
+        If a field has a value that no package has, or one that would leave the mirror.
+    """
+    package = Package(**entry)  # type: ignore[arg-type]
+    texts = (package.name, package.version, package.sha256, package.suite, package.filename)
+    if not all(isinstance(text, str) for text in texts) or type(package.size) is not int:
+        raise TypeError(f"package {str(package.name)[:80]!r}")
+    if not isinstance(package.listed, bool):
+        raise TypeError(f"listed is {package.listed!r}")
+    if not _NAME.fullmatch(package.name) or not _VERSION.fullmatch(package.version):
+        raise ValueError(f"{package.name[:80]!r} {package.version[:80]!r} is not a Debian package")
+    if not _SHA256.fullmatch(package.sha256):
+        raise ValueError(f"{package.name} has no proper sha256")
+    if package.filename.startswith("/") or ".." in package.filename.split("/"):
+        raise ValueError(f"{package.name} has a path outside the mirror")
+    if package.size < 0:
+        raise ValueError(f"{package.name} has a negative size")
+    return package
 
 
 def releases(packages: Iterable[Package], flavour: str) -> tuple[KernelRelease, ...]:
@@ -283,7 +307,7 @@ def compare_versions(left: str, right: str) -> int:
     left_epoch, left_upstream, left_revision = _version_parts(left)
     right_epoch, right_upstream, right_revision = _version_parts(right)
     return (
-        (left_epoch > right_epoch) - (left_epoch < right_epoch)
+        _compare_part(left_epoch, right_epoch)
         or _compare_part(left_upstream, right_upstream)
         or _compare_part(left_revision, right_revision)
     )
@@ -319,16 +343,22 @@ def _pool_package(name: str, beside: Package) -> Package:
     return Package(name, beside.version, "", 0, beside.suite, filename, listed=False)
 
 
-def _locked_package(entry: Mapping[str, object]) -> Package:
-    package = Package(**entry)  # type: ignore[arg-type]
-    texts = (package.name, package.version, package.sha256, package.suite, package.filename)
-    if not all(isinstance(text, str) for text in texts) or not isinstance(package.size, int):
-        raise TypeError(f"package {package.name!r}")
-    if not _SHA256.fullmatch(package.sha256):
-        raise ConfigError(f"kernels.lock.json: {package.name} has no proper sha256")
-    if package.filename.startswith("/") or ".." in package.filename.split("/"):
-        raise ConfigError(f"kernels.lock.json: {package.name} has a path outside the mirror")
-    return package
+def _locked_release(label: str, entry: Mapping[str, object]) -> KernelRelease:
+    release, version, packages = entry["release"], entry["version"], entry["packages"]
+    if not (isinstance(release, str) and isinstance(version, str) and isinstance(packages, list)):
+        raise TypeError(f"the release of {label[:80]!r}")
+    where = f"kernels.lock.json: {label[:80]!r}"
+    if not (_RELEASE.fullmatch(label) and _RELEASE.fullmatch(release)):
+        raise ConfigError(f"{where}: {release[:80]!r} is not a kernel's release")
+    try:
+        parts = tuple(package_from(package) for package in packages)
+    except ValueError as error:
+        raise ConfigError(f"{where}: {error}") from error
+    kinds = [part.name.removeprefix("linux-").partition("-")[0] for part in parts]
+    if not {*kinds} <= {*_PARTS} or not {"image", "binary"} & {*kinds}:
+        names = ", ".join(part.name for part in parts)
+        raise ConfigError(f"{where} has no kernel package, or others beside it: {names}")
+    return KernelRelease(label, release, version, parts)
 
 
 def _strings(values: object) -> tuple[str, ...]:
@@ -341,15 +371,15 @@ def _numbers(series: str) -> tuple[int, ...]:
     try:
         return tuple(int(number) for number in series.split("."))
     except ValueError as error:
-        raise ConfigError(f"{series!r} is not a kernel series such as 6.12") from error
+        raise ConfigError(f"{series[:80]!r} is not a kernel series such as 6.12") from error
 
 
-def _version_parts(version: str) -> tuple[int, str, str]:
+def _version_parts(version: str) -> tuple[str, str, str]:
     epoch, colon, rest = version.partition(":")
     if not colon:
         epoch, rest = "0", version
     upstream, _, revision = rest.rpartition("-") if "-" in rest else (rest, "", "")
-    return int(epoch) if epoch.isdigit() else 0, upstream, revision
+    return epoch.lstrip("0") if epoch.isdecimal() else "", upstream, revision
 
 
 def _compare_part(left: str, right: str) -> int:
@@ -358,9 +388,10 @@ def _compare_part(left: str, right: str) -> int:
         for one, other in zip_longest(left_text, right_text, fillvalue=""):
             if one != other:
                 return _order(one) - _order(other)
-        difference = int(left_number or 0) - int(right_number or 0)
-        if difference:
-            return difference
+        one_number, other_number = left_number.lstrip("0"), right_number.lstrip("0")
+        if one_number != other_number:  # of any length: int() takes 4300 digits
+            one_first = (len(one_number), one_number) < (len(other_number), other_number)
+            return -1 if one_first else 1
     return 0
 
 

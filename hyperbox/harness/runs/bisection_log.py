@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -18,6 +17,7 @@ from typing import Any
 
 from hyperbox.errors import ConfigError, HarnessError
 from hyperbox.files import write_json
+from hyperbox.foreign import read_json
 from hyperbox.harness.lab.kernel_matrix import KernelRelease
 from hyperbox.harness.runs.bisection import Mark, tries_left
 from hyperbox.harness.runs.documents import utc
@@ -116,12 +116,9 @@ class BisectionLog:
             If it is damaged or of a newer hyperbox.
         """
         path = directory / _FILE
-        try:
-            document = json.loads(path.read_text())
-        except FileNotFoundError as error:
-            raise ConfigError(f"{directory} is not a bisection: no {_FILE}") from error
-        except (OSError, ValueError) as error:
-            raise HarnessError(f"cannot read {path}: {error}") from error
+        if not os.path.lexists(path):
+            raise ConfigError(f"{directory} is not a bisection: no {_FILE}")
+        document = read_json(path)
         try:
             return cls(directory, *_read(document))
         except (KeyError, TypeError, ValueError, AttributeError) as error:

@@ -1,4 +1,4 @@
-"""The JSON documents of a run directory: sealed when written, read without goodwill.
+"""The JSON documents of a run directory: sealed when written, read without trust.
 
 A document whose meaning is in doubt is refused, not guessed at: keys that stand twice, NaN,
 numbers and text that other programs would read differently. The seal is a digest of the
@@ -9,30 +9,26 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
-import os
 import re
-import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from hyperbox import files
 from hyperbox.errors import HarnessError
+from hyperbox.foreign import parse_json, read_bytes
 from hyperbox.harness.runs.schema import check
 
 __all__ = [
     "digest",
     "document_bytes",
     "read_document",
-    "read_file",
     "untimely",
     "utc",
     "write_document",
 ]
 
-_MOST_DIGITS = 300  # any more, and the number fits no float
 _LONE = re.compile("[\ud800-\udfff]")
 _MAY_BE_LONE = re.compile(r"\\u[dD][89a-fA-F]")
 _BEFORE_SEAL = b'\n  "seal": "'  # two blanks: a key of the document itself
@@ -40,9 +36,12 @@ _UNSEALED = "0" * 64
 
 
 def write_document(path: Path, kind: str, document: Mapping[str, Any]) -> None:
-    """Write a document, checked against the schema of its kind and sealed."""
+    """Write a document, sealed; HarnessError if `read_document` would refuse it."""
     content = document_bytes(document)
-    check(kind, json.loads(content), str(path))
+    try:
+        check(kind, _parsed(content), str(path))
+    except ValueError as error:
+        raise HarnessError(f"{path} would not be readable: {error}") from error
     files.write_bytes(path, content)
 
 
@@ -77,12 +76,11 @@ def read_document(path: Path, kind: str) -> dict[str, Any]:
     HarnessError
         If it cannot be read, is damaged, or of another hyperbox; one line says which.
     """
-    content = read_file(path)
+    content = read_bytes(path)
     try:
         document = _parsed(content)
-    except (ValueError, RecursionError) as error:
-        told = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
-        raise HarnessError(f"{path} is not JSON: {told}") from error
+    except ValueError as error:
+        raise HarnessError(f"{path} is not JSON: {error}") from error
     check(kind, document, str(path))
     found: dict[str, Any] = document
     if found.pop("seal", None) is not None and not _is_whole(content):
@@ -106,23 +104,6 @@ def untimely(document: Mapping[str, Any]) -> str:
     return ""
 
 
-def read_file(path: Path) -> bytes:
-    """Read a whole file; HarnessError if it cannot be, or is a pipe or device."""
-    try:
-        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
-            kind = os.fstat(handle).st_mode  # before it is read: a pipe may never end
-            if not stat.S_ISREG(kind):
-                told = "Is a directory" if stat.S_ISDIR(kind) else "it is no regular file"
-                raise HarnessError(f"cannot read {path}: {told}")
-            with os.fdopen(handle, "rb", closefd=False) as stream:
-                return stream.read()
-        finally:
-            os.close(handle)
-    except OSError as error:
-        raise HarnessError(f"cannot read {path}: {error.strerror or error}") from error
-
-
 def _is_whole(content: bytes) -> bool:
     before, mark, rest = content.partition(_BEFORE_SEAL)
     seal, after = rest[: len(_UNSEALED)], rest[len(_UNSEALED) :]
@@ -131,35 +112,7 @@ def _is_whole(content: bytes) -> bool:
 
 def _parsed(data: bytes) -> Any:
     text = data.decode()
-    document = json.loads(
-        text,
-        object_pairs_hook=_object,
-        parse_float=_float,
-        parse_int=_integer,
-        parse_constant=_float,
-    )
+    document = parse_json(text)
     if _MAY_BE_LONE.search(text) and _LONE.search(json.dumps(document, ensure_ascii=False)):
-        raise ValueError("a text in it is no Unicode: half of a surrogate pair")
+        raise ValueError("a text in it is not Unicode: half of a surrogate pair")
     return document
-
-
-def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"the key {twice[:80]!r} stands twice in one object")
-    return found
-
-
-def _float(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise ValueError("a number is NaN or infinite")
-    return value
-
-
-def _integer(text: str) -> int:
-    if len(text) > _MOST_DIGITS:
-        raise ValueError(f"a number has {len(text)} digits")
-    return int(text)

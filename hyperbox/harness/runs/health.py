@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Sequence
 
-from hyperbox.errors import ConfigError, HarnessError, KernelComplaint, MachineLost, WorkloadError
+from hyperbox.errors import KernelComplaint, MachineLost, WorkloadError
+from hyperbox.foreign import read_toml
 from hyperbox.harness.lab.crash import OOM_KILL, find_reports
 from hyperbox.harness.lab.dmesg import Allowance, Judgement, judge, parse_allowances
 from hyperbox.harness.lab.machine import Artifacts
@@ -18,12 +18,7 @@ __all__ = ["examine", "read_allowances", "trouble"]
 def read_allowances() -> tuple[Allowance, ...]:
     """Return the project's allow-list of kernel messages; ConfigError if it is wrong."""
     path = project_directory() / "vm-images" / "dmesg-allow.toml"
-    try:
-        return parse_allowances(tomllib.loads(path.read_text(encoding="utf-8")), path.name)
-    except OSError as error:
-        raise HarnessError(f"cannot read {path}: {error.strerror or error}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path.name}: {error}") from None
+    return parse_allowances(read_toml(path), path.name)
 
 
 def examine(

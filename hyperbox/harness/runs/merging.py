@@ -14,8 +14,9 @@ from typing import Any
 
 from hyperbox import files
 from hyperbox.errors import ConfigError, HarnessError
+from hyperbox.foreign import read_bytes
 from hyperbox.harness.model import Cell
-from hyperbox.harness.runs.documents import digest, read_file, write_document
+from hyperbox.harness.runs.documents import digest, write_document
 from hyperbox.harness.runs.ingredients import fact
 from hyperbox.harness.runs.record import read_record
 from hyperbox.harness.runs.schema import SCHEMA_VERSION
@@ -113,7 +114,7 @@ def _sources(stores: Sequence[RunStore], infos: Sequence[RunInfo]) -> dict[Cell,
 def _content(store: RunStore, cell: Cell) -> dict[str, str]:
     """Return the digest of every file of a cell's attempts."""
     return {
-        f"{attempt.name}/{path.name}": digest(read_file(path))
+        f"{attempt.name}/{path.name}": digest(read_bytes(path))
         for attempt in store.attempts(cell)
         for path in _files(attempt)
     }
@@ -201,7 +202,7 @@ def _in_order(labels: Iterable[str]) -> list[str]:
 
 def _copy(attempt: Path, target: Path) -> None:
     for path in _files(attempt):
-        files.write_bytes(target / path.name, read_file(path))
+        files.write_bytes(target / path.name, read_bytes(path))
 
 
 def _files(attempt: Path) -> list[Path]:

@@ -19,9 +19,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hyperbox.errors import HarnessError
+from hyperbox.foreign import read_bytes
 from hyperbox.harness.model import Cell, Experiment, Sample
 from hyperbox.harness.runs.attempt import Attempt, State
-from hyperbox.harness.runs.documents import digest, read_document, read_file, untimely, utc
+from hyperbox.harness.runs.documents import digest, read_document, untimely, utc
 from hyperbox.harness.runs.schema import SCHEMA_VERSION
 
 __all__ = [
@@ -81,7 +82,7 @@ class Record:
         path = self.directory / name
         if not os.path.lexists(path):
             return b""
-        data = read_file(path)
+        data = read_bytes(path)
         if self.document.get("evidence", {}).get(name, digest(data)) != digest(data):
             raise HarnessError(f"{path} is damaged: its SHA-256 is not the one on record")
         return data
@@ -158,7 +159,7 @@ def read_samples(record: Record) -> tuple[Sample, ...]:
     """
     path = record.directory / "samples.parquet"
     expected = record.document["samples"]
-    data = read_file(path)
+    data = read_bytes(path)
     if digest(data) != expected["sha256"]:
         raise HarnessError(f"{path} is damaged: its SHA-256 is not the one on record")
     try:

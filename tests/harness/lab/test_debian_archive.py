@@ -4,6 +4,7 @@ import contextlib
 import functools
 import hashlib
 import http.server
+import os
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -94,8 +95,35 @@ def test_the_users_choice_of_mirror_wins(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("HYPERBOX_DEBIAN_MIRROR", "http://env.example/debian/")
     assert debian_mirror() == "http://env.example/debian"
     assert debian_mirror("http://arg.example/debian") == "http://arg.example/debian"
+
+
+@pytest.mark.parametrize(
+    "mirror",
+    [
+        "arg.example/debian",
+        "http://[::1",
+        "http://x.example/debian trixie main\ndeb [trusted=yes] http://evil.example/debian",
+        "http://x.example/#",
+        "ftp://x.example/debian",
+        "http://\ud800/",
+    ],
+)
+def test_what_is_not_a_url_of_a_mirror_is_refused(mirror: str) -> None:
     with pytest.raises(ConfigError, match="is not a URL"):
-        debian_mirror("arg.example/debian")
+        debian_mirror(mirror)
+
+
+def test_a_mirror_may_be_an_address() -> None:
+    assert debian_mirror("http://[::1]:8080/debian") == "http://[::1]:8080/debian"
+
+
+def test_sources_that_cannot_be_read_or_used_are_passed_over(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "sources.list")
+    (tmp_path / "sources.list.d").mkdir()
+    (tmp_path / "sources.list.d/x.list").write_text("deb http://[::1 trixie main\n")
+    found = machine_sources(tmp_path)
+    assert found == (Source("http://[::1", ("trixie",), ("main",)),)
+    assert main_mirror(found) is None
 
 
 @dataclass(frozen=True)

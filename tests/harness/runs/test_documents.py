@@ -16,7 +16,6 @@ from hyperbox.errors import HarnessError
 from hyperbox.harness.runs.documents import (
     document_bytes,
     read_document,
-    read_file,
     utc,
     write_document,
 )
@@ -111,15 +110,6 @@ def test_text_that_is_no_unicode_is_written_as_such() -> None:
     """A guest's JSON may hold half a surrogate pair, a file's name any byte."""
     content = document_bytes({"reason": "a\ud800b", "path": os.fsdecode(b"\xff")})
     assert json.loads(content)["reason"] == "a\N{REPLACEMENT CHARACTER}b"
-
-
-def test_pipes_and_directories_are_no_files(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "pipe")
-    for name, told in (("pipe", "no regular file"), (".", "Is a directory"), ("none", "No such")):
-        with pytest.raises(HarnessError, match=told):
-            read_file(tmp_path / name)
-    with pytest.raises(HarnessError, match="no regular file"):
-        read_file(Path(os.devnull))
 
 
 def nameless(place: str, found: Any) -> list[str]:

@@ -304,7 +304,7 @@ def test_a_pipe_for_a_file_holds_nobody_up(copy: Path) -> None:
     for name in ("record.json", "kernel.config"):
         (attempt_of(copy) / name).unlink()
         os.mkfifo(attempt_of(copy) / name)
-    assert_only_hurt(load_run(copy), "it is no regular file")
+    assert_only_hurt(load_run(copy), "not a regular file")
 
 
 @pytest.mark.parametrize("name", ["serial.log", "dmesg.txt"])
