@@ -48,7 +48,7 @@ class GateSummary:
 
 @dataclass(frozen=True)
 class Form:
-    """What stands in the form, for a web page and for paper alike.
+    """What stands in the form.
 
     `tables` are the verdicts of each kernel; `deviations` the verdicts that somebody must
     accept before a release; `excluded` the attempts that were skipped, failed or not used.

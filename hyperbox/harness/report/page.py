@@ -33,7 +33,6 @@ from hyperbox.harness.report.differences import (
 from hyperbox.harness.report.drawing import STYLE, standalone_figure
 from hyperbox.harness.report.exports import summary, verdicts_csv
 from hyperbox.harness.report.form import Form
-from hyperbox.harness.report.form_pdf import form_pdf
 from hyperbox.harness.report.history import GateHistory, history_plot
 from hyperbox.harness.report.junit import junit_xml
 from hyperbox.harness.report.kcidb import kcidb
@@ -48,13 +47,15 @@ from hyperbox.harness.report.outcome_styles import LANES, OUTCOME_STYLES, UNTEST
 from hyperbox.harness.verdicts.wording import typeset
 from hyperbox.printing import legible
 
-__all__ = ["html_page", "write_report"]
+__all__ = ["form_page", "html_page", "write_report"]
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _KERNEL_COLUMNS = ("label", "release", "version", "sha256", "remarks")
 _MOST_ROWS = 600
 _CELLS_A_PAGE = 200
 _MOST_SERIES = 60
+_MOST_TEXT = 600  # characters of one text in the form: a row must fit on a sheet of paper
+_OWN_FILES = ("cells-*.html", "plots/*.svg", "kernel-configs.csv", "release-form.pdf")
 
 
 def write_report(
@@ -62,14 +63,15 @@ def write_report(
 ) -> tuple[Path, ...]:
     """Write the report: report.html and its kin for other readers.
 
-    report.md, junit.xml, summary.json, verdicts.csv, kcidb.json, release-form.pdf (to be
-    printed and signed) and release-form.html, kernel-configs.csv where configurations differ,
-    plots/*.svg, and for runs of many cells cells-NNN.html.
+    report.md, junit.xml, summary.json, verdicts.csv, kcidb.json, release-form.html (to be
+    printed and signed), kernel-configs.csv where configurations differ, plots/*.svg, and for
+    runs of many cells cells-NNN.html.
 
     Parameters
     ----------
     directory
-        Created if absent; files of an earlier report are replaced.
+        Created if absent. Files of an earlier report are replaced, and removed where this
+        report has none of their name.
 
     Returns
     -------
@@ -86,18 +88,10 @@ def write_report(
     for name, text in _texts(material, history):
         files.write_text(directory / name, text)
         written.append(directory / name)
-    form = Form.of(run, material.matrix)
-    page = _environment().get_template("form.html.j2").render(form=form, run=run)
-    for name, content in (
-        ("release-form.html", page.encode()),
-        ("release-form.pdf", form_pdf(form)),
-    ):
-        files.write_bytes(directory / name, content)
-        written.append(directory / name)
     for name, value in (("summary.json", summary(run)), ("kcidb.json", kcidb(run))):
         files.write_json(directory / name, value)
         written.append(directory / name)
-    _remove_old_cell_pages(directory, written)
+    _remove_stale(directory, written)
     return tuple(written)
 
 
@@ -106,9 +100,20 @@ def html_page(run: RunData, history: Sequence[GateHistory] = ()) -> str:
     return next(_pages(ReportContext.of(run), history))[1]
 
 
+def form_page(form: Form) -> str:
+    """Return the release-validation form as a page to be printed on A4 and signed.
+
+    Long texts are cut, so that a form stays one that can be read as a whole.
+    """
+    environment = _environment()
+    environment.finalize = lambda value: _cut(_finished(value))
+    return environment.get_template("form.html.j2").render(form=form, run=form.run)
+
+
 def _texts(material: ReportContext, history: Sequence[GateHistory]) -> Iterator[tuple[str, str]]:
     run = material.run
     yield from _pages(material, history)
+    yield "release-form.html", form_page(Form.of(run, material.matrix))
     yield "report.md", markdown(run)
     yield "junit.xml", junit_xml(run)
     yield "verdicts.csv", verdicts_csv(run)
@@ -158,7 +163,7 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["typeset"] = typeset
+    environment.filters |= {"typeset": typeset, "css_string": _css_string}
     return environment
 
 
@@ -210,8 +215,9 @@ def _told_attempts(tried: Sequence[AttemptRow]) -> list[AttemptRow]:
     return [attempt for attempt in tried if not attempt.plain][:_MOST_ROWS]
 
 
-def _remove_old_cell_pages(directory: Path, written: Sequence[Path]) -> None:
-    for path in directory.glob("cells-*.html"):
+def _remove_stale(directory: Path, written: Sequence[Path]) -> None:
+    """Remove what an earlier report left and this one lacks: it would contradict this one."""
+    for path in (path for pattern in _OWN_FILES for path in directory.glob(pattern)):
         if path not in written:
             try:
                 path.unlink()
@@ -224,6 +230,18 @@ def _finished(value: object) -> object:
     if isinstance(value, str) and not isinstance(value, Markup):
         return legible(value)
     return value
+
+
+def _cut(value: object) -> object:
+    if isinstance(value, str) and not isinstance(value, Markup) and len(value) > _MOST_TEXT:
+        return f"{value[:_MOST_TEXT]}… (cut here)"
+    return value
+
+
+def _css_string(text: str) -> Markup:
+    """Return text as a string of CSS, every character that could end it escaped."""
+    escaped = (c if c.isascii() and c.isalnum() else f"\\{ord(c):06x}" for c in legible(text))
+    return Markup(f'"{"".join(escaped)}"')  # noqa: S704 - nothing but letters and escapes is left
 
 
 def _kernel_record(record: Mapping[str, object]) -> dict[str, str]:

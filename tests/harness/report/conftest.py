@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import random
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +25,9 @@ from hyperbox.harness.model import (
 from hyperbox.harness.report.data import CellData, RunData
 from hyperbox.harness.report.page import html_page
 from hyperbox.harness.verdicts.gates import broken, decide, skipped
+from hyperbox.processes import run as run_program
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
 
 STORM = Experiment(
     id="psi.swap_storm",
@@ -272,3 +277,24 @@ def page_of() -> Callable[[RunData], str]:
         return pages[id(run)]
 
     return drawn
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
+    """Chromium without a window, a network or a profile; gives what it logged."""
+    if CHROMIUM is None:
+        pytest.skip("no chromium on this machine")
+    profile = tmp_path_factory.mktemp("chromium")
+
+    def opened(page: Path, *options: str) -> str:
+        argv = [CHROMIUM, "--headless=new", "--disable-gpu", "--hide-scrollbars"]
+        argv += ["--enable-logging=stderr", f"--user-data-dir={profile}"]
+        argv += ["--disable-background-networking", "--host-resolver-rules=MAP * ~NOTFOUND"]
+        if os.geteuid() == 0:
+            argv.append("--no-sandbox")  # chromium refuses to sandbox for root
+        done = run_program(
+            [*argv, *options, page.as_uri()], timeout=120, environment={"HOME": str(profile)}
+        )
+        return done.stderr.decode(errors="replace") + done.stdout.decode(errors="replace")
+
+    return opened

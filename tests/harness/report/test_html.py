@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -21,9 +19,6 @@ from hyperbox.harness.report.comparison_views import comparison_page
 from hyperbox.harness.report.data import RunData
 from hyperbox.harness.report.history import history
 from hyperbox.harness.report.page import html_page, write_report
-from hyperbox.processes import run as run_program
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
 
 Draw = Callable[[RunData], str]
 
@@ -93,27 +88,6 @@ def test_a_large_run_is_spread_over_pages(
     for page, anchor in re.findall(r'href="([^"#]*)#(cell-[^"]+)"', pages["report.html"]):
         assert f'id="{anchor}"' in pages[page or "report.html"], "a link that leads nowhere"
     assert "shown are the verdicts that most call for a reader" in pages["report.html"]
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
-    """Chromium without a window, a network or a profile; gives what it logged."""
-    if CHROMIUM is None:
-        pytest.skip("no chromium on this machine")
-    profile = tmp_path_factory.mktemp("chromium")
-
-    def opened(page: Path, *options: str) -> str:
-        argv = [CHROMIUM, "--headless=new", "--disable-gpu", "--hide-scrollbars"]
-        argv += ["--enable-logging=stderr", f"--user-data-dir={profile}"]
-        argv += ["--disable-background-networking", "--host-resolver-rules=MAP * ~NOTFOUND"]
-        if os.geteuid() == 0:
-            argv.append("--no-sandbox")  # chromium refuses to sandbox for root
-        done = run_program(
-            [*argv, *options, page.as_uri()], timeout=120, environment={"HOME": str(profile)}
-        )
-        return done.stderr.decode(errors="replace") + done.stdout.decode(errors="replace")
-
-    return opened
 
 
 def complaints(log: str) -> list[str]:

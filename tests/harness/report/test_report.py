@@ -39,7 +39,6 @@ from hyperbox.harness.verdicts.wording import relative
 Draw = Callable[[RunData], str]
 
 BESIDE = {
-    "release-form.pdf",
     "release-form.html",
     "report.md",
     "verdicts.csv",
@@ -362,13 +361,12 @@ def test_write_report_writes_all_forms(small_run: RunData, tmp_path: Path) -> No
     plots = [f"plots/{gate.id}.svg" for gate in small_run.gates]
     assert [path.relative_to(directory).as_posix() for path in paths] == [
         "report.html",
+        "release-form.html",
         "report.md",
         "junit.xml",
         "verdicts.csv",
         "plots/heat-map.svg",
         *plots,
-        "release-form.html",
-        "release-form.pdf",
         "summary.json",
         "kcidb.json",
     ]
@@ -522,7 +520,7 @@ def test_the_page_keeps_its_order(run: RunData, troubled_run: RunData) -> None:
     assert links == re.findall('<section id="([^"]+)">', text)
     for cell in run.cells:
         assert f"hyperbox reproduce runs/{run.run_id} --cell {cell.cell.key}\n" in text
-    assert 'href="release-form.pdf"' in text
+    assert 'href="release-form.html"' in text
 
 
 def test_an_empty_run_claims_nothing(empty_run: RunData) -> None:
