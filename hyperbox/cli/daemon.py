@@ -6,12 +6,11 @@ import argparse
 import importlib
 import logging
 from pathlib import Path
-from types import ModuleType
 
 from hyperbox.daemon.listeners import Address, default_socket, parse_address
 from hyperbox.daemon.logs import configure
 from hyperbox.daemon.options import Options
-from hyperbox.errors import ConfigError, ExitCode, MissingDependency
+from hyperbox.errors import ConfigError, ExitCode
 from hyperbox.memory.psi import INTERVAL_S
 from hyperbox.memory.tuning import TunerOptions
 from hyperbox.memory.tuning_options import add_options, options_from
@@ -21,7 +20,6 @@ __all__ = ["add_parser"]
 _LISTEN = "127.0.0.1:9797"
 _NONE = "none"
 _OTHERS = {"verb", "run", "socket", "listen", "allow_remote", "verbose", "tune", "interval"}
-_EXTRA = ("starlette", "uvicorn", "h11", "anyio", "prometheus_client")
 
 
 def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -75,22 +73,9 @@ def _run(arguments: argparse.Namespace) -> int:
     if options.socket is None and not options.listen:
         raise ConfigError("nowhere to listen: both --socket and --listen are none")
     configure(logging.DEBUG if arguments.verbose else logging.INFO)
-    interrupted = bool(_service().run(options))
+    service = importlib.import_module("hyperbox.daemon.lifetime")  # its packages are an extra
+    interrupted = bool(service.run(options))
     return ExitCode.INTERRUPTED if interrupted else ExitCode.PASS
-
-
-def _service() -> ModuleType:
-    """Return the daemon proper, which needs packages that hyperbox alone does not have."""
-    try:
-        return importlib.import_module("hyperbox.daemon.lifetime")
-    except ModuleNotFoundError as error:
-        package = (error.name or "").partition(".")[0]
-        if package not in _EXTRA:
-            raise
-        raise MissingDependency(
-            f"the daemon needs {package}, which is not installed",
-            hint="pip install 'hyperbox[daemon]'",
-        ) from error
 
 
 def _socket(text: str | None) -> Path | None:

@@ -6,10 +6,12 @@ import argparse
 import contextlib
 import json
 import os
+import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
+from importlib import metadata
 from pathlib import Path
 
 from rich.table import Table
@@ -22,7 +24,6 @@ from hyperbox.harness.lab.capacity import free_memory
 from hyperbox.harness.lab.kernel_kit import cached_kits
 from hyperbox.harness.lab.kernel_lock import read_matrix
 from hyperbox.harness.lab.qemu import QEMU_VARIABLE, find_qemu
-from hyperbox.harness.runs.leftovers import clear_leftovers, leftovers
 from hyperbox.journal import Outcome
 from hyperbox.linux.undo import KINDS
 from hyperbox.paths import cache_directory, project_directory
@@ -80,6 +81,8 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 def checks() -> Iterator[Check]:
     """Look at everything; changes nothing."""
     yield _python()
+    yield _packages("harness", required=True)
+    yield _packages("daemon", required=False)
     yield _attempted("project data", lambda: str(project_directory()))
     yield _attempted("qemu", _qemu)
     for program, package, purpose in _PROGRAMS:
@@ -98,7 +101,7 @@ def checks() -> Iterator[Check]:
 
 def _run(arguments: argparse.Namespace) -> int:
     undone = repair(KINDS) if arguments.repair else ()
-    removed = clear_leftovers(_runs()) if arguments.repair else ()
+    removed = _halves(clear=True) if arguments.repair else ()
     found = tuple(checks())
     if arguments.json:
         document = {
@@ -132,6 +135,27 @@ def _show(found: tuple[Check, ...]) -> None:
 def _python() -> Check:
     version = ".".join(str(part) for part in sys.version_info[:3])
     return Check("python", sys.version_info >= (3, 11), True, version, "install python 3.11")
+
+
+def _packages(extra: str, *, required: bool) -> Check:
+    """Look at the Python packages of one of our extras, as our own package names them."""
+    name, wanted = f"{extra} packages", []
+    with contextlib.suppress(metadata.PackageNotFoundError):
+        for line in metadata.requires("hyperbox") or ():
+            package, _, marker = line.partition(";")
+            if re.search(rf"extra == ['\"]{extra}['\"]", marker):
+                wanted.append(re.split(r"[^\w.-]", package)[0])
+    lacking = [package for package in wanted if not _installed(package)]
+    detail = f"not installed: {', '.join(lacking)}" if lacking else f"{len(wanted)} installed"
+    return Check(name, not lacking, required, detail, f"pip install 'hyperbox[{extra}]'")
+
+
+def _installed(package: str) -> bool:
+    try:
+        metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
 
 
 def _attempted(name: str, look: Callable[[], str], *, required: bool = True) -> Check:
@@ -210,7 +234,7 @@ def _pressure() -> Check:
 
 
 def _leftovers() -> Check:
-    found = [str(path) for path in leftovers(_runs())]
+    found = [str(path) for path in _halves()]
     detail = f"{len(found)} left by killed runs" if found else "nothing left by killed runs"
     return Check("leftovers", not found, False, detail, "hyperbox doctor --repair")
 
@@ -236,5 +260,12 @@ def _facts(one: Repair) -> dict[str, object]:
     }
 
 
-def _runs() -> list[Path]:
-    return sorted(Path("runs").glob("*"))
+def _halves(*, clear: bool = False) -> tuple[Path, ...]:
+    """Return what killed runs left in runs/, removed if wanted."""
+    runs = sorted(Path("runs").glob("*"))
+    if not runs:
+        return ()
+    # Reading runs takes the harness's packages: the product is repaired without them.
+    from hyperbox.harness.runs.leftovers import clear_leftovers, leftovers  # noqa: PLC0415
+
+    return clear_leftovers(runs) if clear else leftovers(runs)

@@ -20,7 +20,13 @@ from typing import Any, NoReturn
 
 import hyperbox
 from hyperbox import interruption
-from hyperbox.errors import ConfigError, ExitCode, HarnessError, HyperboxError
+from hyperbox.errors import (
+    ConfigError,
+    ExitCode,
+    HarnessError,
+    HyperboxError,
+    MissingDependency,
+)
 from hyperbox.harness.declarations import near
 from hyperbox.printing import complain, legible, print_error
 
@@ -43,6 +49,14 @@ _VERBS = {
     "run": "run a command in a container, learning or enforcing its seccomp profile",
     "seccomp": "list, show, generate, validate and export learned seccomp profiles",
 }
+_EXTRAS = {
+    "doctor": "",
+    "psi": "",
+    "daemon": "[daemon]",
+    "run": "[containers]",
+    "seccomp": "[containers]",
+}
+"""What pip installs a verb's packages with; of all others it is the harness."""
 _STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _PATIENCE = 5
 _BROKEN_PIPE = 128 + signal.SIGPIPE
@@ -95,6 +109,9 @@ def _status(words: list[str]) -> int:
             raise
         if isinstance(error, OSError) and error.errno in _NO_ROOM and error.filename is None:
             raise
+        if isinstance(error, ModuleNotFoundError) and _is_foreign(error):
+            print_error(_absent(error, words[0]))
+            return ExitCode.HARNESS_ERROR
         _explain_crash(error)
         return ExitCode.HARNESS_ERROR
 
@@ -109,6 +126,21 @@ def _explain_crash(error: Exception) -> None:
     with contextlib.suppress(OSError):
         print(legible("".join(traceback.format_exception(error))), end="", file=sys.stderr)
     complain("hyperbox: error: this is a bug in hyperbox: please report it with the lines above")
+
+
+def _is_foreign(error: ModuleNotFoundError) -> bool:
+    """Whether what is not there is neither Python's nor ours."""
+    package = (error.name or "hyperbox").partition(".")[0]
+    return package not in {"hyperbox", *sys.stdlib_module_names}
+
+
+def _absent(error: ModuleNotFoundError, verb: str) -> MissingDependency:
+    """Say which package a verb lacks, and the command that installs it."""
+    package = (error.name or "").partition(".")[0]
+    return MissingDependency(
+        f"hyperbox {verb} needs the Python package {package}, which is not installed",
+        hint=f"pip install 'hyperbox{_EXTRAS.get(verb, '[harness]')}'",
+    )
 
 
 def _run(words: list[str]) -> int:

@@ -43,19 +43,6 @@ def run(program: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_without_its_packages_it_says_what_to_install() -> None:
-    done = run(
-        "import sys; sys.modules['uvicorn'] = None\n"
-        "from hyperbox.cli.main import main\n"
-        "sys.exit(main(['daemon', '--socket', 'none', '--listen', '127.0.0.1:0']))"
-    )
-    assert done.returncode == ExitCode.HARNESS_ERROR
-    assert done.stderr.splitlines() == [
-        "hyperbox: error: the daemon needs uvicorn, which is not installed",
-        "hint: pip install 'hyperbox[daemon]'",
-    ]
-
-
 @pytest.mark.parametrize("words", [["--help"], ["psi", "--help"], ["daemon", "--help"]])
 def test_help_loads_no_web_server(words: list[str]) -> None:
     done = run(

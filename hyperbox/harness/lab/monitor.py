@@ -11,8 +11,6 @@ import socket
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, TypeVar
 
-from qemu.qmp import QMPClient, QMPError
-
 __all__ = ["Monitor", "MonitorError"]
 
 _LAST_WORDS_S = 0.2
@@ -50,7 +48,10 @@ class Monitor:
         self._limit = limit
         self._beat = beat
         self._hopeless = hopeless
-        self._client = QMPClient()
+        from qemu import qmp  # noqa: PLC0415 - `hyperbox doctor` works without the harness's packages
+
+        self._client = qmp.QMPClient()
+        self._failures = (qmp.QMPError, OSError, EOFError)
         self._loop = asyncio.new_event_loop()
         self.mute = False
         """Whether an answer did not come in time."""
@@ -102,7 +103,7 @@ class Monitor:
         try:
             goodbye = asyncio.wait_for(self._client.disconnect(), _GOODBYE_S)
             self._loop.run_until_complete(goodbye)
-        except (QMPError, OSError, EOFError):
+        except self._failures:
             pass  # QEMU was the first to leave
         finally:
             self._loop.close()
@@ -116,7 +117,7 @@ class Monitor:
         except TimeoutError as error:
             self.mute = True
             raise MonitorError(str(error)) from error
-        except (QMPError, OSError, EOFError) as error:
+        except self._failures as error:
             raise MonitorError(str(error)) from error
 
     async def _answer(self, asked: Coroutine[Any, Any, _T], limit: float) -> _T:
