@@ -61,11 +61,20 @@ $B mount -t overlay -o lowerdir=/images/project,upperdir=/rw/project,workdir=/rw
 $B mkdir -p /dev/shm /dev/pts
 $B mount -t tmpfs tmpfs /dev/shm
 $B mount -t devpts devpts /dev/pts
+# As udev would: devtmpfs has none of these.
 $B ln -sf /proc/self/fd /dev/fd
+$B ln -sf fd/0 /dev/stdin
+$B ln -sf fd/1 /dev/stdout
+$B ln -sf fd/2 /dev/stderr
 $B mount -t tmpfs tmpfs /newroot/tmp
 $B mount -t tmpfs tmpfs /newroot/run
 $B mount -t cgroup2 cgroup2 /sys/fs/cgroup
 $B mount -t tracefs tracefs /sys/kernel/tracing 2> /dev/null
+$B mount -t debugfs debugfs /sys/kernel/debug 2> /dev/null
+$B mount -t bpf bpf /sys/fs/bpf 2> /dev/null
+# A name that resolves; the archive's base system has none.
+$B hostname hyperbox
+printf '127.0.0.1\tlocalhost hyperbox\n::1\tlocalhost\n' > /newroot/etc/hosts
 $B ip link set lo up 2> /dev/null
 $B mount --move /proc /newroot/proc
 $B mount --move /sys /newroot/sys

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import json
 import os
-import stat
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -22,15 +22,17 @@ from hyperbox.cli.guests import (
     pair,
     prepare,
     progress,
+    standard_input,
     to_stderr,
     to_stdout,
 )
-from hyperbox.errors import ConfigError, ExitCode, HarnessError, HyperboxError
+from hyperbox.errors import ConfigError, ExitCode, HarnessError, HyperboxError, WorkloadError
 from hyperbox.files import write_bytes
 from hyperbox.harness.lab.kernel_kit import KernelKit
 from hyperbox.harness.lab.session import (
     CommandOverdue,
     CommandUnstartable,
+    Input,
     Streams,
     converse,
     give_file,
@@ -39,7 +41,7 @@ from hyperbox.harness.lab.session import (
 from hyperbox.harness.lab.vm import VirtualMachine
 from hyperbox.printing import one_line, print_error
 
-__all__ = ["LinePrefix", "add_parser"]
+__all__ = ["KeptInput", "LinePrefix", "add_parser"]
 
 _OVERDUE, _NO_PROGRAM, _NOT_FOUND = 124, 126, 127  # as timeout(1) and shells
 _EPILOG = """\
@@ -81,6 +83,47 @@ class LinePrefix:
         if self._inside:
             self._out(b"\n")
         self._inside = False
+
+
+class KeptInput:
+    """An input that several read from its start, one after the other, each part as it comes.
+
+    What one has read is kept in memory for the next: nobody waits for the end of a pipe that
+    only stays open.
+    """
+
+    def __init__(self, source: io.FileIO) -> None:
+        self._source = source
+        self._kept = os.memfd_create("input")
+        self._at = self._size = 0
+        self._ended = False
+
+    def close(self) -> None:
+        """Forget what is kept."""
+        os.close(self._kept)
+
+    def rewound(self) -> KeptInput:
+        """Return it at its start."""
+        self._at = 0
+        return self
+
+    def fileno(self) -> int:
+        """Return the descriptor to wait for: what is kept is always ready."""
+        return self._kept if self._at < self._size or self._ended else self._source.fileno()
+
+    def read(self, size: int, /) -> bytes | None:
+        """Return what is kept, then what comes, and keep that."""
+        if self._at < self._size or self._ended:
+            data = os.pread(self._kept, size, self._at)
+        else:
+            fresh = self._source.read(size)
+            if fresh is None:
+                return None
+            data = fresh
+            self._ended = not data
+            self._size += os.pwrite(self._kept, data, self._size)
+        self._at += len(data)
+        return data
 
 
 def _lines(data: bytes) -> list[bytes]:
@@ -166,7 +209,7 @@ def _one(
     arguments: argparse.Namespace,
     files: Sequence[tuple[str, bytes, bool]],
     gets: Sequence[tuple[str, str]],
-    stdin: int | None,
+    stdin: Input | None,
 ) -> None:
     """Run the command under one kernel; what fails is an exception."""
     prefix = f"{one_line(result.kit.label)} | ".encode() if len(prepared.kits) > 1 else b""
@@ -225,27 +268,21 @@ def _facts(result: _Result) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _input(*, several: bool) -> Iterator[Callable[[], int | None]]:
-    """Return what gives the input for the next kernel: several read the same, from memory."""
-    try:
-        absent = os.isatty(0) or stat.S_ISDIR(os.fstat(0).st_mode)
-    except OSError:  # closed
-        absent = True
-    if absent or not several:
-        yield lambda: None if absent else 0
+def _input(*, several: bool) -> Iterator[Callable[[], Input | None]]:
+    """Return what gives the input for the next kernel; several read the same."""
+    piped = None if _is_terminal() else standard_input()
+    if piped is None or not several:
+        yield lambda: piped
         return
-    memory = os.memfd_create("input")
+    with contextlib.closing(KeptInput(piped)) as kept:
+        yield kept.rewound
+
+
+def _is_terminal() -> bool:
     try:
-        while data := os.read(0, 1 << 20):
-            os.write(memory, data)
-
-        def rewound() -> int:
-            os.lseek(memory, 0, os.SEEK_SET)
-            return memory
-
-        yield rewound
-    finally:
-        os.close(memory)
+        return os.isatty(0)
+    except OSError:  # closed
+        return False
 
 
 def _readable(path: Path) -> tuple[bytes, bool]:
@@ -259,4 +296,4 @@ def _got(machine: VirtualMachine, path: str) -> bytes:
     try:
         return machine.get(path)
     except OSError as error:
-        raise HarnessError(f"--get: {error}") from error
+        raise WorkloadError(f"--get: {error}") from error

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from hyperbox.errors import ConfigError, HarnessError
 from hyperbox.harness.lab.kernel_kit import KernelKit
@@ -29,6 +32,7 @@ __all__ = [
     "pair",
     "prepare",
     "progress",
+    "standard_input",
     "to_stderr",
     "to_stdout",
 ]
@@ -50,13 +54,19 @@ class Prepared:
 
 
 def add_options(parser: argparse.ArgumentParser, *, several: bool) -> None:
-    """Add ``--kernel``, ``--lane`` and ``--memory``."""
+    """Add ``--kernel``, ``--modules``, ``--lane`` and ``--memory``."""
     again = "; may be repeated" if several else ""
     parser.add_argument(
         "--kernel",
         action="append" if several else "store",
         metavar="KERNEL",
         help=f"{KERNEL_HELP}{again} (default: the newest series)",
+    )
+    parser.add_argument(
+        "--modules",
+        type=Path,
+        metavar="DIR",
+        help="modules of the bzImage: a lib/modules/RELEASE directory",
     )
     parser.add_argument(
         "--lane",
@@ -84,9 +94,14 @@ def asked_kernels(arguments: argparse.Namespace) -> Sequence[str]:
 def prepare(arguments: argparse.Namespace) -> Prepared:
     """Fetch and build what the options ask for; shows progress if it takes a while."""
     names = asked_kernels(arguments)
+    if arguments.modules is not None and not any(os.sep in name for name in names):
+        raise ConfigError(
+            "--modules are those of a bzImage, and no --kernel names one",
+            hint="a packaged kernel has its own",
+        )
     find_qemu()
     with progress() as step:
-        kits = [one.kit for one in chosen_kernels(names, None, step)]
+        kits = [one.kit for one in chosen_kernels(names, arguments.modules, step)]
     for kit in kits:
         for remark in kit.remarks:
             if "lacks drivers" not in remark:
@@ -143,6 +158,14 @@ def _memory(text: str) -> int:
     if number < _LEAST_MEMORY:
         raise ConfigError(f"--memory must be a whole number from {_LEAST_MEMORY} up, not {text!r}")
     return number
+
+
+def standard_input() -> io.FileIO | None:
+    """Return what is piped into hyperbox, unbuffered; None if it is closed or a directory."""
+    try:
+        return io.FileIO(0, closefd=False)
+    except OSError:
+        return None
 
 
 def to_stdout(data: bytes) -> None:

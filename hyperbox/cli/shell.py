@@ -14,6 +14,7 @@ from hyperbox.cli.guests import (
     lost,
     prepare,
     progress,
+    standard_input,
     to_stderr,
     to_stdout,
 )
@@ -71,7 +72,8 @@ def _console(prepared: Prepared) -> int:
             guest = open_guest(kit, prepared.lane, memory=prepared.memory, progress=step)
             machine = stack.enter_context(guest)
         if not terminal:
-            return converse(machine, ["bash"], Streams(to_stdout, to_stderr, stdin=0))
+            streams = Streams(to_stdout, to_stderr, standard_input())
+            return converse(machine, ["bash"], streams)
         complain(
             f"hyperbox: kernel {kit.release}; leave with exit or Ctrl-D, "
             "from a hanging guest with Ctrl-] three times"
@@ -81,5 +83,5 @@ def _console(prepared: Prepared) -> int:
             "TERM": os.environ.get("TERM", "dumb"),
             "PS1": rf"\[\e[1m\]{kit.label}\[\e[0m\]:\w\$ ",
         }
-        streams = Streams(to_stdout, to_stderr, stdin=0, terminal=raw)
+        streams = Streams(to_stdout, to_stderr, standard_input(), raw)
         return converse(machine, ["sh", "-c", _CONSOLE], streams, environment=environment)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import re
@@ -14,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hyperbox.cli.exec import LinePrefix
+from hyperbox.cli.exec import KeptInput, LinePrefix
 from hyperbox.cli.main import main
 from hyperbox.harness.lab.kernel_kit import kernel_kit
 
@@ -33,6 +35,24 @@ def test_every_line_has_one_prefix_however_it_arrives(pieces: list[bytes]) -> No
     assert bytes(out) == b"".join(b"6.1 | " + line + b"\n" for line in lines)
 
 
+def test_several_get_the_same_input_as_it_comes_and_none_waits_for_its_end() -> None:
+    read, write = os.pipe()
+    os.set_blocking(read, False)
+    with io.FileIO(read) as source, contextlib.closing(KeptInput(source)) as kept:
+        os.write(write, b"one")
+        assert kept.read(2) == b"on"
+        assert kept.fileno() == read
+        first = kept.rewound()  # the second starts while the pipe stays open
+        assert first.fileno() != read
+        assert (first.read(9), first.fileno(), first.read(9)) == (b"on", read, b"e")
+        assert first.read(9) is None
+        os.close(write)
+        assert first.read(9) == b""
+        again = kept.rewound()
+        assert [again.read(9), again.read(9), again.read(9)] == [b"one", b"", b""]
+        assert again.fileno() != read
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -44,6 +64,7 @@ def test_every_line_has_one_prefix_however_it_arrives(pieces: list[bytes]) -> No
         (["--timeout", "0", "--", "true"], "--timeout must be more than 0"),
         (["--timeout", "x", "--", "true"], "invalid float value"),
         (["--memory", "64", "--", "true"], "--memory must be a whole number from 256 up"),
+        (["--modules", "/tmp", "--", "true"], "--modules are those of a bzImage"),
         (["--lane", "slow", "--", "true"], "invalid choice: 'slow'"),
     ],
 )

@@ -7,11 +7,13 @@ poll loop, standard library only. Console output stays on ttyS0.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import mmap
 import os
 import select
 import signal
+import stat
 import struct
 import time
 from collections.abc import Callable, Sequence
@@ -326,10 +328,10 @@ class Agent:
             self._stop()
 
     def _open_upload(self, frame: Frame) -> None:
-        path = Path(frame.payload.decode())
+        path = Path(os.fsdecode(frame.payload))
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._uploads[frame.id] = path.open("wb")
+            self._uploads[frame.id] = _opened(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         except OSError as error:
             self._uploads[frame.id] = error
 
@@ -350,19 +352,39 @@ class Agent:
             if target is not None:
                 target.close()
         except OSError as error:
-            self._send(FrameType.END, frame.id, str(error).encode())
+            self._send(FrameType.END, frame.id, os.fsencode(str(error)))
         else:
             self._send(FrameType.END, frame.id)
 
     def _download(self, frame: Frame) -> None:
         error = b""
         try:
-            with Path(frame.payload.decode()).open("rb", buffering=0) as stream:
+            with _opened(Path(os.fsdecode(frame.payload)), os.O_RDONLY) as stream:
                 while data := stream.read(CHUNK):
                     self._send(FrameType.DATA, frame.id, data)
         except OSError as failure:
-            error = str(failure).encode()
+            error = os.fsencode(str(failure))
         self._send(FrameType.END, frame.id, error)
+
+
+def _opened(path: Path, flags: int) -> IO[bytes]:
+    """Open what a transfer cannot wait for: this is process 1, and nobody answers meanwhile.
+
+    Files of the kernel that wait for news, such as trace_pipe and /proc/kmsg, give what they
+    have now (O_NONBLOCK). Devices are not even opened: that may already do something.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        mode = path.stat().st_mode
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)):
+            kind = "character device" if stat.S_ISCHR(mode) else "pipe or socket"
+            reason = f"a {kind} is not copied: read or write it with a command"
+            raise OSError(errno.EINVAL, reason, str(path))
+    handle = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+    if flags == os.O_RDONLY:
+        return os.fdopen(handle, "rb", buffering=0)
+    return os.fdopen(handle, "wb")
 
 
 def _on_pipes(request: int, *, with_input: bool) -> tuple[_Job, list[_Action], list[int]]:

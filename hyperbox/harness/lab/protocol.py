@@ -26,8 +26,11 @@ __all__ = [
 
 PORT_NAME = "hyperbox.agent"
 """Name of the virtio-serial port."""
-MAX_PAYLOAD = 1 << 20
-"""Largest payload in bytes; a longer one means that the stream is damaged."""
+MAX_PAYLOAD = 16 << 20
+"""Largest payload in bytes; a longer one means that the stream is damaged.
+
+Arguments may have 2 MiB with the usual stack limit (execve(2)), six times as much in JSON.
+"""
 CHUNK = 256 << 10
 """Payload size of file transfers and output, in bytes."""
 INPUT_WINDOW = 64 << 10

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import select
 import signal
 import struct
@@ -12,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from hyperbox.errors import HarnessError, WorkloadError
 from hyperbox.files import write_text
@@ -29,6 +28,7 @@ __all__ = [
     "CommandOverdue",
     "CommandUnstartable",
     "ConsoleLeft",
+    "Input",
     "Streams",
     "converse",
     "give_file",
@@ -58,17 +58,29 @@ class ConsoleLeft(Exception):
     """The user left a console with the escape; the command still ran."""
 
 
+class Input(Protocol):
+    """What a command's input is read from, when select(2) says so; ``io.FileIO`` is one."""
+
+    def fileno(self) -> int:
+        """Return the descriptor to wait for."""
+        ...
+
+    def read(self, size: int, /) -> bytes | None:
+        """Return at most so many bytes; none at the end, None if there is nothing yet."""
+        ...
+
+
 @dataclass(frozen=True)
 class Streams:
     """Where a command's output goes, and where its input comes from.
 
-    `stdin` is a descriptor, None for no input. With a `terminal` the command runs on one of
+    `stdin` is None for no input. With a `terminal` the command runs on one of
     its own, of the same size, and all output goes to `out`.
     """
 
     out: Callable[[bytes], None]
     err: Callable[[bytes], None]
-    stdin: int | None = None
+    stdin: Input | None = None
     terminal: RawTerminal | None = None
 
 
@@ -114,15 +126,15 @@ def give_file(machine: VirtualMachine, path: str, data: bytes, *, program: bool)
 
     Raises
     ------
-    HarnessError
+    WorkloadError
         If the guest cannot.
     """
     try:
         machine.put(path, data)
     except OSError as error:
-        raise HarnessError(f"--put: {error}") from error
+        raise WorkloadError(f"--put: {error}") from error
     if program and machine.execute(["chmod", "+x", "--", path], timeout=60).status:
-        raise HarnessError(f"--put: {path} cannot be made executable in the guest")
+        raise WorkloadError(f"--put: {path} cannot be made executable in the guest")
 
 
 def converse(
@@ -251,9 +263,11 @@ class _Conversation:
     def _pass_input(self) -> None:
         assert self.streams.stdin is not None
         try:
-            data = os.read(self.streams.stdin, self._credit)
+            data = self.streams.stdin.read(self._credit)
         except OSError:  # EIO: the terminal was hung up
             data = b""
+        if data is None:
+            return
         self.machine.send(FrameType.STDIN, data, self.request)
         self._credit -= len(data)
         if not data:

@@ -31,7 +31,7 @@ from hyperbox.harness.lab.nameless import content, in_memory, inherited_path, on
 from hyperbox.harness.lab.order import execute_order
 from hyperbox.harness.lab.post_mortem import examine_remains, halted
 from hyperbox.harness.lab.process_stat import run_delay_seconds, stat_of
-from hyperbox.harness.lab.protocol import CHUNK, Frame, FrameType
+from hyperbox.harness.lab.protocol import CHUNK, MAX_PAYLOAD, Frame, FrameType
 from hyperbox.harness.lab.qemu import Connections, GuestHardware, Qemu, command_line
 from hyperbox.harness.model import Lane, Perturbation
 from hyperbox.processes import spawn, stop
@@ -210,9 +210,16 @@ class VirtualMachine:
         """Start a command whose frames the caller takes from `arrived`; give its number.
 
         `more` goes into the order: ``stdin``, ``tty``; see `FrameType.EXECUTE`.
+
+        Raises
+        ------
+        WorkloadError
+            If it is longer than any kernel takes.
         """
-        order = execute_order(argv, environment) | more
-        return self.send(FrameType.EXECUTE, json.dumps(order).encode())
+        payload = json.dumps(execute_order(argv, environment) | more).encode()
+        if len(payload) > MAX_PAYLOAD:
+            raise WorkloadError(f"a command of {len(payload) >> 20} MiB is too long for a guest")
+        return self.send(FrameType.EXECUTE, payload)
 
     def send(self, kind: FrameType, payload: bytes = b"", request: int | None = None) -> int:
         """Send a frame, about a request that runs or a new one; give the request's number."""
@@ -255,7 +262,7 @@ class VirtualMachine:
     def put(self, path: str, data: bytes) -> None:
         """Write a file in the guest; OSError with the guest's reason if it cannot."""
         self.resume()  # a stopped guest would not empty the channel
-        request = self._send(FrameType.PUT, path.encode())
+        request = self._send(FrameType.PUT, os.fsencode(path))
         for offset in range(0, len(data), CHUNK):
             self._send(FrameType.DATA, data[offset : offset + CHUNK], request)
         self._send(FrameType.END, b"", request)
@@ -264,7 +271,7 @@ class VirtualMachine:
 
     def get(self, path: str) -> bytes:
         """Read a file of the guest; FileNotFoundError if it is absent."""
-        request = self._send(FrameType.GET, path.encode())
+        request = self._send(FrameType.GET, os.fsencode(path))
         self.resume()
         parts: list[bytes] = []
         while True:
@@ -448,7 +455,7 @@ class VirtualMachine:
     def _end_of_transfer(self, frame: Frame, path: str) -> None:
         if frame.payload:
             message = frame.payload.decode(errors="replace")
-            kind = FileNotFoundError if "Errno 2" in message else OSError
+            kind = FileNotFoundError if "[Errno 2]" in message else OSError
             raise kind(f"{path} in the guest: {message}")
 
     def lost(self, message: str) -> MachineLost:

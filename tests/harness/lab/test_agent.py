@@ -156,6 +156,53 @@ def test_impossible_paths_are_answered_with_the_reason(client: Client, kind: Fra
     assert b"/proc/no" in frame.payload
 
 
+def transferred(client: Client, kind: FrameType, path: bytes) -> bytes:
+    """Put or get a file; give the reason why that failed, or nothing."""
+    client.send(kind, 7, path)
+    if kind is FrameType.PUT:
+        client.send(FrameType.DATA, 7, b"x")
+        client.send(FrameType.END, 7)
+    while (frame := client.receive()).type is FrameType.DATA:
+        pass
+    assert frame.type is FrameType.END
+    return frame.payload
+
+
+@pytest.mark.parametrize("kind", [FrameType.GET, FrameType.PUT])
+def test_what_a_transfer_could_wait_for_is_refused(
+    client: Client, kind: FrameType, tmp_path: Path
+) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "link").symlink_to("fifo")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "socket"))
+    for name in ("fifo", "link", "socket"):
+        assert b"a pipe or socket is not copied" in transferred(
+            client, kind, os.fsencode(tmp_path / name)
+        )
+    for device in (b"/dev/zero", b"/dev/full"):
+        assert b"a character device is not copied" in transferred(client, kind, device)
+    assert b"Is a directory" in transferred(client, kind, os.fsencode(tmp_path))
+    client.execute(8, "true")
+    assert client.outcome(8)[0] == {"status": 0}
+
+
+def test_names_are_bytes(client: Client, tmp_path: Path) -> None:
+    path = os.fsencode(tmp_path) + b"/\xff\xfe"
+    assert transferred(client, FrameType.PUT, path) == b""
+    assert transferred(client, FrameType.GET, path) == b""
+    client.execute(9, "cat", os.fsdecode(path))
+    assert client.outcome(9) == ({"status": 0}, b"x", b"")
+    assert b"No such file" in transferred(client, FrameType.GET, path + b"\xfd")
+
+
+def test_as_many_arguments_as_the_kernel_takes(client: Client) -> None:
+    client.execute(10, "sh", "-c", "echo $# ${#9}", "sh", *["\x01" * 120_000] * 10)
+    assert client.outcome(10) == ({"status": 0}, b"10 120000\n", b"")
+    client.execute(11, "true", *["x" * 120_000] * 50)
+    assert client.outcome(11)[0] == {"error": "true: Argument list too long", "errno": errno.E2BIG}
+
+
 def test_perturbed_start_runs_as_usual(client: Client) -> None:
     client.execute(1, "echo", "started", noise_pages=64)
     assert client.outcome(1) == ({"status": 0}, b"started\n", b"")

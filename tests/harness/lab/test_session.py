@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import io
 import os
 import signal
 import termios
@@ -30,7 +31,8 @@ from hyperbox.harness.model import Lane
 
 def streams(stdin: int | None = None) -> tuple[Streams, bytearray, bytearray]:
     out, err = bytearray(), bytearray()
-    return Streams(out.extend, err.extend, stdin), out, err
+    source = None if stdin is None else io.FileIO(stdin, closefd=False)
+    return Streams(out.extend, err.extend, source), out, err
 
 
 @pytest.mark.vm
@@ -49,6 +51,34 @@ def test_streams_and_statuses_come_apart_and_the_guest_goes_on(snapshot: Snapsho
 
 
 @pytest.mark.vm
+def test_a_guest_has_what_programs_expect_of_a_machine(snapshot: Snapshot) -> None:
+    script = (
+        "echo $# ${#1} $(cat /dev/stdin) > /dev/stdout; echo err > /dev/stderr; ls /dev/fd/2;"
+        "hostname; getent hosts $(hostname) | cut -d' ' -f1;"
+        "stat --file-system --format=%T /sys/kernel/debug /sys/kernel/tracing /sys/fs/bpf"
+    )
+    read, write = os.pipe()
+    os.write(write, b"typed")
+    os.close(write)
+    with snapshot.clone() as machine:
+        to, out, err = streams(read)
+        long = ["x" * 120_000] * 10
+        assert converse(machine, ["sh", "-c", script, "sh", *long], to) == 0
+        with pytest.raises(OSError, match="character device is not copied") as caught:
+            machine.get("/dev/zero")
+        assert not isinstance(caught.value, FileNotFoundError)
+        assert machine.get("/proc/kmsg")  # which would wait for the next message
+        machine.put("/tmp/\udcff", b"bytes")
+        assert machine.get("/tmp/\udcff") == b"bytes"
+    os.close(read)
+    assert bytes(err) == b"err\n"
+    first, handle, name, address, *kinds = out.decode().splitlines()
+    assert (first, handle) == ("10 120000 typed", "/dev/fd/2")
+    assert (name, address) == ("hyperbox", "127.0.0.1")
+    assert kinds == ["debugfs", "tracefs", "bpf_fs"]
+
+
+@pytest.mark.vm
 def test_output_arrives_before_the_command_ends_and_input_reaches_it(snapshot: Snapshot) -> None:
     """The command waits for an answer to what it printed: collected output would hang."""
     read, write = os.pipe()
@@ -60,7 +90,7 @@ def test_output_arrives_before_the_command_ends_and_input_reaches_it(snapshot: S
             os.write(write, b"box\n")
             os.close(write)
 
-    talk = Streams(answer, seen.extend, read)
+    talk = Streams(answer, seen.extend, io.FileIO(read, closefd=False))
     with snapshot.clone() as machine:
         status = converse(machine, ["sh", "-c", "echo name?; read a; echo hello $a; cat"], talk)
     os.close(read)
@@ -145,7 +175,9 @@ class Desk:
         before = termios.tcgetattr(self.program)
         try:
             with RawTerminal(self.program) as raw:
-                talk = Streams(self._hear, self.seen.extend, self.program, raw)
+                talk = Streams(
+                    self._hear, self.seen.extend, io.FileIO(self.program, closefd=False), raw
+                )
                 return converse(machine, ["bash", "--norc", "-c", script], talk)
         finally:
             assert termios.tcgetattr(self.program) == before
