@@ -48,7 +48,12 @@ ALLOWED: Mapping[str, tuple[str, ...]] = {
     "hyperbox.config": ("hyperbox.errors", "hyperbox.foreign", DECLARATIONS),
     MODEL: (),
     DECLARATIONS: (MODEL, *GROUND),
-    "hyperbox.harness.lab": (MODEL, "hyperbox.linux.undo", *GROUND),  # what hosts are repaired by
+    "hyperbox.harness.lab": (
+        MODEL,
+        "hyperbox.linux.undo",  # what hosts are repaired by
+        "hyperbox.linux.process_tree",  # what programs end with
+        *GROUND,
+    ),
     "hyperbox.harness.statistics": (),
     "hyperbox.harness.verdicts": (MODEL, "hyperbox.harness.statistics", "hyperbox.errors"),
     "hyperbox.harness.calibration": (
@@ -94,6 +99,7 @@ STARTERS = {
 MAY_START = {
     "hyperbox/processes.py": "the door itself",
     "hyperbox/harness/lab/agent.py": "first process of a guest: no setpriv, a child's pid at once",
+    "hyperbox/harness/lab/supervisor.py": "the program shares its group, killed as a whole",
     "suites/harness/computing.py": "starting a program is what is measured",
     "suites/harness/start.py": "becomes the program: what a door does would be measured too",
 }
@@ -208,6 +214,7 @@ def in_guests() -> Iterator[str]:
         if name.startswith(("suites.", "workloads.")) or any(within(name, p) for p in PRODUCT):
             yield name
     yield "hyperbox.harness.lab.agent"
+    yield "hyperbox.harness.lab.supervisor"
 
 
 @pytest.mark.parametrize("name", list(in_guests()))

@@ -21,8 +21,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+from hyperbox.errors import WorkloadError
 from hyperbox.harness.lab.mailbox import Mailbox
 from hyperbox.harness.lab.protocol import CHUNK, PORT_NAME, Frame, FrameDecoder, FrameType
+from hyperbox.linux.process_tree import end_children
 
 __all__ = ["Agent", "find_port", "main"]
 
@@ -37,6 +39,7 @@ _ENVIRONMENT = {
 _DEFAULT_SIGNALS = (signal.SIGPIPE, signal.SIGXFSZ)
 
 
+_MOST_IN_PIPE = 1 << 20  # bytes; pipe(7): pipe-max-size. More was written since the end.
 _RESEED = 0x5207  # RNDRESEEDCRNG of linux/random.h
 _Action = tuple[Any, ...]
 
@@ -304,28 +307,36 @@ class Agent:
                 self._finish(job)
 
     def _finish(self, job: _Job) -> None:
-        """Report the end when the process is gone, with what its pipes still hold.
+        """Report the end when the process is gone, with what its pipes hold by then.
 
-        Descendants may keep the pipes open for ever: they do not hold up the report.
+        What it has started ends with it, and cannot add to the result any more.
         """
         if job.status is None:
             return
+        elapsed_ns = time.monotonic_ns() - job.started_ns
         for stream in list(job.streams):
-            try:
-                while data := os.read(stream, CHUNK):
-                    self._send(job.streams[stream], job.id, data)
-            except OSError:  # nothing more now (EAGAIN), or ever (EIO of a terminal)
-                pass
+            self._drain(job, stream)
             self._close(job, stream)
         if job.input is not None:
             self._close(job, job.input)
         del self._jobs[job.id]
-        elapsed_ns = time.monotonic_ns() - job.started_ns
-        end = {"status": os.waitstatus_to_exitcode(job.status), "elapsed_ns": elapsed_ns}
+        status = os.waitstatus_to_exitcode(job.status)
+        end: dict[str, object] = {"status": status, "elapsed_ns": elapsed_ns}
         end["leapt"] = self._mailbox is not None and self._mailbox.leapt
+        try:
+            end_children(spare=[other.pid for other in self._jobs.values()])
+        except WorkloadError as error:
+            end["unended"] = error.message
         self._send(FrameType.EXIT, job.id, json.dumps(end).encode())
         if job.stop_after:
             self._stop()
+
+    def _drain(self, job: _Job, stream: int) -> None:
+        left = _MOST_IN_PIPE
+        with contextlib.suppress(OSError):  # nothing more now (EAGAIN), or ever (EIO of a terminal)
+            while left > 0 and (data := os.read(stream, CHUNK)):
+                self._send(job.streams[stream], job.id, data)
+                left -= len(data)
 
     def _open_upload(self, frame: Frame) -> None:
         path = Path(os.fsdecode(frame.payload))

@@ -14,14 +14,19 @@ import hashlib
 import os
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import IO
 
 from hyperbox import files
-from hyperbox.errors import HarnessError, KernelFeatureMissing, MissingDependency, WorkloadError
+from hyperbox.errors import HarnessError, KernelFeatureMissing, WorkloadError
+from hyperbox.harness.lab import supervisor
 from hyperbox.harness.lab.machine import Artifacts, CommandResult
+from hyperbox.harness.lab.supervisor import ProgramEnd
 from hyperbox.harness.model import Experiment, Lane, Perturbation
 from hyperbox.journal import Outcome, state_directory
 from hyperbox.linux.undo import KINDS
@@ -43,6 +48,7 @@ HOST = "host"
 """Label of the only kernel of this laboratory: the one that runs."""
 
 _PACKAGE_PARENT = Path(__file__).resolve().parents[3]
+_GRACE_S = 60.0  # for a supervisor to end what a program left
 
 
 class ChangesRefused(KernelFeatureMissing):
@@ -67,9 +73,9 @@ class HostMachine:
     ) -> CommandResult:
         """Run a command in the project directory; see `machine.Machine`.
 
-        Output goes through files, so a descendant that keeps it open holds nothing up; the
-        command's whole process group is killed at the end. Changes of the machine that it
-        left, killed or not, are undone; HarnessError if one cannot be.
+        What the command has started ends with it, and its result is what was there by then; see
+        `supervisor`. Changes of the machine that it left, killed or not, are undone;
+        HarnessError if one cannot be.
         """
         variables = {"PYTHONPATH": os.fspath(_PACKAGE_PARENT), "PYTHONDONTWRITEBYTECODE": "1"}
         variables |= {"PYTHONHASHSEED": "0"} | dict(environment or {})
@@ -78,19 +84,15 @@ class HostMachine:
             variables |= start.environment()
             time.sleep(start.delay_ns / 1e9)
         with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-            try:
-                process = spawn(
-                    argv, environment=variables, stdout=out, stderr=err, cwd=self._project
-                )
-            except MissingDependency as error:
-                raise WorkloadError(error.message) from error
-            try:
-                status = _wait(process, argv, timeout)
-            finally:
-                _undo_changes_of(process.pid)
+            end = _supervised(argv, timeout, variables, (out, err), self._project)
+            _undo_changes_of(end.pids)
+            if end.error:
+                raise WorkloadError(end.error)
+            if end.status is None:
+                raise WorkloadError(f"no end after {timeout:g} s: {' '.join(argv[:3])}")
             out.seek(0)
             err.seek(0)
-            return CommandResult(status, out.read(), err.read())
+            return CommandResult(end.status, out.read(end.output[0]), err.read(end.output[1]))
 
     def put(self, path: str, data: bytes) -> None:
         """Write a new file, removed again when the machine is left; never an existing one."""
@@ -262,20 +264,44 @@ def _programs(project: Path, experiment: Experiment) -> str:
     return digest.hexdigest()
 
 
-def _wait(process: subprocess.Popen[bytes], argv: Sequence[str], timeout: float) -> int:
-    try:
-        return process.wait(timeout=timeout)
-    except subprocess.TimeoutExpired:
-        name = " ".join(argv[:3])
-        raise WorkloadError(f"no end after {timeout:g} s: {name}") from None
-    finally:
-        stop(process)
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)  # descendants that outlived it
+def _supervised(
+    argv: Sequence[str],
+    timeout: float,
+    environment: Mapping[str, str],
+    streams: tuple[IO[bytes], IO[bytes]],
+    directory: Path,
+) -> ProgramEnd:
+    """Run a program under a supervisor, whose word on it is returned."""
+    reading, writing = os.pipe2(os.O_CLOEXEC)
+    with os.fdopen(reading, "rb") as report:
+        try:
+            # -P: nothing is imported from where it runs; -S: nor from the venv, which takes time
+            words = [sys.executable, "-P", "-S", "-m", supervisor.__name__]
+            process = spawn(
+                [*words, str(writing), str(timeout), *argv],
+                environment=environment,
+                pass_fds=[writing],
+                stdout=streams[0],
+                stderr=streams[1],
+                cwd=directory,
+            )
+        finally:
+            os.close(writing)
+        try:
+            status = process.wait(timeout + _GRACE_S)
+        except subprocess.TimeoutExpired:
+            raise HarnessError(f"{argv[0]} cannot be ended: its supervisor hangs") from None
+        finally:
+            stop(process)
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGKILL)  # what outlived a killed supervisor
+        said = report.read().splitlines()
+    end = ProgramEnd.decode(said[-1]) if said else ProgramEnd()
+    return replace(end, status=status, output=(-1, -1)) if status else end
 
 
-def _undo_changes_of(pid: int) -> None:
-    for one in repair(KINDS, pids=(pid,)):
+def _undo_changes_of(pids: Sequence[int]) -> None:
+    for one in repair(KINDS, pids=pids):
         if one.outcome is Outcome.FAILED:
             raise HarnessError(
                 f"a program left this machine changed: {one.left}: {one.reason}",

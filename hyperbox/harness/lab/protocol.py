@@ -50,7 +50,8 @@ class FrameType(IntEnum):
     EXECUTE = 3  # harness: JSON {argv, environment, and what `Agent` knows}
     STDOUT = 4  # agent: bytes
     STDERR = 5  # agent: bytes
-    EXIT = 6  # agent: JSON {status, elapsed_ns, leapt}, or {error, errno} when it could not start
+    EXIT = 6  # agent: JSON {status, elapsed_ns, leapt} with {unended} if what it started does not
+    # end, or {error, errno} when it could not start
     KILL = 7  # harness: signal the process group of request id; u8 signal, SIGKILL if empty
     PUT = 8  # harness: path; followed by DATA and END of the same id
     GET = 9  # harness: path; answered by DATA and END

@@ -427,6 +427,8 @@ class VirtualMachine:
             end = frame.json()
             if "error" in end:
                 raise WorkloadError(f"cannot start in the guest: {end['error']}")
+            if "unended" in end:
+                raise WorkloadError(f"left over after {' '.join(argv[:3])}: {end['unended']}")
             self.leapt = self.leapt or bool(end["leapt"])
             streams = (b"".join(out[FrameType.STDOUT]), b"".join(out[FrameType.STDERR]))
             return CommandResult(int(end["status"]), *streams, int(end["elapsed_ns"]))

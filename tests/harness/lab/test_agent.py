@@ -21,9 +21,11 @@ from hyperbox.harness.lab.protocol import INPUT_WINDOW, Frame, FrameDecoder, Fra
 from hyperbox.paths import project_directory
 from hyperbox.processes import spawn, stop
 
+# A guest's agent is the first process, to which orphans come.
 SERVE = (
     "import sys; from hyperbox.harness.lab.agent import Agent; "
-    "Agent(int(sys.argv[1])).serve(forever=False)"
+    "from hyperbox.linux.process_tree import become_subreaper; "
+    "become_subreaper(); Agent(int(sys.argv[1])).serve(forever=False)"
 )
 
 
@@ -100,6 +102,36 @@ def test_unknown_program_is_an_error_not_a_status(client: Client) -> None:
 def test_orphan_holding_the_pipe_does_not_hold_up_the_end(client: Client) -> None:
     client.execute(1, "sh", "-c", "sleep 60 & echo done")
     assert client.outcome(1) == ({"status": 0}, b"done\n", b"")
+
+
+# A child that has left its parent's group and session, and writes without end.
+WRITER = "setsid sh -c 'echo $$ > pid.new; mv pid.new pid; while :; do echo other; done'"
+
+
+def test_what_a_program_leaves_running_ends_with_it_and_adds_nothing(
+    client: Client, tmp_path: Path
+) -> None:
+    script = f"cd {tmp_path}; ({WRITER} > /dev/null &); until [ -e pid ]; do :; done; echo mine"
+    client.execute(1, "sh", "-c", script)
+    assert client.outcome(1) == ({"status": 0}, b"mine\n", b"")
+    assert not Path("/proc", (tmp_path / "pid").read_text().strip()).exists()
+
+
+def test_an_endless_writer_does_not_hold_up_the_end(client: Client, tmp_path: Path) -> None:
+    client.execute(1, "sh", "-c", f"cd {tmp_path}; ({WRITER} &); until [ -e pid ]; do :; done")
+    end, out, _ = client.outcome(1)
+    assert end == {"status": 0}
+    assert set(out.split()) <= {b"other"}
+    assert not Path("/proc", (tmp_path / "pid").read_text().strip()).exists()
+
+
+def test_the_end_of_one_command_leaves_the_others_alone(client: Client) -> None:
+    client.execute(1, "sh", "-c", "echo up; sleep 600 & wait")
+    assert client.receive().payload == b"up\n"
+    client.execute(2, "sh", "-c", "setsid sleep 600 & exit 3")
+    assert client.outcome(2) == ({"status": 3}, b"", b"")
+    client.send(FrameType.KILL, 1)
+    assert client.outcome(1)[0]["status"] == -signal.SIGKILL
 
 
 def test_output_larger_than_any_pipe_arrives_whole(client: Client) -> None:

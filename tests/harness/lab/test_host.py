@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -87,13 +87,26 @@ def test_a_command_that_outlives_its_time_is_killed(machine: HostMachine) -> Non
         machine.execute(["no-such-tool"], timeout=5)
 
 
-def test_descendants_hold_nothing_up_and_die(machine: HostMachine, tmp_path: Path) -> None:
-    machine.execute(["sh", "-c", "sleep 600 & echo $! > pid"], timeout=20)
-    child = Path(f"/proc/{(tmp_path / 'pid').read_text().strip()}/status")
-    deadline = time.monotonic() + 20
-    while child.exists() and "\nState:\tZ" not in child.read_text():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+DAEMON = "(setsid sh -c 'echo $$ > pid.new; mv pid.new pid; while :; do echo other; done' &)"
+
+
+@pytest.mark.parametrize(
+    "end", ["exit 0", "kill -9 $$", "trap '' TERM; kill 0; exit 0", "sleep 600"]
+)
+def test_a_daemon_ends_with_the_program_that_made_it(
+    machine: HostMachine, tmp_path: Path, end: str
+) -> None:
+    script = f"{DAEMON}; until [ -e pid ]; do sleep 0.01; done; {end}"
+    with contextlib.suppress(WorkloadError):
+        machine.execute(["sh", "-c", script], timeout=2)
+    assert not Path("/proc", (tmp_path / "pid").read_text().strip()).exists()
+
+
+def test_the_result_is_what_was_there_when_the_program_ended(machine: HostMachine) -> None:
+    # kill(1) finds a zombie too: the child writes when the program has been waited for
+    late = 'setsid sh -c "while kill -0 $$; do :; done; echo other" 2> /dev/null &'
+    done = machine.execute(["sh", "-c", f"{late} echo mine; exit 4"], timeout=20)
+    assert (done.status, done.stdout) == (4, b"mine\n")
 
 
 def test_files_are_put_read_and_removed_again(tmp_path: Path) -> None:

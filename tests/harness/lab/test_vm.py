@@ -147,6 +147,16 @@ def test_endless_command_is_a_workload_failure_and_the_guest_lives(snapshot: Sna
         assert machine.execute(["echo", "alive"], timeout=60).stdout == b"alive\n"
 
 
+def test_what_a_command_leaves_running_ends_with_it(snapshot: Snapshot) -> None:
+    daemon = "setsid sh -c 'echo $$ > /tmp/pid; while :; do echo other; done' > /dev/null &"
+    with snapshot.clone() as machine:
+        script = f"({daemon}); until [ -s /tmp/pid ]; do :; done; echo mine"
+        done = machine.execute(["sh", "-c", script], timeout=60)
+        listed = machine.execute(["sh", "-c", "ps -p $(cat /tmp/pid)"], timeout=60)
+    assert (done.status, done.stdout) == (0, b"mine\n")
+    assert listed.status == 1, listed.stdout
+
+
 def test_unknown_program_is_a_workload_failure(snapshot: Snapshot) -> None:
     with snapshot.clone() as machine, pytest.raises(WorkloadError, match="no-such-program"):
         machine.execute(["no-such-program"], timeout=60)
