@@ -205,8 +205,17 @@ def _arm(table: _Table) -> Arm:
 
 def _metric(table: _Table) -> Metric:
     better = table.text("better", Metric.better)
-    metric = Metric(table.identifier("id"), table.text("title"), table.text("unit"), better)
+    metric = Metric(
+        table.identifier("id"),
+        table.text("title"),
+        table.text("unit"),
+        better,
+        least=table.number("least", Metric.least),
+        most=table.number("most") if "most" in table.data else None,
+    )
     table.finish()
+    if metric.most is not None and metric.least is not None and metric.most <= metric.least:
+        raise table.fail(f"most must lie above least, which is {metric.least:g}")
     if better not in _BETTER:
         raise table.fail(f"better {better!r} does not exist", near(better, _BETTER))
     return metric

@@ -89,13 +89,28 @@ class Metric:
     """One measured quantity of an experiment.
 
     `unit` is a UCUM-like string ("us", "1/s", "%", "pages", "MiB", "1"). `better` is
-    "lower", "higher" or "neither" (context that no gate may use as a ratio).
+    "lower", "higher" or "neither" (context that no gate may use as a ratio). A value below
+    `least` or above `most` cannot have been measured (None: any may): it is an ERROR.
     """
 
     id: str
     title: str
     unit: str
     better: str = "lower"
+    least: float | None = 0.0
+    most: float | None = None
+
+    def holds(self, value: float) -> bool:
+        """Whether a value lies within the range."""
+        low = -math.inf if self.least is None else self.least
+        return low <= value <= (math.inf if self.most is None else self.most)
+
+    def range_text(self) -> str:
+        """Return the range in words: ``at least 0``, ``-1 to 1``."""
+        if self.least is None or self.most is None:
+            limits = (("at least", self.least), ("at most", self.most))
+            return next((f"{word} {edge:g}" for word, edge in limits if edge is not None), "any")
+        return f"{self.least:g} to {self.most:g}"
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ arms = [{ id = "off", title = "untuned" }, { id = "on", title = "tuned" }]
 metrics = [
     { id = "time", title = "Time", unit = "us" },
     { id = "rate", title = "Rate", unit = "1/s", better = "higher" },
-    { id = "load", title = "Load", unit = "1", better = "neither" },
+    { id = "load", title = "Load", unit = "1", better = "neither", least = -1, most = 2.5 },
 ]
 
 [[gate]]
@@ -86,6 +86,10 @@ def test_every_key_arrives(tmp_path: Path) -> None:
     assert not experiment.changes_machine
     assert [arm.id for arm in experiment.arms] == ["off", "on"]
     assert experiment.metric("rate").better == "higher"
+    rate, load = experiment.metric("rate"), experiment.metric("load")
+    assert (rate.least, rate.most, load.least, load.most) == (0.0, None, -1.0, 2.5)
+    assert [load.holds(value) for value in (-1.1, -1, 2.5, 2.6)] == [False, True, True, False]
+    assert (rate.range_text(), load.range_text()) == ("at least 0", "-1 to 2.5")
     faster, limit = suite.gates
     assert faster.rule is Rule.REDUCES_AT_LEAST
     assert (faster.baseline, faster.band_upper) == ("off", 0.15)
@@ -112,6 +116,8 @@ def test_every_key_arrives(tmp_path: Path) -> None:
         (("experiment", 0), "program", ["true"], "program does not use {arm}"),
         (("experiment", 0), "changes_machine", "no", "changes_machine must be true or false"),
         (("experiment", 0, "metrics", 0), "better", "less", "metrics 'time': better 'less' does"),
+        (("experiment", 0, "metrics", 0), "least", None, "least must be a number"),
+        (("experiment", 0, "metrics", 0), "most", -1, "most must lie above least, which is 0"),
         (("experiment", 0, "metrics", 1), "id", "time", "metric 'time' is declared twice"),
         (("experiment", 0, "arms", 1), "id", "off", "arm 'off' is declared twice"),
         (("gate", 0), "experiment", "demo.lood", "gate 'demo.faster': experiment 'demo.lood' does"),

@@ -26,7 +26,6 @@ from hyperbox.printing import legible
 
 __all__ = ["command_line", "judge", "load_run"]
 
-_TIME_UNITS = ("ns", "us", "ms", "s", "min", "h", "d")
 _CROWDED = 0.1  # of the time that guests wanted to run; more is told
 
 
@@ -263,12 +262,14 @@ def _check_times(record: Record) -> None:
 
 
 def _check_samples(where: Path, samples: Sequence[Sample], experiment: Experiment) -> None:
-    """Refuse negative samples of metrics that are times; HarnessError names the first."""
-    timed = {metric.id for metric in experiment.metrics if metric.unit in _TIME_UNITS}
+    """Refuse samples outside of their metric's range; HarnessError names the first."""
+    metrics = {metric.id: metric for metric in experiment.metrics}
     for sample in samples:
-        if sample.value < 0 and sample.metric in timed:
+        metric = metrics.get(sample.metric)
+        if metric is not None and not metric.holds(sample.value):
             raise HarnessError(
-                f"{where}: {sample.metric} of arm {sample.arm} is negative in block {sample.block}"
+                f"{where}: {sample.metric} of arm {sample.arm} is {sample.value:g} in block "
+                f"{sample.block}, which is not {metric.range_text()}"
             )
 
 

@@ -60,6 +60,9 @@ def _metrics(data: object, experiment: Experiment) -> dict[str, float]:
             raise WorkloadError(f"metric {name} is {value!r}, not a number")
         if not math.isfinite(value):
             raise WorkloadError(f"metric {name} is not finite")
+        metric = experiment.metric(name)
+        if not metric.holds(value):
+            raise WorkloadError(f"metric {name} is {value:g}, which is not {metric.range_text()}")
     return {name: float(data[name]) for name in declared}
 
 

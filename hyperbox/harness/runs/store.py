@@ -47,6 +47,8 @@ from hyperbox.harness.runs.schema import SCHEMA_VERSION
 
 __all__ = ["RunInfo", "RunStore", "plan_document", "plan_from"]
 
+_TIME_UNITS = ("ns", "us", "ms", "s", "min", "h", "d")
+
 
 @dataclass(frozen=True)
 class RunInfo:
@@ -316,11 +318,17 @@ def _experiment(item: Mapping[str, Any]) -> Experiment:
         **{
             **item,
             "arms": tuple(Arm(**arm) for arm in item["arms"]),
-            "metrics": tuple(Metric(**metric) for metric in item["metrics"]),
+            "metrics": tuple(_metric(metric) for metric in item["metrics"]),
             "program": tuple(item["program"]),
             "prepare": tuple(item["prepare"]),
         }
     )
+
+
+def _metric(item: Mapping[str, Any]) -> Metric:
+    """Return a metric back; runs of old hyperboxes have no ranges: only times were bounded."""
+    least = Metric.least if item["unit"] in _TIME_UNITS else None
+    return Metric(**{"least": least, **item})
 
 
 def _names(directory: Path) -> list[str]:

@@ -142,7 +142,7 @@ def test_samples_lost_or_changed(copy: Path) -> None:
     [
         ("value", float("nan"), "is not finite"),
         ("value", float("inf"), "is not finite"),
-        ("value", -3.0, "is negative in block 0"),
+        ("value", -3.0, "is -3 in block 0, which is not at least 0"),
         ("arm", None, "holds no valid samples"),
     ],
 )

@@ -19,7 +19,10 @@ _EXPERIMENT = Experiment(
     suite="demo",
     title="Demo",
     arms=(Arm("on", "on"),),
-    metrics=(Metric("time", "Time", "us"), Metric("rate", "Rate", "1/s", "higher")),
+    metrics=(
+        Metric("time", "Time", "us"),
+        Metric("rate", "Rate", "1/s", "higher", least=-5, most=5),
+    ),
     program=("true",),
 )
 
@@ -29,7 +32,7 @@ def _result(text: str, status: int = 0, errors: str = "") -> CommandResult:
 
 
 @given(
-    time=st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(2**53), 2**53),
+    time=st.floats(0, allow_infinity=False) | st.integers(0, 2**53),
     noise=st.text(max_size=50),
     notes=st.dictionaries(st.text(max_size=5), st.integers() | st.text(max_size=5), max_size=3),
 )
@@ -57,6 +60,9 @@ def test_metrics_and_notes_come_from_the_last_line(
         ('{"metrics": {"time": null, "rate": 2}}', "metric time is None"),
         ('{"metrics": {"time": NaN, "rate": 2}}', "NaN is not a JSON number"),
         ('{"metrics": {"time": 1e999, "rate": 2}}', "metric time is not finite"),
+        ('{"metrics": {"time": -5, "rate": 2}}', "metric time is -5, which is not at least 0"),
+        ('{"metrics": {"time": -1e308, "rate": 2}}', r"time is -1e\+308, which is not at least"),
+        ('{"metrics": {"time": 1, "rate": 5.5}}', "metric rate is 5.5, which is not -5 to 5"),
         ('{"metrics": {"time": 1, "rate": 2}, "notes": []}', "notes must be an object"),
     ],
 )

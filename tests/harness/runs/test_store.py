@@ -99,6 +99,16 @@ def test_plans_of_old_runs_know_ratios_only() -> None:
     assert plan_from(document) == _PLAN
 
 
+def test_metrics_of_old_runs_have_a_range_only_where_they_are_times() -> None:
+    metrics = (Metric("time", "Time", "us"), Metric("planted", "Planted", "%", least=None))
+    plan = replace(_PLAN, experiments=(replace(_EXPERIMENT, metrics=metrics),))
+    document = json.loads(json.dumps(plan_document(plan)))
+    assert plan_from(document) == plan
+    for metric in document["experiments"][0]["metrics"]:
+        del metric["least"], metric["most"]
+    assert plan_from(document) == plan
+
+
 def test_a_run_is_created_once(tmp_path: Path) -> None:
     store = _store(tmp_path / "run")
     assert store.info().plan == _PLAN
