@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from hyperbox.harness.lab.crash import OOM_KILL, WARN, find_crash, find_reports
 
@@ -77,10 +75,38 @@ def test_ordinary_boot_is_no_crash() -> None:
     assert find_reports(text) == ()
 
 
-@given(st.text())
-def test_any_text_is_read(text: str) -> None:
-    find_crash(text)
-    find_reports(text)
+def test_a_flood_is_one_report_more_that_nothing_allows() -> None:
+    for text in ("WARNING: a\n" * 20_000, "\n" + "x" * (5 << 20) + "\n"):
+        *reports, last = find_reports(text)
+        assert len(reports) in (0, 1000)
+        assert last.kind == "flood of messages"
+        assert not last.survivable
+        assert find_crash(text) is None
+        assert find_crash(f"{text}{INIT_DIED}") == find_crash(INIT_DIED)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "BUG: x\n" * 20_000,
+        "BUG: soft lockup - CPU#0\n<IRQ>\n" * 5_000,
+        f"BUG: soft lockup - CPU#0\n{'<IRQ>' * 30_000}",
+        f"BUG: x\n{'a: 0000 [#1]' * 10_000}",
+        "BUG: x\n" + "a: 0000 [#1]\n" * 10_000,
+        "INFO: task a:1 <" * 10_000,
+        f"INFO: task {':1' * 70_000}",
+        f"BUG: x\n{chr(10) * 140_000}",
+    ],
+)
+def test_text_that_a_program_wrote_takes_no_longer_than_its_length(text: str) -> None:
+    """Each of these took minutes or hours, since parts of it were looked at again and again."""
+    assert len(find_reports(text)) <= 1001
+    assert all(len(report.fingerprint) < 400 for report in find_reports(text))
+
+
+def test_a_report_without_a_stack_has_the_next_one_that_was_printed() -> None:
+    text = "BUG: scheduling while atomic\nWARNING: nothing\n kfree+0x1/0x2\n"
+    assert [report.fingerprint for report in find_reports(text)] == ["BUG: kfree", "WARN: kfree"]
 
 
 def test_warnings_are_listed_in_order_and_are_no_crash() -> None:
