@@ -34,12 +34,13 @@ class Mount:
 
 def parse_mountinfo(text: str) -> tuple[Mount, ...]:
     """Parse ``/proc/*/mountinfo``; ValueError names a line of unknown shape."""
-    return tuple(_mount(line) for line in text.splitlines() if line)
+    return tuple(_mount(line) for line in text.split("\n") if line)
 
 
 def mounts(kind: str) -> tuple[Mount, ...]:
     """Return this process's mounts of a file system type, in the order they were made."""
-    text = Path("/proc/self/mountinfo").read_text(errors="surrogateescape")
+    # Only "\n" ends a line: names may hold everything else that Python takes for an end of one.
+    text = Path("/proc/self/mountinfo").read_bytes().decode(errors="surrogateescape")
     return tuple(found for found in parse_mountinfo(text) if found.kind == kind)
 
 

@@ -9,6 +9,7 @@ import contextlib
 import ctypes
 import errno
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -51,7 +52,7 @@ class SwapArea:
 
 def parse_swaps(text: str) -> tuple[SwapArea, ...]:
     """Parse ``/proc/swaps``; ValueError names a line of unknown shape."""
-    return tuple(_area(line) for line in text.splitlines()[1:])
+    return tuple(_area(line) for line in text.split("\n")[1:] if line)
 
 
 def swap_areas() -> tuple[SwapArea, ...]:
@@ -61,7 +62,8 @@ def swap_areas() -> tuple[SwapArea, ...]:
     ``/zram0`` instead of ``/dev/zram0``: it is given as it is called here.
     """
     try:
-        areas = parse_swaps(Path("/proc/swaps").read_text(errors="surrogateescape"))
+        # Only "\n" ends a line: names may hold everything else that Python takes for an end.
+        areas = parse_swaps(Path("/proc/swaps").read_bytes().decode(errors="surrogateescape"))
     except FileNotFoundError:
         return ()
     return tuple(replace(area, path=called_here(area)) for area in areas)
@@ -159,7 +161,7 @@ def _uuid(device: Path) -> str:
 
 def _area(line: str) -> SwapArea:
     try:
-        path, kind, size, used, priority = line.split()
+        path, kind, size, used, priority = re.split(r"[ \t]+", line)
         return SwapArea(unescape(path), kind, int(size) << 10, int(used) << 10, int(priority))
     except ValueError:
         raise ValueError(f"not a line of /proc/swaps: {line!r}") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from pathlib import Path
@@ -15,7 +16,7 @@ from hyperbox.linux.block_stat import BlockStat, block_stat, parse_block_stat
 from hyperbox.linux.cgroup import cgroup, cgroup_root, parse_flat_keyed
 from hyperbox.linux.knob import changed, read_knob, sysctl, write_knob
 from hyperbox.linux.modules import load_module, why_not_loadable
-from hyperbox.linux.mounts import Mount, mounted, mounts, parse_mountinfo, unescape
+from hyperbox.linux.mounts import Mount, mount, mounted, mounts, parse_mountinfo, unescape, unmount
 from hyperbox.linux.process_clock import process_cpu_ns
 from hyperbox.linux.swap import SwapArea, called_here, parse_swaps, swap_areas, swap_on
 from hyperbox.linux.vmstat import vmstat
@@ -47,7 +48,7 @@ def test_escaped_paths_come_back(path: str) -> None:
 tags = words.filter(lambda word: word != "-")  # that one ends the optional fields
 
 
-@given(st.text("ab \\\t/", min_size=1), words, st.lists(tags, max_size=3))
+@given(st.text("ab \\\t/\r\f\x85\u2028", min_size=1), words, st.lists(tags, max_size=3))
 def test_mountinfo_comes_back(point: str, kind: str, optional: list[str]) -> None:
     tags = "".join(f" {tag}" for tag in optional)
     line = f"36 35 98:0 / /{escape(point)} rw,noatime{tags} - {kind} none rw,errors=x\n"
@@ -65,6 +66,18 @@ def test_real_mounts_are_understood() -> None:
     assert Path("/proc") in [found.point for found in mounts("proc")]
 
 
+@pytest.mark.root
+def test_a_mount_of_any_name_hides_no_other(tmp_path: Path) -> None:
+    names = ("a\rb", "a\fb", "a\x85b", "a\u2028b", "a\nb")
+    with contextlib.ExitStack() as stack:
+        for name in names:
+            (tmp_path / name).mkdir()
+            mount("tmpfs", tmp_path / name)
+            stack.callback(unmount, tmp_path / name)
+        points = [found.point for found in mounts("tmpfs")]
+    assert points[-len(names) :] == [tmp_path / name for name in names]
+
+
 def test_mounted_uses_what_is_there(tmp_path: Path) -> None:
     with mounted("proc", tmp_path) as point:
         assert point == mounts("proc")[0].point
@@ -72,7 +85,7 @@ def test_mounted_uses_what_is_there(tmp_path: Path) -> None:
 
 areas = st.builds(
     SwapArea,
-    st.text("ab \\\t", min_size=1).map(lambda name: "/dev/" + name),
+    st.text("ab \\\t\r\f\x85\u2028", min_size=1).map(lambda name: "/dev/" + name),
     st.sampled_from(["partition", "file"]),
     st.integers(0, 2**40).map(lambda kib: kib << 10),
     st.integers(0, 2**40).map(lambda kib: kib << 10),
