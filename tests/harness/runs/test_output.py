@@ -56,10 +56,22 @@ def test_metrics_and_notes_come_from_the_last_line(
         ('{"metrics": {"time": 1}}', "lack rate"),
         ('{"metrics": {"time": 1, "rate": 2, "colour": 3}}', "unknown colour"),
         ('{"metrics": {"time": "1", "rate": 2}}', "metric time is '1', not a number"),
-        ('{"metrics": {"time": true, "rate": 2}}', "metric time is True"),
-        ('{"metrics": {"time": null, "rate": 2}}', "metric time is None"),
-        ('{"metrics": {"time": NaN, "rate": 2}}', "NaN is not a JSON number"),
-        ('{"metrics": {"time": 1e999, "rate": 2}}', "metric time is not finite"),
+        ('{"metrics": {"time": true, "rate": 2}}', "metric time is 'True'"),
+        ('{"metrics": {"time": null, "rate": 2}}', "metric time is 'None'"),
+        ('{"metrics": {"time": NaN, "rate": 2}}', "a number is NaN or infinite"),
+        ('{"metrics": {"time": 1e999, "rate": 2}}', "a number is NaN or infinite"),
+        ('{"metrics": {"time": 1, "time": 1, "rate": 2}}', "'time' stands twice"),
+        ('{"metrics": {}, "metrics": {"time": 1, "rate": 2}}', "'metrics' stands twice"),
+        ('{"metrics": {"time": 1, "rate": 2}, "notes": {"a": 1e999}}', "NaN or infinite"),
+        ('{"metrics": {"time": 1, "rate": 2}, "notes": {"a": 1' + "0" * 400 + "}}", "401 digits"),
+        ('{"metrics": {"time": 1' + "0" * 400 + ', "rate": 2}}', "401 digits"),
+        ('{"metrics": {"time": 1, "rate": 2}, "notes": {"\\ud800": 1}}', "half of a surrogate"),
+        ("[" * 100_000, "nested too deeply"),
+        (
+            '{"metrics": {"time": 1, "rate": 2}, "notes": {"a": ' + "[" * 95 + "]" * 95 + "}}",
+            "notes cannot be put on record: it is nested too deeply",
+        ),
+        ('{"notes": "' + "x" * (1 << 20) + '"}', "more than 1048576 characters"),
         ('{"metrics": {"time": -5, "rate": 2}}', "metric time is -5, which is not at least 0"),
         ('{"metrics": {"time": -1e308, "rate": 2}}', r"time is -1e\+308, which is not at least"),
         ('{"metrics": {"time": 1, "rate": 5.5}}', "metric rate is 5.5, which is not -5 to 5"),
@@ -81,8 +93,9 @@ def test_a_failure_is_told_with_its_last_words() -> None:
 def test_status_77_is_a_skip_with_the_reason() -> None:
     with pytest.raises(KernelFeatureMissing, match="no zram"):
         parse_output(_result('x\n{"skip": "no zram"}', SKIP_STATUS), _EXPERIMENT)
-    with pytest.raises(KernelFeatureMissing, match="gave no reason"):
-        parse_output(_result("{}", SKIP_STATUS), _EXPERIMENT)
+    for text in ("{}", '{"skip": ""}', '{"skip": 7}', '{"metrics": {"time": 1, "rate": 2}}'):
+        with pytest.raises(WorkloadError, match="status 77 without a reason"):
+            parse_output(_result(text, SKIP_STATUS), _EXPERIMENT)
     with pytest.raises(WorkloadError, match="not JSON"):
         parse_output(_result("", SKIP_STATUS), _EXPERIMENT)
 
@@ -91,3 +104,29 @@ def test_status_77_is_a_skip_with_the_reason() -> None:
 def test_any_output_is_read_or_refused(output: bytes, status: int) -> None:
     with contextlib.suppress(WorkloadError, KernelFeatureMissing):
         parse_output(CommandResult(status, output, b""), _EXPERIMENT)
+
+
+_GOOD = '{"metrics": {"time": 1, "rate": 2}}'
+
+
+_OTHERS = [_GOOD, '{"metrics": null}', '{"skip": "no zram"}', f"\t{_GOOD}\r"]
+
+
+@pytest.mark.parametrize("other", _OTHERS)
+@pytest.mark.parametrize("between", ["\n", "\nmore\n\n"])
+def test_a_second_result_is_refused_wherever_it_stands(other: str, between: str) -> None:
+    for text in (f"{other}{between}{_GOOD}", f"{other}{between}{_GOOD}\n\n"):
+        with pytest.raises(WorkloadError, match="more than one result"):
+            parse_output(_result(text), _EXPERIMENT)
+
+
+def test_other_json_before_the_result_is_not_one() -> None:
+    text = f'{{"step": 1}}\n{{"metrics": \n["metrics"]\n{_GOOD}'
+    assert parse_output(_result(text), _EXPERIMENT)[0] == {"time": 1.0, "rate": 2.0}
+
+
+@pytest.mark.parametrize("separator", ["\u2028", "\u2029", "\x85", "\x1c"])
+def test_what_python_takes_for_the_end_of_a_line_is_text(separator: str) -> None:
+    note = json.dumps(separator, ensure_ascii=False) if separator != "\x1c" else '"\\u001c"'
+    line = f'{{"metrics": {{"time": 1, "rate": 2}}, "notes": {{"a": {note}}}}}'
+    assert parse_output(_result(f"first{separator}\n{line}\n"), _EXPERIMENT)[1] == {"a": separator}
