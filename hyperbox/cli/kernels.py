@@ -14,7 +14,7 @@ from hyperbox.errors import ConfigError, ExitCode, HarnessError
 from hyperbox.harness.lab.debian_archive import DebianArchive
 from hyperbox.harness.lab.kernel_kit import KernelKit, cached_kits, kernel_kits, kernels_directory
 from hyperbox.harness.lab.kernel_lock import lock_path, lockable, read_lock, read_matrix, write_lock
-from hyperbox.harness.lab.kernel_matrix import KernelRelease, Package, newest, releases
+from hyperbox.harness.lab.kernel_matrix import KernelRelease, Matrix, Package, newest, releases
 from hyperbox.harness.lab.kernel_selectors import expand_kernels
 from hyperbox.printing import complain, one_line
 
@@ -31,11 +31,17 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     one = _action(actions, "fetch", "fetch kernels and build what guests boot", _fetch)
     one.add_argument("series", nargs="*", metavar="KERNEL", help=_KERNEL_HELP)
     one.add_argument("--json", action="store_true", help="print JSON")
-    _action(actions, "lock", "lock the series that have no locked version yet", _lock)
+    one = _action(actions, "lock", "lock the series that have no locked version yet", _lock)
+    one.add_argument("--allow-unsigned", action="store_true", help=_UNSIGNED_HELP)
     one = _action(actions, "update", "lock the newest version of each series", _update)
+    one.add_argument("--allow-unsigned", action="store_true", help=_UNSIGNED_HELP)
     one.add_argument("series", nargs="*", metavar="SERIES", help=_SERIES_HELP)
 
 
+_UNSIGNED_HELP = (
+    "take packages that no signed list names any more, with the hash of the mirror's own file; "
+    "every report of such a kernel says so"
+)
 _SERIES_HELP = "a series such as 6.12, a set (default, full), or all"
 _KERNEL_HELP = f"{_SERIES_HELP}, a packaged version such as 6.12.90, or host"
 
@@ -56,13 +62,8 @@ def _action(
 
 def _list(arguments: argparse.Namespace) -> int:
     matrix, locked = read_matrix(), read_lock()
-    available: Sequence[KernelRelease] | None = None
-    if arguments.refresh:
-        packages = _archive(arguments).refresh(matrix.suites, matrix.flavour)
-        available = releases(packages, matrix.flavour)
-    else:
-        known = _known(arguments)
-        available = None if known is None else releases(known, matrix.flavour)
+    known, left_out = _known(arguments, matrix)
+    available = None if known is None else releases(known, matrix.flavour)
     rows: list[dict[str, object]] = []
     for series in matrix.series:
         pinned = locked.get(series.label)
@@ -82,9 +83,11 @@ def _list(arguments: argparse.Namespace) -> int:
             }
         )
     if arguments.json:
-        print(json.dumps({"lists_known": available is not None, "kernels": rows}, indent=2))
+        document = {"lists_known": available is not None, "left_out": left_out, "kernels": rows}
+        print(json.dumps(document, indent=2))
     else:
         _print_matrix(rows, lists_known=available is not None)
+        _complain_of(left_out)
     return ExitCode.PASS
 
 
@@ -120,7 +123,7 @@ def _update(arguments: argparse.Namespace) -> int:
 def _lock_newest(arguments: argparse.Namespace, labels: Sequence[str]) -> int:
     matrix, locked = read_matrix(), read_lock()
     archive = _archive(arguments)
-    failed = []
+    failed: list[HarnessError] = []
     with _bars() as bars:
         task = bars.add_task("kernels", total=1.0, step="")
         packages = archive.refresh(
@@ -128,14 +131,21 @@ def _lock_newest(arguments: argparse.Namespace, labels: Sequence[str]) -> int:
             matrix.flavour,
             lambda text, done: bars.update(task, completed=done / 2, step=text),
         )
-        scratch = kernels_directory() / "debs"
         for number, label in enumerate(labels):
             done = 0.5 + number / len(labels) / 2
             bars.update(task, completed=done, step=f"locking {label}")
             try:
-                new = lockable(label, archive, packages, matrix.flavour, scratch, locked.get(label))
+                new = lockable(
+                    label,
+                    archive,
+                    packages,
+                    matrix.flavour,
+                    kernels_directory(),
+                    locked=locked.get(label),
+                    allow_unsigned=arguments.allow_unsigned,
+                )
             except HarnessError as error:
-                failed.append(error.message)
+                failed.append(error)
                 continue
             text = _change(label, locked.get(label), new)
             bars.console.print(text, highlight=False, soft_wrap=True)
@@ -143,11 +153,18 @@ def _lock_newest(arguments: argparse.Namespace, labels: Sequence[str]) -> int:
         bars.update(task, completed=1.0, step="done")
     write_lock({label: locked[label] for label in matrix.labels() if label in locked})
     print(one_line(f"wrote {lock_path()}"))
-    if archive.left_out:
-        complain(f"not on this mirror: {', '.join(archive.left_out)}")
-    for message in failed:
-        complain(f"not locked: {message}")
+    _complain_of(archive.left_out)
+    for error in failed:
+        complain(f"not locked: {error.message}")
+    for hint in dict.fromkeys(error.hint for error in failed if error.hint):
+        complain(f"hint: {hint}")
     return ExitCode.HARNESS_ERROR if failed else ExitCode.PASS
+
+
+def _complain_of(left_out: Sequence[str]) -> None:
+    if left_out:
+        said = f"this mirror has no {', '.join(left_out)}"
+        complain(f"hyperbox: {said}: its newest kernels may be older than Debian's")
 
 
 def _change(label: str, old: KernelRelease | None, new: KernelRelease) -> str:
@@ -178,7 +195,7 @@ def _print_matrix(rows: Sequence[dict[str, object]], *, lists_known: bool) -> No
             str(row["locked"] or "-"),
             "same" if row["available"] == row["locked"] else str(row["available"] or unknown),
             "yes" if cached == [row["locked"]] else ", ".join(cached) or "-",
-            str(row["suite"] or "-"),
+            str(row["suite"] or "-") + ("" if row["signed"] in (True, None) else ", unsigned"),
         )
     console = TerminalConsole()
     console.print(table)
@@ -207,11 +224,19 @@ def _facts(kit: KernelKit) -> dict[str, object]:
     return {**vars(kit), **files, "remarks": list(kit.remarks)}
 
 
-def _known(arguments: argparse.Namespace) -> tuple[Package, ...] | None:
+def _known(
+    arguments: argparse.Namespace, matrix: Matrix
+) -> tuple[tuple[Package, ...] | None, tuple[str, ...]]:
+    """Return the listed packages, None if no lists are there, and the suites left out."""
     try:
-        return _archive(arguments).known()
+        archive = _archive(arguments)
     except ConfigError:
-        return None
+        if arguments.refresh:
+            raise
+        return None, ()
+    if arguments.refresh:
+        return archive.refresh(matrix.suites, matrix.flavour), archive.left_out
+    return archive.known(), archive.left_out
 
 
 def _archive(arguments: argparse.Namespace) -> DebianArchive:

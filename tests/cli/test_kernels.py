@@ -43,6 +43,7 @@ def test_list_works_in_an_empty_cache_without_a_mirror(
     assert call("list", "--mirror", NOBODY, "--json") == 0
     document = json.loads(capsys.readouterr().out)
     assert not document["lists_known"]
+    assert document["left_out"] == []
     assert not any(row["cached"] for row in document["kernels"])
     with pytest.raises(MirrorSilent):
         call("list", "--mirror", NOBODY, "--refresh")

@@ -46,7 +46,11 @@ _DEBIAN_SUITE = re.compile(
 )
 _SECURITY_SUITE = re.compile(r"(bullseye|bookworm|trixie|forky|(old){0,2}stable)-security/?")
 _LIST_LINE = re.compile(r"deb\s+(?:\[[^\]]*\]\s+)?(?P<uri>\S+)\s+(?P<suite>\S+)\s*(?P<parts>.*)")
-_BROKEN_TRUST = re.compile(r"not signed|no longer signed|GPG error|NO_PUBKEY|BADSIG|[Hh]ash")
+_BROKEN_TRUST = re.compile(
+    "not signed|no longer signed|GPG error|NO_PUBKEY|BADSIG|[Hh]ash|unexpected size|"
+    "Clearsigned|Splitting"
+)
+_ABSENT = re.compile(r"The repository '\S+ (?P<suite>\S+) Release' does not have a Release file")
 _MOST_SOURCES = 1 << 20  # bytes; files of a few lines
 _FILE_LIMIT_S = 1800.0
 _UPDATE_LIMIT_S = 600.0
@@ -187,14 +191,16 @@ class DebianArchive:
     ) -> tuple[Package, ...]:
         """Fetch the lists of `suites`, check their signatures, give the kernel packages.
 
-        Security suites are left out if the mirror has none; `left_out` then names them.
+        A security suite that the mirror does not have at all is left out, and `left_out` names
+        it. One that is there and cannot be read, or that was there before, is an error: without
+        it the newest kernels would be older ones.
 
         Raises
         ------
         MirrorSilent
             If the mirror does not answer.
         UntrustedLists
-            If a signature or a hash is wrong or absent.
+            If a signature or a hash is wrong or absent, or a security suite has gone.
         MissingDependency
             If apt or Debian's keys are missing.
         """
@@ -207,17 +213,20 @@ class DebianArchive:
         wanted = tuple(suites)
         with locked(self.root / "lock"):
             report("fetching package lists", 0.0)
-            reason = self._update(wanted)
-            self.left_out = tuple(suite for suite in wanted if _is_security(suite) and reason)
-            if self.left_out and not _BROKEN_TRUST.search(reason):
-                reason = self._update([suite for suite in wanted if suite not in self.left_out])
-            if reason:
-                raise self._refused(reason)
+            errors = self._update(wanted)
+            absent = {match["suite"] for match in map(_ABSENT.search, errors) if match}
+            left_out = tuple(one for one in wanted if _is_security(one) and one in absent)
+            if left_out:
+                errors = self._update([suite for suite in wanted if suite not in left_out])
+            if errors:
+                raise self._refused(errors[0])
+            self.left_out = left_out
             report("reading package lists", 0.6)
             packages = tuple(self._listed_packages(flavour))
             document = {
                 "mirror": self.mirror,
                 "suites": wanted,
+                "left_out": left_out,
                 "packages": [asdict(one) for one in packages],
             }
             write_sealed(self.root / "packages.json", document)
@@ -225,21 +234,30 @@ class DebianArchive:
         return packages
 
     def known(self) -> tuple[Package, ...] | None:
-        """Return the packages of the last `refresh` from this mirror; None if there was none."""
+        """Return the packages of the last `refresh` from this mirror; None if there was none.
+
+        `left_out` is what it was then.
+        """
         document = read_sealed(self.root / "packages.json")
         try:
             if document is None or document["mirror"] != self.mirror:
                 return None
-            return tuple(package_from(entry) for entry in document["packages"])
+            packages = tuple(package_from(entry) for entry in document["packages"])
+            self.left_out = tuple(map(str, document["left_out"]))
         except (KeyError, TypeError, ValueError):  # another version's
             return None
+        return packages
 
     def age(self) -> float:
-        """Return the seconds since the last `refresh`; infinite if there was none."""
+        """Return the seconds since the last `refresh`; infinite if there was none.
+
+        Lists of the future are of any age: the clock was wrong then, or is wrong now.
+        """
         try:
-            return time.time() - (self.root / "packages.json").stat().st_mtime
+            seconds = time.time() - (self.root / "packages.json").stat().st_mtime
         except OSError:
             return float("inf")
+        return seconds if seconds >= 0 else float("inf")
 
     def url(self, package: Package) -> str:
         """Return the URL of a package's file."""
@@ -271,6 +289,12 @@ class DebianArchive:
         self._fetch(package, (), target, None)
 
     def _refused(self, reason: str) -> HarnessError:
+        if "no longer has a Release file" in reason:
+            return UntrustedLists(
+                f"{reason} Without it the newest kernels would be older ones",
+                hint="try again later, or another mirror; if Debian has moved the suite to its "
+                f"archive of old releases, remove {self.root / 'state'}",
+            )
         if _BROKEN_TRUST.search(reason):
             return UntrustedLists(
                 f"the package lists of {self.mirror} cannot be trusted: {reason}",
@@ -332,15 +356,15 @@ class DebianArchive:
     def _explained(self, package: Package, errors: str) -> HarnessError:
         if "Hash Sum mismatch" in errors or "unexpected size" in errors:
             return _mismatch(package, self.url(package))
-        reason = _first_error(errors)
+        reason = _errors(errors)[0]
         if re.search(r"\b(404|410)\b|File not found|No such file", reason):
             return PackageGone(f"{package.name} {package.version} is not on {self.mirror}")
         if "No space left" in errors:
             return HarnessError(f"cannot store {package.name}: no space left on device")
         return self._refused(reason)
 
-    def _update(self, suites: Iterable[str]) -> str:
-        """Run ``apt-get update``; give the reason of its failure, empty on success."""
+    def _update(self, suites: Iterable[str]) -> tuple[str, ...]:
+        """Run ``apt-get update``; return the errors it names, none on success."""
         lines = []
         for suite in suites:
             base = self.security if _is_security(suite) else self.mirror
@@ -350,7 +374,7 @@ class DebianArchive:
         write_text(self.root / "sources.list", "".join(lines))
         command = self._apt(require("apt-get", "apt"), "-q", "update")
         done = run(command, timeout=_UPDATE_LIMIT_S, check=False)
-        return "" if done.status == 0 else _first_error(done.stderr.decode(errors="replace"))
+        return () if done.status == 0 else _errors(done.stderr.decode(errors="replace"))
 
     def _listed_packages(self, flavour: str) -> Iterator[Package]:
         form = "$(CREATED_BY)|$(RELEASE)|$(FILENAME)"
@@ -432,9 +456,10 @@ def _is_security(suite: str) -> bool:
     return suite.endswith("-security")
 
 
-def _first_error(errors: str) -> str:
-    lines = [line[2:].strip() for line in errors.splitlines() if line.startswith("E:")]
-    return lines[0] if lines else (errors.strip().splitlines() or ["no error message"])[-1]
+def _errors(said: str) -> tuple[str, ...]:
+    """Return apt's errors, at least one."""
+    lines = tuple(line[2:].strip() for line in said.splitlines() if line.startswith("E:"))
+    return lines or ((said.strip().splitlines() or ["no error message"])[-1],)
 
 
 def _mismatch(package: Package, url: str) -> HashMismatch:

@@ -14,9 +14,10 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from hyperbox.errors import ConfigError, HarnessError, MissingDependency
 from hyperbox.files import (
@@ -32,14 +33,8 @@ from hyperbox.harness.lab.custom_kernel import custom_kernel
 from hyperbox.harness.lab.debian_archive import DebianArchive, MirrorSilent, PackageGone
 from hyperbox.harness.lab.host_kernel import RUNNING, running_kernel
 from hyperbox.harness.lab.initramfs import initramfs, load_order
-from hyperbox.harness.lab.kernel_lock import read_lock, read_matrix
-from hyperbox.harness.lab.kernel_matrix import (
-    KernelRelease,
-    Matrix,
-    Package,
-    newest,
-    releases,
-)
+from hyperbox.harness.lab.kernel_lock import hash_pool_packages, read_lock, read_matrix
+from hyperbox.harness.lab.kernel_matrix import KernelRelease, Matrix, Package, newest, releases
 from hyperbox.harness.lab.kernel_tree import (
     KernelTree,
     build_id,
@@ -49,7 +44,6 @@ from hyperbox.harness.lab.kernel_tree import (
     unpack_debs,
 )
 from hyperbox.harness.lab.point_releases import find_release, is_point_release, point_releases
-from hyperbox.harness.lab.unlisted import hash_pool_packages
 from hyperbox.paths import cache_directory, project_directory
 
 __all__ = [
@@ -61,7 +55,7 @@ __all__ = [
     "packaged_kernels",
 ]
 
-_FORMAT = 3  # raise it when the way of building changes
+_FORMAT = 4  # raise it when the way of building changes
 _BUSYBOX = Path("/bin/busybox")
 _LISTS_FRESH_S = 3600.0
 _MANIFEST = "manifest.json"
@@ -81,7 +75,8 @@ class KernelKit:
     release; `package` and `version` are Debian's, empty for a custom kernel; `sha256` is that
     of the deb with the kernel image, or of the bzImage; `build` tells apart what else differs,
     see `build_id`. `modules_image` is an EROFS file of a multiple of 2 MiB whose root is the
-    content of ``/usr/lib/modules``; None if the kernel has no modules.
+    content of ``/usr/lib/modules``; None if the kernel has no modules. `unsigned` names the
+    packages that no signed list vouches for.
     """
 
     label: str
@@ -95,6 +90,7 @@ class KernelKit:
     modules_image: Path | None
     config: Path
     remarks: tuple[str, ...]
+    unsigned: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -119,6 +115,7 @@ class _Identity:
     package: str
     version: str
     sha256: str
+    unsigned: tuple[str, ...] = ()
 
 
 def kernels_directory() -> Path:
@@ -254,16 +251,10 @@ def _point_kit(name: str, mirror: str | None, report: Progress) -> KernelKit:
     if cached:
         return cached[-1]
     release = _point_release(name, mirror, report)
-    unlisted = [part.name for part in release.packages if not part.listed]
     if release in read_lock().values():
-        kit = replace(_kit_of(release, mirror, report), label=release.version)
-    else:
-        whole = hash_pool_packages(release, _archive(mirror), kernels_directory())
-        kit = _kit_of(replace(whole, series=release.version), mirror, report)
-    if not unlisted:
-        return kit
-    remark = f"no signed list names {', '.join(unlisted)} any more"
-    return replace(kit, remarks=(*kit.remarks, remark))
+        return replace(_kit_of(release, mirror, report), label=release.version)
+    whole = hash_pool_packages(release, _archive(mirror), kernels_directory())
+    return _kit_of(replace(whole, series=release.version), mirror, report)
 
 
 def _point_release(name: str, mirror: str | None, report: Progress) -> KernelRelease:
@@ -292,12 +283,17 @@ def _newest_kit(
             hint="choose another series, or set HYPERBOX_DEBIAN_MIRROR to another mirror",
         )
     kit = _kit_of(release, mirror, report)
-    return replace(kit, remarks=(*kit.remarks, f"{why}; newest {release.version} used"))
+    lacking = ", ".join(archive.left_out)
+    older = f", which may be old: the mirror has no {lacking}" if lacking else ""
+    return replace(kit, remarks=(*kit.remarks, f"{why}; newest {release.version} used{older}"))
 
 
 def _kit_of(release: KernelRelease, mirror: str | None, report: Progress) -> KernelKit:
     main = release.kernel_package
-    identity = _Identity(release.series, release.release, main.name, release.version, main.sha256)
+    unsigned = tuple(part.name for part in release.packages if not part.listed)
+    identity = _Identity(
+        release.series, release.release, main.name, release.version, main.sha256, unsigned
+    )
     inputs = [package.sha256 for package in release.packages]
 
     def unpack(scratch: Path, remarks: list[str]) -> KernelTree:
@@ -439,7 +435,6 @@ def _load(directory: Path) -> tuple[KernelKit | None, dict[str, list[str] | str]
             path = directory / name
             if path.stat().st_size != facts["size"] or not has_sha256(path, facts["sha256"]):
                 return None, {}
-        lacking = document["missing"]
         kit = KernelKit(
             label=document["label"],
             release=document["release"],
@@ -453,12 +448,20 @@ def _load(directory: Path) -> tuple[KernelKit | None, dict[str, list[str] | str]
                 directory / "modules.erofs" if "modules.erofs" in document["files"] else None
             ),
             config=directory / "config",
-            remarks=(f"kernel lacks drivers: {', '.join(lacking)}",) if lacking else (),
+            unsigned=tuple(document["unsigned"]),
+            remarks=tuple(_standing_remarks(document)),
         )
         os.utime(directory / _MANIFEST)  # the time of last use, see _forget_old_kits
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None, {}
     return kit, document
+
+
+def _standing_remarks(document: Mapping[str, Any]) -> Iterator[str]:
+    if document["missing"]:
+        yield f"kernel lacks drivers: {', '.join(document['missing'])}"
+    if document["unsigned"]:
+        yield f"no signed list names {', '.join(document['unsigned'])}"
 
 
 def _deb(package: Package, mirror: str | None, remarks: list[str], report: Progress) -> Path:

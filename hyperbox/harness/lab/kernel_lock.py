@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+from hyperbox import files
 from hyperbox.errors import ConfigError, HarnessError
-from hyperbox.files import sha256_file, write_json
-from hyperbox.foreign import read_text
+from hyperbox.foreign import read_json, read_text
 from hyperbox.harness.lab.debian_archive import DebianArchive, PackageGone
 from hyperbox.harness.lab.kernel_matrix import (
     KernelRelease,
     Matrix,
     Package,
+    compare_versions,
     lock_document,
     newest,
     parse_lock,
@@ -24,9 +27,14 @@ from hyperbox.harness.lab.kernel_matrix import (
 )
 from hyperbox.paths import project_directory
 
-__all__ = ["lock_path", "lockable", "read_lock", "read_matrix", "write_lock"]
-
-Progress = Callable[[str, float], None]
+__all__ = [
+    "hash_pool_packages",
+    "lock_path",
+    "lockable",
+    "read_lock",
+    "read_matrix",
+    "write_lock",
+]
 
 
 def lock_path() -> Path:
@@ -61,7 +69,7 @@ def read_lock() -> dict[str, KernelRelease]:
 
 def write_lock(locked: Mapping[str, KernelRelease]) -> None:
     """Replace the lock file."""
-    write_json(lock_path(), lock_document(locked))
+    files.write_json(lock_path(), lock_document(locked))
 
 
 def lockable(
@@ -69,41 +77,97 @@ def lockable(
     archive: DebianArchive,
     packages: Iterable[Package],
     flavour: str,
-    scratch: Path,
+    directory: Path,
+    *,
     locked: KernelRelease | None = None,
+    allow_unsigned: bool = False,
 ) -> KernelRelease:
     """Return the newest release of a series that can be locked, with all hashes.
 
-    If the signed lists name no whole release of the series any more, parts that are still
-    in the pool beside the listed kernel image are fetched and hashed; they are marked as
-    not listed. The hashes that `locked` has of such parts are kept: they are never taken
-    from the mirror twice.
+    If the signed lists name no whole release of the series any more, its parts may still be
+    in the pool beside the listed kernel image. They are taken if `allow_unsigned` says so,
+    with the mirror's own hash, see `hash_pool_packages`, and are marked as not listed. What
+    `locked` has of them is kept without being asked for again.
 
     Raises
     ------
     HarnessError
-        If the mirror has no release of the series.
+        If the mirror has no release of the series, only an older one than `locked`, or only
+        one that no signed list names while `allow_unsigned` is false.
     """
     listed = tuple(packages)
     found = newest(series, releases(listed, flavour))
     if found is not None:
+        if locked is not None and compare_versions(found.version, locked.version) < 0:
+            raise HarnessError(
+                f"the mirror {archive.mirror} has {series} in {found.version} only, which is "
+                f"older than the locked {locked.version}",
+                hint="use another mirror, or take the series out of the lock file first",
+            )
         return found
     for candidate in unlisted_releases(series, listed, flavour):
         if locked is not None and locked.release == candidate.release:
             return locked
-        try:
-            parts = tuple(_hashed(part, archive, scratch) for part in candidate.packages)
-        except PackageGone:
-            continue
-        return replace(candidate, packages=parts)
+        if not allow_unsigned:
+            raise HarnessError(
+                f"no signed list names the modules of {series} ({candidate.version}) any more",
+                hint="--allow-unsigned takes them with the hash of the mirror's own file",
+            )
+        with contextlib.suppress(PackageGone):
+            return hash_pool_packages(candidate, archive, directory)
     raise HarnessError(f"the mirror {archive.mirror} has no kernel of the series {series}")
 
 
-def _hashed(package: Package, archive: DebianArchive, scratch: Path) -> Package:
-    if package.listed:
-        return package
-    scratch.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=scratch) as directory:
-        file = Path(directory) / "deb"
+def hash_pool_packages(
+    release: KernelRelease, archive: DebianArchive, directory: Path
+) -> KernelRelease:
+    """Return a release all of whose packages have a hash.
+
+    Debian drops the modules of a series from its lists before the files leave the pool, see
+    `unlisted_releases`. Nobody vouches for such a file; but it is never silently another one
+    than the first time: `directory` holds ``unlisted.json``, what is known by file name, and
+    ``debs/``, where the fetched files go under their hash.
+
+    Raises
+    ------
+    PackageGone, MirrorSilent
+        If a part has to be fetched and cannot.
+    HarnessError
+        If the record of known hashes is damaged.
+    """
+    if all(package.sha256 for package in release.packages):
+        return release
+    path = directory / "unlisted.json"
+    with files.locked(path.with_suffix(".lock")):
+        known = _known_hashes(path)
+        for package in release.packages:
+            if not package.sha256 and package.filename not in known:
+                known[package.filename] = _fetched(package, archive, directory / "debs")
+        files.write_json(path, known)
+    parts = (replace(part, **known.get(part.filename, {})) for part in release.packages)
+    return replace(release, packages=tuple(parts))
+
+
+def _known_hashes(path: Path) -> dict[str, dict[str, Any]]:
+    if not path.exists():
+        return {}
+    try:
+        document = read_json(path)
+        return {
+            name: {"sha256": one["sha256"], "size": one["size"]} for name, one in document.items()
+        }
+    except (HarnessError, KeyError, TypeError, AttributeError) as error:
+        raise HarnessError(
+            f"{path} is damaged: {error}", hint="remove it; the hashes in it are then taken again"
+        ) from error
+
+
+def _fetched(package: Package, archive: DebianArchive, debs: Path) -> dict[str, Any]:
+    """Fetch a part, keep it under its hash, and return hash and size."""
+    debs.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=debs, prefix=".fetching-") as scratch:
+        file = Path(scratch) / "deb"
         archive.download_unlisted(package, file)
-        return replace(package, sha256=sha256_file(file), size=file.stat().st_size)
+        facts = {"sha256": files.sha256_file(file), "size": file.stat().st_size}
+        files.replace_file(file, debs / f"{facts['sha256']}.deb")
+    return facts

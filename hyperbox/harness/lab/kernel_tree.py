@@ -63,10 +63,13 @@ def unpack_debs(debs: Sequence[Path], release: str, directory: Path) -> KernelTr
     tool = require("dpkg-deb", "dpkg")
     for deb in debs:
         run([tool, "-x", deb, directory], timeout=300)
+        _remove_links_out(directory)  # before the next deb is unpacked through one of them
     # Split packages (7.1 and later) have all beside the modules; before, it was /boot.
-    modules = _first(directory, f"usr/lib/modules/{release}", f"lib/modules/{release}")
-    vmlinuz = _first(directory, f"usr/lib/modules/{release}/vmlinuz", f"boot/vmlinuz-{release}")
-    config = _first(directory, f"usr/lib/modules/{release}/config", f"boot/config-{release}")
+    homes = [directory / f"usr/lib/modules/{release}", directory / f"lib/modules/{release}"]
+    boot = directory / "boot"
+    modules = next(filter(Path.is_dir, homes), None)
+    vmlinuz = _first_file(homes[0] / "vmlinuz", boot / f"vmlinuz-{release}")
+    config = _first_file(homes[0] / "config", boot / f"config-{release}")
     if vmlinuz is None or modules is None:
         lacking = "image" if vmlinuz is None else "modules"
         raise HarnessError(f"the packages of {release} hold no kernel {lacking}")
@@ -75,6 +78,8 @@ def unpack_debs(debs: Sequence[Path], release: str, directory: Path) -> KernelTr
 
 def stage_modules(source: Path, release: str, staging: Path) -> Path:
     """Copy modules to `staging`, uncompressed, and index them with depmod(8).
+
+    Links are followed within `source` only: a package's might lead to any file of this machine.
 
     Returns
     -------
@@ -90,7 +95,8 @@ def stage_modules(source: Path, release: str, staging: Path) -> Path:
         for name in sorted(files):
             path = Path(directory, name)
             relative = path.relative_to(source)
-            if (".ko" in path.suffixes or relative.as_posix() in _INDEX_INPUTS) and path.is_file():
+            wanted = ".ko" in path.suffixes or relative.as_posix() in _INDEX_INPUTS
+            if wanted and path.is_file() and _lies_in(path, source):
                 (target / relative).parent.mkdir(parents=True, exist_ok=True)
                 _copy_uncompressed(path, target / relative)
     if any(target.rglob("*.ko.zst")):
@@ -120,5 +126,20 @@ def _copy_uncompressed(path: Path, target: Path) -> None:
         shutil.copyfile(path, target)
 
 
-def _first(directory: Path, *names: str) -> Path | None:
-    return next((directory / name for name in names if (directory / name).exists()), None)
+def _remove_links_out(top: Path) -> None:
+    """Remove the links that lead out of a directory, such as to headers in /usr/src."""
+    for directory, names, files in os.walk(top):
+        for path in (Path(directory, name) for name in (*names, *files)):
+            if path.is_symlink() and not _lies_in(path, top):
+                path.unlink()
+
+
+def _lies_in(path: Path, top: Path) -> bool:
+    try:
+        return path.resolve().is_relative_to(top.resolve())
+    except (OSError, RuntimeError):  # a link to itself, in Python before 3.13 a RuntimeError
+        return False
+
+
+def _first_file(*paths: Path) -> Path | None:
+    return next(filter(Path.is_file, paths), None)

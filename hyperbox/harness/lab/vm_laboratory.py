@@ -159,6 +159,7 @@ class VmLaboratory:
                 "sha256": kit.sha256,
                 "build": kit.build,
                 "config_sha256": sha256_file(kit.config),
+                "unsigned": list(kit.unsigned),
                 "remarks": list(kit.remarks),
             },
             "qemu": {"version": self._qemu.version_text, "sha256": self._qemu.sha256},

@@ -117,7 +117,17 @@ def judge(
     verdict = rules.decide(gate, experiment, cell.kernel, lane, samples)
     warnings = tuple(f"the kernel warned: {text}" for text in record.document["warnings"])
     crowd = () if lane is Lane.EXACT else _crowded(record.document["blocks"])
-    return replace(verdict, lane=cell.lane, remarks=(*verdict.remarks, *doubt, *crowd, *warnings))
+    remarks = (*verdict.remarks, *_unsigned(record), *doubt, *crowd, *warnings)
+    return replace(verdict, lane=cell.lane, remarks=remarks)
+
+
+def _unsigned(record: Record) -> tuple[str, ...]:
+    """Say that nobody vouches for a part of the kernel: every report has a verdict's remarks."""
+    kernel = record.document["environment"].get("kernel")
+    names = kernel.get("unsigned") if isinstance(kernel, Mapping) else None
+    if not names or not isinstance(names, list):
+        return ()
+    return (f"unsigned kernel: no signed list names {', '.join(map(str, names))}",)
 
 
 def _crowded(blocks: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:

@@ -5,15 +5,17 @@ import functools
 import hashlib
 import http.server
 import os
+import shutil
 import subprocess
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
-from hyperbox.errors import ConfigError, MissingDependency
+from hyperbox.errors import ConfigError, HarnessError, MissingDependency
 from hyperbox.harness.lab.debian_archive import (
     DebianArchive,
     HashMismatch,
@@ -137,7 +139,8 @@ class Repository:
     def publish(self, suite: str, body: bytes, *, digest: str = "", sign: bool = True) -> Package:
         """Put a package into the pool and a signed list of it into `suite`."""
         filename = f"pool/main/l/{NAME}_{suite}.deb"
-        file = self.directory / "debian" / filename
+        top = self.directory / ("debian-security" if suite.endswith("-security") else "debian")
+        file = top / filename
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(body)
         package = Package(
@@ -147,7 +150,7 @@ class Repository:
             f"Package: {NAME}\nVersion: 6.12.1-1\nArchitecture: amd64\nFilename: {filename}\n"
             f"Size: {len(body)}\nSHA256: {package.sha256}\nDescription: kernel\n\n"
         ).encode()
-        release = self.directory / "debian/dists" / suite
+        release = top / "dists" / suite
         lists = release / "main/binary-amd64/Packages"
         lists.parent.mkdir(parents=True, exist_ok=True)
         lists.write_bytes(listing)
@@ -237,6 +240,75 @@ def test_signed_lists_and_files_arrive(repository: Repository, mirror: str) -> N
     archive.download(published, target)
     assert target.read_bytes() == b"kernel" * 1000
     assert list(target.parent.iterdir()) == [target]
+
+
+SECURITY = ("trixie-security", "bookworm-security")
+
+
+def cut(path: Path, kept: int) -> None:
+    path.write_bytes(path.read_bytes()[:kept])
+
+
+@pytest.mark.parametrize(
+    ("damage", "error"),
+    [
+        (lambda suite: cut(suite / "main/binary-amd64/Packages", -30), UntrustedLists),
+        (lambda suite: (suite / "main/binary-amd64/Packages").unlink(), MirrorSilent),
+        (lambda suite: cut(suite / "InRelease", 0), UntrustedLists),
+        (lambda suite: cut(suite / "InRelease", 10), UntrustedLists),
+        (lambda suite: cut(suite / "InRelease", -50), UntrustedLists),
+        (lambda suite: (suite / "InRelease").unlink(), UntrustedLists),
+    ],
+    ids=["cut list", "no list", "empty", "cut early", "cut late", "unsigned"],
+)
+def test_a_damaged_security_suite_is_never_left_out(
+    repository: Repository,
+    mirror: str,
+    damage: Callable[[Path], None],
+    error: type[HarnessError],
+) -> None:
+    for suite in ("trixie", *SECURITY):
+        repository.publish(suite, b"kernel")
+    archive = archive_of(repository, mirror)
+    assert len(archive.refresh(["trixie", *SECURITY], FLAVOUR)) == 3
+    assert archive.left_out == ()
+    damage(repository.directory / "debian-security/dists/trixie-security")
+    with contextlib.suppress(error):  # apt asks only for what has changed
+        assert len(archive.refresh(["trixie", *SECURITY], FLAVOUR)) == 3
+    assert archive.left_out == ()
+    assert len(archive.known() or ()) == 3  # the last good lists stay
+    new = DebianArchive(repository.directory / "new", mirror=mirror, keyring=repository.keyring)
+    with pytest.raises(error, match="trixie-security"):
+        new.refresh(["trixie", *SECURITY], FLAVOUR)
+    assert new.left_out == ()
+    assert new.known() is None
+
+
+def test_a_security_suite_that_has_gone_is_not_left_out(
+    repository: Repository, mirror: str
+) -> None:
+    for suite in ("trixie", SECURITY[0]):
+        repository.publish(suite, b"kernel")
+    archive = archive_of(repository, mirror)
+    archive.refresh(["trixie", *SECURITY], FLAVOUR)
+    assert archive.left_out == (SECURITY[1],)  # never was there
+    archive.refresh(["trixie", *SECURITY], FLAVOUR)
+    shutil.rmtree(repository.directory / "debian-security")
+    with pytest.raises(UntrustedLists, match="no longer has a Release") as caught:
+        archive.refresh(["trixie", *SECURITY], FLAVOUR)
+    assert str(archive.root) in caught.value.hint
+    again = archive_of(repository, mirror)
+    assert len(again.known() or ()) == 2
+    assert again.left_out == (SECURITY[1],)
+
+
+def test_lists_of_the_future_are_not_fresh(repository: Repository, mirror: str) -> None:
+    repository.publish("trixie", b"kernel")
+    archive = archive_of(repository, mirror)
+    archive.refresh(["trixie"], FLAVOUR)
+    ahead = time.time() + 3600
+    os.utime(archive.root / "packages.json", (ahead, ahead))
+    assert archive.age() == float("inf")
 
 
 def test_the_machines_own_lists_are_not_touched(repository: Repository, mirror: str) -> None:

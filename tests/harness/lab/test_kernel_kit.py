@@ -16,11 +16,11 @@ import pytest
 from hyperbox.errors import ConfigError, HarnessError
 from hyperbox.files import sha256_file, write_json, write_sealed
 from hyperbox.harness.lab import kernel_kit as module
-from hyperbox.harness.lab.debian_archive import DebianArchive, HashMismatch, MirrorSilent
+from hyperbox.harness.lab.debian_archive import HashMismatch, MirrorSilent
 from hyperbox.harness.lab.host_kernel import running_kernel
 from hyperbox.harness.lab.initramfs import load_order
 from hyperbox.harness.lab.kernel_kit import KernelKit, cached_kits, kernel_kit, kernels_directory
-from hyperbox.harness.lab.kernel_lock import lockable, read_lock
+from hyperbox.harness.lab.kernel_lock import read_lock
 from hyperbox.harness.lab.kernel_matrix import KernelRelease, Package, lock_document
 
 NOBODY = "http://127.0.0.1:9/debian"  # port 9: nothing listens
@@ -228,6 +228,7 @@ def list_on_mirror(kernel: SmallKernel, packages: list[Package]) -> None:
     document = {
         "mirror": kernel.mirror,
         "suites": ["trixie"],
+        "left_out": [],
         "packages": [vars(package) for package in packages],
     }
     write_sealed(kernels_directory() / "apt/packages.json", document)
@@ -265,26 +266,17 @@ def test_unlocked_series_uses_the_newest_and_says_so(
     assert "not locked" in kit.remarks[-1]
 
 
-def test_parts_that_left_the_lists_are_locked_by_hash_once(
-    kernel: SmallKernel, tmp_path: Path
+def test_a_kernel_that_nobody_vouches_for_says_so_whenever_it_is_used(
+    kernel: SmallKernel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stem, version = "7.1.13+deb13-cloud-amd64", "7.1.13-1~bpo13+1"
-    image = Package(f"linux-binary-{stem}", version, "2" * 64, 9, "trixie", "pool/i.deb")
-    pool = kernel.deb.parent / "main/l/linux"
-    pool.mkdir(parents=True)
-    for part in ("base", "modules"):
-        (pool / f"linux-{part}-{stem}_{version}_amd64.deb").write_text(part)
-    archive = DebianArchive(kernels_directory() / "apt", mirror=kernel.mirror)
-    found = lockable("7.1", archive, [image], "cloud-amd64", tmp_path / "scratch")
-    base, _, modules = found.packages
-    assert not base.listed
-    assert base.size == 4
-    assert modules.sha256 == sha256_file(pool / f"linux-modules-{stem}_{version}_amd64.deb")
-    # a changed file does not replace a hash that is locked already
-    (pool / f"linux-modules-{stem}_{version}_amd64.deb").write_text("evil")
-    assert lockable("7.1", archive, [image], "cloud-amd64", tmp_path, found) == found
-    with pytest.raises(HarnessError, match=r"no kernel of the series 7\.2"):
-        lockable("7.2", archive, [image], "cloud-amd64", tmp_path)
+    (package,) = kernel.release.packages
+    unsigned = replace(package, listed=False)
+    lock(monkeypatch, tmp_path, {SERIES: replace(kernel.release, packages=(unsigned,))})
+    for name in (SERIES, kernel.release.version):
+        for mirror in (kernel.mirror, NOBODY):  # built, and from the cache
+            kit = kernel_kit(name, mirror=mirror)
+            assert kit.unsigned == (package.name,)
+            assert kit.remarks == (f"no signed list names {package.name}",)
 
 
 def test_wrong_names_are_told_what_there_is(tmp_path: Path) -> None:
@@ -427,7 +419,7 @@ def test_any_listed_kernel_can_be_asked_for(
 ) -> None:
     lock(monkeypatch, tmp_path, {})
     packages = [vars(package) for package in kernel.release.packages]
-    document = {"mirror": kernel.mirror, "suites": [], "packages": packages}
+    document = {"mirror": kernel.mirror, "suites": [], "left_out": [], "packages": packages}
     write_sealed(kernels_directory() / "apt/packages.json", document)
     upstream = kernel.release.version.partition("-")[0]
     kit = kernel_kit(upstream, mirror=kernel.mirror)

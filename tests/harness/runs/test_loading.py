@@ -18,6 +18,9 @@ import pytest
 from hyperbox.errors import ConfigError, HarnessError
 from hyperbox.harness.model import Lane, Outcome
 from hyperbox.harness.report.data import RunData
+from hyperbox.harness.report.exports import summary, verdicts_csv
+from hyperbox.harness.report.junit import junit_xml
+from hyperbox.harness.report.kcidb import kcidb
 from hyperbox.harness.report.page import write_report
 from hyperbox.harness.runs.loading import load_run
 
@@ -415,6 +418,29 @@ def test_a_lane_that_failed_its_self_test_is_judged_like_the_hosts_time(copy: Pa
     for verdict in hurt:
         assert verdict.lane is Lane.EXACT  # the cell's, as planned
         assert "not exact on this machine (two clones differ)" in verdict.remarks
+
+
+def test_a_kernel_that_nobody_vouches_for_is_named_in_every_report(
+    copy: Path, tmp_path: Path
+) -> None:
+    def unsigned(document: Any) -> None:
+        document["environment"]["kernel"]["unsigned"] = ["linux-modules-7.1.8"]
+
+    edit(attempt_of(copy) / "record.json", unsigned)
+    run = load_run(copy)
+    said = "unsigned kernel: no signed list names linux-modules-7.1.8"
+    hurt = [v for v in run.verdicts if v.kernel == "6.12" and v.gate in HURT_GATES]
+    assert [said in verdict.remarks for verdict in hurt] == [True] * len(HURT_GATES)
+    write_report(run, tmp_path)
+    forms = (
+        (tmp_path / "report.html").read_text(),
+        (tmp_path / "report.md").read_text(),
+        junit_xml(run),
+        verdicts_csv(run),
+        json.dumps(summary(run)),
+        json.dumps(kcidb(run)),
+    )
+    assert [said.rpartition(" ")[2] in form for form in forms] == [True] * len(forms)
 
 
 def _beside(document: Any) -> None:
