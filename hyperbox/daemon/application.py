@@ -2,7 +2,8 @@
 
 Starlette does routing, HEAD, 404 and 405. What it and no service says lies here: one shape
 for refusals, limits on bodies, unknown query parameters, and the Host header, which a web
-page that resolves its own name to 127.0.0.1 cannot fake (DNS rebinding).
+page that resolves its own name to 127.0.0.1 cannot fake (DNS rebinding). What changes something
+is not for web pages at all: they say by the Origin header that they are some (RFC 6454, 7.3).
 """
 
 from __future__ import annotations
@@ -10,13 +11,14 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
+from collections.abc import Mapping
 from email.utils import formatdate
 
 from starlette.applications import Starlette
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -24,7 +26,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 import hyperbox
 from hyperbox.daemon import openapi, problems
 from hyperbox.daemon.exposition import CONTENT_TYPES, Exposition
-from hyperbox.daemon.service import Answer, Endpoint, Schema, State
+from hyperbox.daemon.service import Answer, Endpoint, Method, Schema, State
 from hyperbox.daemon.service_group import ServiceGroup
 
 __all__ = ["application", "meant_here"]
@@ -76,6 +78,7 @@ _INDEX: Schema = {
 
 
 _HOST = re.compile(r"(?:\[(?P<v6>[^\]]*)\]|(?P<name>[^:\[\]]*))(?::[0-9]*)?")
+_SAFE = ("GET", "HEAD", "OPTIONS")  # RFC 9110, 9.2.1, as browsers send them to other sites too
 _MANY_DIGITS = 15  # of a length; int() of thousands of them is an error
 
 
@@ -90,14 +93,21 @@ def application(group: ServiceGroup, *, longest_head: int, longest_body: int) ->
         Bytes that a request's body may say it has.
     """
     endpoints = [*_common(group), *(e for service in group.services for e in service.endpoints())]
-    by_path = {endpoint.path: endpoint for endpoint in endpoints}
-    if len(by_path) != len(endpoints):
-        raise ValueError("two endpoints of one path")
-    by_path["/"], by_path["/openapi.json"] = _index(endpoints), _described(endpoints)
+    endpoints += [_index(endpoints), _described(endpoints)]
+    by_path: dict[str, dict[str, Endpoint]] = {}
+    for endpoint in endpoints:
+        methods = by_path.setdefault(endpoint.path, {})
+        if endpoint.method in methods:
+            raise ValueError(f"two endpoints answer {endpoint.method} {endpoint.path}")
+        methods[endpoint.method] = endpoint
     starlette = Starlette(
-        routes=[Route(e.path, _checked(e), methods=["GET"]) for e in by_path.values()],
+        routes=[Route(path, _answer(of), methods=list(of)) for path, of in by_path.items()],
         middleware=[Middleware(_Edge, longest_head=longest_head, longest_body=longest_body)],
-        exception_handlers={HTTPException: problems.explain, Exception: problems.explain_bug},
+        exception_handlers={
+            HTTPException: problems.explain,
+            ClientDisconnect: problems.explain_end,
+            Exception: problems.explain_bug,
+        },
     )
     starlette.router.redirect_slashes = False  # a wrong path is a refusal, not a detour
     return starlette
@@ -131,11 +141,28 @@ class _Edge:
             detail = f"a body of at most {self.longest_body} bytes is taken"
             refusal = problems.response(413, detail, {"connection": "close"})
             await refusal(scope, receive, dated)
+        elif scope["method"] not in _SAFE and "origin" in headers:
+            refusal = problems.response(403, "a web page may not change anything here")
+            await refusal(scope, receive, dated)
         elif not meant_here(scope.get("server") or ("", None), headers.get("host", "")):
             refusal = problems.response(421, "the Host header names another machine")
             await refusal(scope, receive, dated)
         else:
-            await self.app(scope, receive, dated)
+            await self.app(scope, self._bounded(receive), dated)
+
+    def _bounded(self, receive: Receive) -> Receive:
+        """Let no more of a body through than the limit: one in chunks does not say its length."""
+        length = 0
+
+        async def counted() -> Message:
+            nonlocal length
+            message = await receive()
+            length += len(message.get("body", b""))
+            if length > self.longest_body:
+                raise HTTPException(413, problems.DETAILS[413], {"connection": "close"})
+            return message
+
+        return counted
 
 
 def _head(scope: Scope) -> int:
@@ -175,8 +202,18 @@ def _loopback(address: str) -> bool:
     return (mapped or parsed).is_loopback
 
 
+def _answer(of: Mapping[str, Endpoint]) -> Answer:
+    """Return what answers a path by its methods; Starlette refuses the others, and knows HEAD."""
+    checked = {method: _checked(endpoint) for method, endpoint in of.items()}
+
+    async def answer(request: Request) -> Response:
+        return await checked[Method.GET if request.method == "HEAD" else request.method](request)
+
+    return answer
+
+
 def _checked(endpoint: Endpoint) -> Answer:
-    known = sorted(parameter.name for parameter in endpoint.parameters)
+    known = sorted({parameter.name for parameter in endpoint.parameters} - {*endpoint.in_path})
 
     async def answer(request: Request) -> Response:
         names = [name for name, _ in request.query_params.multi_items()]
@@ -186,6 +223,10 @@ def _checked(endpoint: Endpoint) -> Answer:
                 raise HTTPException(400, f"no parameter {name!r} here; {takes}")
             if names.count(name) > 1:
                 raise HTTPException(400, f"parameter {name!r} is given more than once")
+        media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if endpoint.accepts and media not in endpoint.accepts:
+            takes = ", ".join(endpoint.accepts)
+            raise HTTPException(415, f"the body has to be {takes}", {"accept": takes})
         return await endpoint.answer(request)
 
     return answer
@@ -230,7 +271,11 @@ def _common(group: ServiceGroup) -> list[Endpoint]:
 
 
 def _index(endpoints: list[Endpoint]) -> Endpoint:
-    paths = {"/": "This list.", **{endpoint.path: endpoint.summary for endpoint in endpoints}}
+    paths = {"/": "This list."}
+    for endpoint in endpoints:
+        method = "" if endpoint.method is Method.GET else f"{endpoint.method}: "
+        before = f"{paths[endpoint.path]} " if endpoint.path in paths else ""
+        paths[endpoint.path] = f"{before}{method}{endpoint.summary}"
     paths["/openapi.json"] = "All this as an OpenAPI document."
 
     async def index(_request: Request) -> Response:

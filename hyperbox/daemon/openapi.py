@@ -7,14 +7,19 @@ real answers against them: no framework has to be taken in for generating them.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from hyperbox.daemon import problems
-from hyperbox.daemon.service import Endpoint, Parameter
+from hyperbox.daemon.service import Endpoint, Method, Parameter
 
 __all__ = ["document"]
 
 _PROBLEM = {"$ref": "#/components/schemas/Problem"}
+_CHANGING = {
+    403: "A web page asks: the request has an Origin header.",
+    415: "The body's type is none of these.",
+}
 _ALWAYS = {
     400: "Not HTTP, or a query parameter is unknown or has no such value.",
     413: "The request has a body, and it is too long.",
@@ -26,6 +31,10 @@ _ALWAYS = {
 
 def document(endpoints: Sequence[Endpoint], version: str) -> dict[str, object]:
     """Describe the endpoints."""
+    paths: dict[str, dict[str, object]] = {}
+    for endpoint in endpoints:
+        item = paths.setdefault(re.sub(r":\w+\}", "}", endpoint.path), {})
+        item[endpoint.method.lower()] = _operation(endpoint)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -37,36 +46,43 @@ def document(endpoints: Sequence[Endpoint], version: str) -> dict[str, object]:
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "servers": [{"url": "/", "description": "This daemon."}],
-        "paths": {endpoint.path: {"get": _operation(endpoint)} for endpoint in endpoints},
+        "paths": paths,
         "components": {"schemas": {"Problem": problems.SCHEMA}},
     }
 
 
 def _operation(endpoint: Endpoint) -> dict[str, object]:
     content = {media: {"schema": schema} for media, schema in endpoint.content.items()}
-    responses: dict[str, object] = {"200": {"description": endpoint.summary, "content": content}}
-    for status, meaning in sorted((_ALWAYS | dict(endpoint.also)).items()):
+    responses: dict[str, object] = {
+        str(endpoint.status): {"description": endpoint.summary, "content": content}
+    }
+    always = _ALWAYS if endpoint.method is Method.GET else _ALWAYS | _CHANGING
+    for status, meaning in sorted((always | dict(endpoint.also)).items()):
         own = content if status in endpoint.also else {}
-        refusal = {problems.MEDIA_TYPE: {"schema": _PROBLEM}} if status in _ALWAYS else {}
+        refusal = {problems.MEDIA_TYPE: {"schema": _PROBLEM}} if status in always else {}
         responses[str(status)] = {"description": meaning, "content": own | refusal}
-    words = [word for word in endpoint.path.replace(".", "/").split("/") if word]
+    words = re.findall(r"\w+", re.sub(r":\w+\}", "}", endpoint.path))
     operation: dict[str, object] = {
-        "operationId": "_".join(["get", *(words or ["index"])]),
+        "operationId": "_".join([endpoint.method.lower(), *(words or ["index"])]),
         "summary": endpoint.summary,
         "responses": responses,
     }
     if endpoint.description:
         operation["description"] = endpoint.description
     if endpoint.parameters:
-        operation["parameters"] = [_parameter(one) for one in endpoint.parameters]
+        operation["parameters"] = [_parameter(one, endpoint) for one in endpoint.parameters]
+    if endpoint.accepts:
+        content = {media: {"schema": schema} for media, schema in endpoint.accepts.items()}
+        operation["requestBody"] = {"required": True, "content": content}
     return operation
 
 
-def _parameter(parameter: Parameter) -> dict[str, object]:
+def _parameter(parameter: Parameter, endpoint: Endpoint) -> dict[str, object]:
+    in_path = parameter.name in endpoint.in_path
     return {
         "name": parameter.name,
-        "in": "query",
-        "required": False,
+        "in": "path" if in_path else "query",
+        "required": in_path,
         "description": parameter.description,
         "schema": parameter.schema,
     }

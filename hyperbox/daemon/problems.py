@@ -12,7 +12,16 @@ from starlette.responses import Response
 
 from hyperbox.daemon.service import Schema
 
-__all__ = ["DETAILS", "MEDIA_TYPE", "SCHEMA", "body", "explain", "explain_bug", "response"]
+__all__ = [
+    "DETAILS",
+    "MEDIA_TYPE",
+    "SCHEMA",
+    "body",
+    "explain",
+    "explain_bug",
+    "explain_end",
+    "response",
+]
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -32,7 +41,7 @@ SCHEMA: Schema = {
 DETAILS = {
     400: "this is not a request of HTTP/1.1",
     404: "nothing is here; GET / lists what there is",
-    405: "this path answers GET and HEAD only",
+    413: "the request's body is too long",
     431: "the request's line and headers are too long",
     501: "of transfer encodings only chunked is known",
 }
@@ -56,7 +65,18 @@ async def explain(_request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     said = error.detail if error.detail != HTTPStatus(error.status_code).phrase else ""
     detail = said or DETAILS.get(error.status_code, said) or "refused"
-    return response(error.status_code, detail, error.headers)
+    headers = dict(error.headers or {})
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        names = sorted(headers["Allow"].split(", "))
+        headers["Allow"] = ", ".join(names)
+        *others, last = names
+        detail = f"this path answers {', '.join(others)}{' and ' if others else ''}{last} only"
+    return response(error.status_code, detail, headers)
+
+
+async def explain_end(_request: Request, _error: Exception) -> Response:
+    """Answer a client that has gone before its request was whole; it is not there to read it."""
+    return response(400, "the request ended before its body")
 
 
 async def explain_bug(_request: Request, _error: Exception) -> Response:

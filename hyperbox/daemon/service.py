@@ -7,6 +7,7 @@ port of its own); the group starts and stops it. Nothing outside of
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -16,7 +17,7 @@ from prometheus_client import Metric
 from starlette.requests import Request
 from starlette.responses import Response
 
-__all__ = ["Answer", "Endpoint", "Parameter", "Schema", "Service", "State", "Status"]
+__all__ = ["Answer", "Endpoint", "Method", "Parameter", "Schema", "Service", "State", "Status"]
 
 Schema = Mapping[str, object]
 """A JSON Schema (2020-12, as OpenAPI 3.1 has it)."""
@@ -56,9 +57,23 @@ class Status:
         return {name: text for name, text in said.items() if text}
 
 
+class Method(StrEnum):
+    """HTTP methods that an endpoint may answer (RFC 9110, 9.3; PATCH is RFC 5789).
+
+    HEAD comes with GET. CONNECT is for proxies, and TRACE would show a client's secrets.
+    """
+
+    GET = "GET"
+    POST = "POST"
+    PUT = "PUT"
+    PATCH = "PATCH"
+    DELETE = "DELETE"
+    OPTIONS = "OPTIONS"
+
+
 @dataclass(frozen=True)
 class Parameter:
-    """A query parameter that an endpoint takes."""
+    """A parameter that an endpoint takes: in the query, or in its path if that has ``{name}``."""
 
     name: str
     description: str
@@ -67,10 +82,11 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Endpoint:
-    """A path, what answers it (GET, and HEAD), and what OpenAPI says about it.
+    """A path and a method, what answers them, and what OpenAPI says about that.
 
-    `content` maps each media type of the answer to the schema of its body. Parameters
-    that are not listed are refused.
+    `content` maps each media type of the answer to the schema of its body, `accepts` those of
+    the request's. Query parameters that are not listed are refused, and bodies of other types
+    where there is an `accepts`.
     """
 
     path: str
@@ -81,6 +97,15 @@ class Endpoint:
     parameters: Sequence[Parameter] = ()
     also: Mapping[int, str] = field(default_factory=dict)
     """Further statuses with the same body, and what they mean; refusals need no mention."""
+    method: Method = Method.GET
+    accepts: Mapping[str, Schema] = field(default_factory=dict)
+    status: int = 200
+    """Of the usual answer, for example 202 for what has only begun."""
+
+    @property
+    def in_path(self) -> tuple[str, ...]:
+        """Names of the parameters in its path."""
+        return tuple(re.findall(r"\{(\w+)[^}]*\}", self.path))
 
 
 class Service(Protocol):

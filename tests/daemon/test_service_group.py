@@ -61,7 +61,7 @@ class Service:
         return ()
 
 
-def test_rooms_start_in_order_and_stop_in_reverse_once() -> None:
+def test_services_start_in_order_and_stop_in_reverse_once() -> None:
     events: list[str] = []
     with ServiceGroup([Service("a", events), Service("b", events)]) as group:
         assert group.ready
@@ -69,7 +69,7 @@ def test_rooms_start_in_order_and_stop_in_reverse_once() -> None:
     assert events == ["start a", "start b", "stop b", "stop a"]
 
 
-def test_unavailable_room_is_no_fault() -> None:
+def test_unavailable_service_is_no_fault() -> None:
     events: list[str] = []
     missing = KernelFeatureMissing("no such thing")
     with ServiceGroup([Service("a", events, start=missing), Service("b", events)]) as group:
@@ -78,14 +78,14 @@ def test_unavailable_room_is_no_fault() -> None:
     assert events == ["start a", "stop a", "start b", "stop b"]
 
 
-def test_failed_room_makes_the_house_unready() -> None:
+def test_failed_service_makes_the_group_unready() -> None:
     service = Service("a", [])
     with ServiceGroup([service]) as group:
         service.state = State.FAILED
         assert not group.ready
 
 
-def test_a_room_that_cannot_start_takes_the_others_down() -> None:
+def test_a_service_that_cannot_start_takes_the_others_down() -> None:
     events: list[str] = []
     services = [
         Service("a", events),
@@ -97,7 +97,7 @@ def test_a_room_that_cannot_start_takes_the_others_down() -> None:
     assert events == ["start a", "start b", "stop b", "stop a"]
 
 
-def test_every_room_is_stopped_even_if_one_cannot_put_things_back() -> None:
+def test_every_service_is_stopped_even_if_one_cannot_put_things_back() -> None:
     events: list[str] = []
     services = [
         Service("a", events),
@@ -109,13 +109,13 @@ def test_every_room_is_stopped_even_if_one_cannot_put_things_back() -> None:
     assert events[3:] == ["stop c", "stop b", "stop a"]
 
 
-def test_two_rooms_with_one_path_are_a_bug() -> None:
+def test_two_services_with_one_path_are_a_bug() -> None:
     group = ServiceGroup([Service("a", [], paths=["/x"]), Service("b", [], paths=["/x"])])
     with pytest.raises(ValueError, match="two endpoints"):
         application(group, longest_head=0, longest_body=0)
 
 
-def test_only_the_composition_and_the_rooms_know_features() -> None:
+def test_only_the_composition_and_the_services_know_features() -> None:
     package = Path(hyperbox.daemon.__file__).parent
     knowing = set()
     for path in package.rglob("*.py"):

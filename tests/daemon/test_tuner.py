@@ -231,7 +231,7 @@ def test_what_cannot_be_put_back_is_said(service: Callable[[Listener], PressureS
         stuck.stop()
 
 
-def test_room_that_never_started_stops_and_answers(tmp_path: Path) -> None:
+def test_service_that_never_started_stops_and_answers(tmp_path: Path) -> None:
     service = PressureService(tmp_path / "nothing")
     service.stop()
     assert service.status().state is State.STOPPED
