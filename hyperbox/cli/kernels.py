@@ -154,8 +154,8 @@ def _lock_newest(arguments: argparse.Namespace, labels: Sequence[str]) -> int:
     write_lock({label: locked[label] for label in matrix.labels() if label in locked})
     print(one_line(f"wrote {lock_path()}"))
     _complain_of(archive.left_out)
-    for error in failed:
-        complain(f"not locked: {error.message}")
+    for fault in failed:
+        complain(f"not locked: {fault.message}")
     for hint in dict.fromkeys(error.hint for error in failed if error.hint):
         complain(f"hint: {hint}")
     return ExitCode.HARNESS_ERROR if failed else ExitCode.PASS
