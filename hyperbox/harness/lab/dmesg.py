@@ -121,8 +121,8 @@ def _allowance(entry: object, where: str) -> Allowance:
         raise ConfigError(f"{where}: kind must be one of {', '.join(_ALLOWABLE)}")
     try:
         pattern = re.compile(words["pattern"], re.MULTILINE)
-    except re.error as error:
-        raise ConfigError(f"{where}: {words['pattern']!r} is no pattern: {error}") from None
+    except (re.error, OverflowError, RecursionError) as error:
+        raise ConfigError(f"{where}: {words['pattern']!r} is not a pattern: {error}") from None
     return Allowance(
         kind=words["kind"],
         pattern=pattern,

@@ -6,12 +6,13 @@ payload. Standard library only: the agent runs it too. Pure: no input or output 
 
 from __future__ import annotations
 
-import json
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
+
+from hyperbox.foreign import parse_json
 
 __all__ = [
     "CHUNK",
@@ -81,7 +82,7 @@ class Frame:
     def json(self) -> dict[str, Any]:
         """Return the payload decoded from JSON; `ProtocolError` if it is not an object."""
         try:
-            value = json.loads(self.payload)
+            value = parse_json(self.payload.decode())
         except ValueError as error:
             raise ProtocolError(f"{self.type.name} carries no JSON: {error}") from error
         if not isinstance(value, dict):

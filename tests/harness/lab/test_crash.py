@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 import pytest
 
 from hyperbox.harness.lab.crash import OOM_KILL, WARN, find_crash, find_reports
+from tests.fuzzing import fuzzed
 
 SYSRQ_OOPS = """\
 [   12.881334] sysrq: Trigger a crash
@@ -107,6 +109,28 @@ def test_text_that_a_program_wrote_takes_no_longer_than_its_length(text: str) ->
 def test_a_report_without_a_stack_has_the_next_one_that_was_printed() -> None:
     text = "BUG: scheduling while atomic\nWARNING: nothing\n kfree+0x1/0x2\n"
     assert [report.fingerprint for report in find_reports(text)] == ["BUG: kfree", "WARN: kfree"]
+
+
+@fuzzed(
+    [
+        *map(str.encode, (SYSRQ_OOPS, NULL_DEREFERENCE, INIT_DIED)),
+        b"[ 1.0] WARNING: CPU: 0 PID: 1 at mm/vmscan.c:12 shrink_node+0x1/0x2\r\n",
+        b"watchdog: BUG: soft lockup - CPU#0\n <IRQ>\n a+0x6b/0x83\n </IRQ>\n b+0x1/0x2\n",
+        b"rcu: INFO: rcu_preempt self-detected stall on CPU\nRIP: 0010:spin+0xd/0x10\n",
+        b"INFO: task insmod:124 <writer> blocked for more than 120 seconds.\n",
+        b"INFO: task a:1 <" * 5000,
+        b"BUG: x\n" * 20_000,
+        b"BUG: x\n" + b"\n" * 140_000,
+    ]
+)
+def test_any_text_is_read(batch: Sequence[bytes]) -> None:
+    for data in batch:
+        text = data.decode(errors="replace")
+        reports = find_reports(text)
+        assert all(len(report.fingerprint) < 400 for report in reports)
+        assert not any("\n" in report.fingerprint + report.message for report in reports)
+        crash = next((report for report in reports if not report.survivable), None)
+        assert find_crash(text) == crash
 
 
 def test_warnings_are_listed_in_order_and_are_no_crash() -> None:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import tomllib
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from hyperbox.errors import ConfigError
+from hyperbox.foreign import parse_toml
+from hyperbox.harness.lab.crash import WARN, find_reports
 from hyperbox.harness.lab.dmesg import Allowance, Judgement, judge, parse_allowances, taint_flags
+from tests.fuzzing import fuzzed
 
 _WARN = (
     "[    2.611806] WARNING: CPU: 0 PID: 124 at fs/proc.c:42 demo+0x0/0x3\n"
@@ -88,7 +93,7 @@ def test_an_entry_is_for_its_kind() -> None:
         (_entry(reason='""'), "entry 1: reason must be text"),
         (_entry(since="2026-11-25"), "entry 1: since must be text"),
         (_entry(kind='"panic"'), "kind must be one of"),
-        (_entry(pattern='"("'), "is no pattern"),
+        (_entry(pattern='"("'), "is not a pattern"),
         (_entry(kernels='["7.3", "5.10"]'), "no range of kernels"),
         (_entry(kernels='["5.10"]'), "oldest"),
         (_entry(excuse='"none"'), "must be a table of"),
@@ -104,6 +109,37 @@ def test_letters_of_taint() -> None:
     assert taint_flags(0) == ""
     assert taint_flags(12800) == "WOE"
     assert taint_flags(1 << 30) == "?"
+
+
+@fuzzed(
+    [
+        _WARN.encode() + b"\n" + _OOM.encode(),
+        b"BUG: Bad page state in process a\nOops: 0000 [#1]\n",
+        b"mce: [Hardware Error]: Machine check events logged\r\n",
+    ]
+)
+def test_every_report_is_allowed_or_refused(batch: Sequence[bytes]) -> None:
+    rules = _allow(_entry(pattern='"."'))
+    for data in batch:
+        text = data.decode(errors="replace")
+        found = judge(text, 0, release="6.12", experiment="", allowances=rules)
+        kinds = {report.kind for report in find_reports(text)}
+        assert bool(found.allowed) == (WARN in kinds)
+        assert {report.kind for report in found.refused} == kinds - {WARN}
+
+
+@pytest.mark.filterwarnings("ignore:Possible nested set")
+@fuzzed(
+    [
+        _entry(pattern='"a{99999999999}"').encode(),
+        _entry(pattern=f'"{"(" * 5000}{")" * 5000}"').encode(),
+        _entry(kernels='["6.1", "6.12"]', experiment='"psi.accuracy"').encode(),
+    ]
+)
+def test_any_allow_list_is_read_or_refused(batch: Sequence[bytes]) -> None:
+    for data in batch:
+        with contextlib.suppress(ConfigError, ValueError):  # ValueError: it is not TOML
+            parse_allowances(parse_toml(data.decode(errors="replace")), "list.toml")
 
 
 @given(st.text(), st.integers(0, (1 << 20) - 1))

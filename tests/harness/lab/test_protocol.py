@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Sequence
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,6 +16,7 @@ from hyperbox.harness.lab.protocol import (
     FrameType,
     ProtocolError,
 )
+from tests.fuzzing import fuzzed
 
 frames = st.builds(
     Frame,
@@ -34,6 +38,27 @@ def test_any_cutting_gives_the_same_frames(sent: list[Frame], cuts: list[int]) -
         position += size
         turn += 1
     assert received == sent
+
+
+@fuzzed(
+    [
+        Frame(FrameType.READY, 0, b'{"release": "6.12", "monotonic_ns": 1}').encode()
+        + Frame(FrameType.STDOUT, 7, b"out\n").encode()
+        + Frame(FrameType.EXIT, 7, b'{"status": 0, "elapsed_ns": 5, "leapt": false}').encode(),
+        Frame(FrameType.EXIT, 1, b"[" * 100_000).encode(),
+        Frame(FrameType.EXIT, 1, b'{"status": ' + b"9" * 5000 + b"}").encode(),
+    ]
+)
+def test_any_stream_is_frames_or_damaged(batch: Sequence[bytes]) -> None:
+    for data in batch:
+        decoder, frames = FrameDecoder(), list[Frame]()
+        with contextlib.suppress(ProtocolError):
+            for frame in decoder.feed(data):
+                frames.append(frame)
+        assert data.startswith(b"".join(frame.encode() for frame in frames))
+        for frame in frames:
+            with contextlib.suppress(ProtocolError):
+                assert isinstance(frame.json(), dict)
 
 
 def test_unknown_type_is_refused() -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +21,14 @@ from hyperbox.harness.runs.documents import (
     utc,
     write_document,
 )
+from hyperbox.harness.runs.record import read_record
 from hyperbox.harness.runs.schema import schema
+from tests.fuzzing import fuzzed
 
 DATA = Path(__file__).parents[1] / "report" / "data"
 RUN = DATA / "schema-2" / "run.json"
+RECORD = DATA / "schema-2/cells/6.12--psi.monitor_cpu--exact/attempt-1/record.json"
+READ = read_record(RECORD.parent)
 
 texts = st.text(st.characters(codec="utf-8"), max_size=8)
 values = st.recursive(
@@ -50,6 +56,18 @@ def test_what_is_written_is_read_again(
     document = run_with(environment)
     write_document(path, "run", document)
     assert read_document(path, "run") == document
+
+
+@fuzzed([RECORD.read_bytes()], inputs=1000)  # what breaks the schema takes long to explain
+def test_a_record_is_read_as_it_was_written_or_refused(
+    tmp_path_factory: pytest.TempPathFactory, batch: Sequence[bytes]
+) -> None:
+    directory = tmp_path_factory.mktemp("some") / "attempt-1"
+    directory.mkdir()
+    for data in batch:
+        (directory / "record.json").write_bytes(data)
+        with contextlib.suppress(HarnessError):
+            assert read_record(directory) == replace(READ, directory=directory)
 
 
 @given(place=st.integers(0, RUN.stat().st_size - 1), byte=st.integers(0, 255))

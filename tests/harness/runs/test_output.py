@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
+import itertools
 import json
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from hyperbox.errors import KernelFeatureMissing, WorkloadError
+from hyperbox.foreign import parse_json
 from hyperbox.harness.lab.machine import CommandResult
 from hyperbox.harness.model import Arm, Experiment, Metric
+from hyperbox.harness.runs.documents import document_bytes
 from hyperbox.harness.runs.output import SKIP_STATUS, parse_output
+from tests.fuzzing import fuzzed
 
 _EXPERIMENT = Experiment(
     id="demo.load",
@@ -100,10 +104,31 @@ def test_status_77_is_a_skip_with_the_reason() -> None:
         parse_output(_result("", SKIP_STATUS), _EXPERIMENT)
 
 
-@given(output=st.binary(max_size=200), status=st.integers(-64, 255))
-def test_any_output_is_read_or_refused(output: bytes, status: int) -> None:
-    with contextlib.suppress(WorkloadError, KernelFeatureMissing):
-        parse_output(CommandResult(status, output, b""), _EXPERIMENT)
+_FOUND = [
+    b"",
+    b'{"metrics": {"time": 1, "rate": 2}, "notes": {"a": [1, "b", null, 0.5], "c": {"d": true}}}',
+    b'{"step": 1}\n{"metrics": {"time": 1.5, "rate": -2e0}}\n\n',
+    b'{"skip": "no zram"}',
+    b'{"metrics": {"time": 1, "rate": 2}, "notes": {"a": 1e999}}',
+    b'{"metrics": {"time": 1, "rate": 2}, "notes": {"a": ' + b"9" * 400 + b"}}",
+    b'{"metrics": {"time": 1, "rate": 2}, "notes": {"\\ud800": 1, "\\ud801": 2}}',
+    '{"metrics": {"time": 1, "rate": 2}, "notes": {"a": "\u2028\x85"}}'.encode(),
+    b'{"metrics": {"time": ' + b"1" * 309 + b', "rate": 2}}',
+    b"[" * 100_000,
+]
+
+
+@fuzzed(_FOUND)
+def test_any_output_is_refused_or_can_be_put_on_record(batch: Sequence[bytes]) -> None:
+    for output, status in itertools.product(batch, (0, SKIP_STATUS)):
+        try:
+            metrics, notes = parse_output(CommandResult(status, output, b""), _EXPERIMENT)
+        except (WorkloadError, KernelFeatureMissing):
+            continue
+        assert metrics["time"] >= 0
+        assert -5 <= metrics["rate"] <= 5
+        written = document_bytes({"blocks": [{"notes": {"on": notes}}]})
+        assert parse_json(written.decode())["blocks"][0]["notes"]["on"] == notes
 
 
 _GOOD = '{"metrics": {"time": 1, "rate": 2}}'
