@@ -89,7 +89,7 @@ def run(program: Sequence[Instruction], call: Call) -> int:
 def steps(program: Sequence[Instruction], call: Call) -> int:
     """Return how many instructions a filter executes for a call.
 
-    From Linux 5.11 on (8e01b51a31a1, "seccomp/cache") a call that is allowed whatever its arguments
+    From Linux 5.11 on (8e01b51a31a1) a call that is allowed whatever its arguments
     executes none: the kernel keeps a bitmap of them.
     """
     return _run(program, call)[1]

@@ -1,9 +1,9 @@
 """Giving up page cache that will not be read again: fadvise and ``memory.reclaim``.
 
-Follows posix_fadvise(2) and Documentation/admin-guide/cgroup-v2.rst (``memory.reclaim`` is
-in Linux 5.19; its ``swappiness=`` key, without which it may swap out instead, in 6.9). Only
-clean, unmapped pages go; the next read fetches them again. The machine's caches as a whole
-are never dropped.
+Follows posix_fadvise(2) and Documentation/admin-guide/cgroup-v2.rst: ``memory.reclaim`` is in
+Linux 5.19 (94968384dde1), its ``swappiness=`` key, without which it may swap out instead, in 6.9
+(68cd9050d871). Only clean, unmapped pages go; the next read fetches them again. The machine's
+caches as a whole are never dropped.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
 """Pressure stall information: the kernel's files, parsed, and its triggers.
 
 Follows Documentation/accounting/psi.rst (Linux 4.20; triggers 5.2; ``full`` of cpu 5.13;
-``irq`` 6.1). ``total`` is brought up to date by every read, the averages every two
+``irq`` 6.1, 52b1364ba0b1). ``total`` is brought up to date by every read, the averages every two
 seconds. A file can be absent (ENOENT) or there and switched off (EOPNOTSUPP, on
 reading): both are a `PressureMissing` with the reason, as far as the kernel's command line,
-its configuration and the cgroup's own switch (``cgroup.pressure``, 6.1) tell it.
+its configuration and the cgroup's own switch (``cgroup.pressure``, 6.1, 34f26a15611a)
+tell it.
 """
 
 from __future__ import annotations
@@ -212,8 +213,8 @@ class Trigger:
     stall_us, window_us
         At least `stall_us` microseconds of `kind` stall within `window_us`. Windows are
         500 ms to 10 s, shorter ones too on later kernels. Who lacks CAP_SYS_RESOURCE may have
-        multiples of 2 s only, where the kernel looks every 2 s (Linux 6.4; 6.1 has it, too, in
-        the stable series), and before that no trigger at all.
+        multiples of 2 s only, where the kernel looks every 2 s (Linux 6.4, d82caa273565; the
+        stable series of 6.1 has it too), and before that no trigger at all.
 
     Raises
     ------

@@ -8,7 +8,7 @@ import os
 
 __all__ = ["reseed_crng"]
 
-_RESEED = 0x5207  # RNDRESEEDCRNG of linux/random.h (Linux 4.14): use what was mixed in at once
+_RESEED = 0x5207  # RNDRESEEDCRNG of <linux/random.h> (d848e5f8e1eb): use what was mixed in at once
 
 
 def reseed_crng(data: bytes) -> None:

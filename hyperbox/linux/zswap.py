@@ -1,7 +1,7 @@
 """zswap: compressed memory in front of disk swap.
 
 Follows Documentation/admin-guide/mm/zswap.rst (Linux 3.11; ``shrinker_enabled`` in 6.8,
-which writes pages back to disk before the pool is full).
+b5ba474f3f51, which writes pages back to disk before the pool is full).
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
 """What the tuner judges from: counters at one moment, and what they say about an interval. Pure.
 
 The score is made so that it cannot be gamed by what the kernel chooses to call memory
-pressure. A swap-in wait counts as memory stall only if the page was in the working set,
-otherwise as storage stall alone: the same thrash is 77-89 % memory `some` on 5.10 and 4-15 %
-on 6.1, with storage `some` above 60 % on both. So storage stall counts too, but only while
-pages come back from disk swap: a backup that reads a disk is not a memory problem.
+pressure. A swap-in wait counts as memory stall only if the page was in the working set
+(d8c47cc7bf60, Linux 5.18), otherwise as storage stall alone: the same thrash is 77-89 % memory
+`some` on 5.10 and 4-15 % on 6.1, with storage `some` above 60 % on both. So storage stall counts
+too, but only while pages come back from disk swap: a backup that reads a disk is not a memory
+problem.
 """
 
 from __future__ import annotations

@@ -208,7 +208,7 @@ def _zswap_pool() -> int:
 
 
 def _most_swappiness() -> int:
-    """Return 180, or 100 where the kernel takes no more (below 5.8)."""
+    """Return 180, or 100 where the kernel takes no more (before 5.8, c843966c556d)."""
     path = sysctl("vm.swappiness")
     before = read_knob(path)
     try:
