@@ -7,6 +7,7 @@ one line plus its hint.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import IntEnum
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "MachineLost",
     "MissingDependency",
     "WorkloadError",
+    "near",
 ]
 
 
@@ -111,3 +113,14 @@ class WorkloadError(HyperboxError):
 
 class KernelFeatureMissing(HyperboxError):
     """The running kernel lacks a feature; the reason becomes a SKIP on record."""
+
+
+def near(name: str, known: Iterable[str]) -> str:
+    """Return a hint for a name that does not exist: near matches, else what there is."""
+    import difflib  # noqa: PLC0415 - errors are rare, and what is measured in guests imports this
+
+    names = sorted(known)
+    matches = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    if matches:
+        return f"did you mean {' or '.join(matches)}?"
+    return f"known: {', '.join(names)}" if names else ""

@@ -23,6 +23,7 @@ GROUND = (
     "hyperbox.processes",
     "hyperbox.records",
     "hyperbox.repair",
+    "hyperbox.settings",
 )
 FEATURES = ("memory", "storage", "observability", "isolation")
 PRODUCT = ("hyperbox.linux", *(f"hyperbox.{feature}" for feature in FEATURES))
@@ -45,7 +46,8 @@ ALLOWED: Mapping[str, tuple[str, ...]] = {
     "hyperbox.repair": ("hyperbox.errors", "hyperbox.journal", "hyperbox.records"),
     "hyperbox.linux": GROUND,
     **{f"hyperbox.{feature}": ("hyperbox.linux", *GROUND) for feature in FEATURES},
-    "hyperbox.config": ("hyperbox.errors", "hyperbox.foreign", DECLARATIONS),
+    "hyperbox.settings": ("hyperbox.errors", "hyperbox.foreign"),
+    "hyperbox.config": ("hyperbox.settings",),
     MODEL: (),
     DECLARATIONS: (MODEL, *GROUND),
     "hyperbox.harness.lab": (

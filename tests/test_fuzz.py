@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from hypothesis import example, given, settings
 
-from hyperbox.config import resolve
+from hyperbox.config import VALIDATE
 from hyperbox.errors import ConfigError, HyperboxError
 from hyperbox.foreign import parse_toml
 from hyperbox.harness.declarations import parse_suite
@@ -38,7 +38,7 @@ from hyperbox.memory.decisions import Action, Decision, TunerState
 from hyperbox.memory.readings import GroupCounters, Reading
 from hyperbox.memory.traces import as_line as trace_line
 from hyperbox.memory.traces import parse_trace
-from hyperbox.memory.tuning_options import _table, from_table
+from hyperbox.memory.tuning_options import options_from
 from hyperbox.paths import project_directory
 from hyperbox.records import Change, Owner, announcement, line, parse
 from tests.mutation import batches
@@ -248,16 +248,17 @@ def test_trace(texts: list[str]) -> None:
     refused_or_read(lambda text: [*parse_trace(re.split("\n", text))], texts)
 
 
-SETTINGS = 'kernel = ["6.12"]\nlane = "exact"\nblocks = 4\nseed = 1\nstrict = true\n'
+SETTINGS = '[validate]\nkernel = ["6.12"]\nlane = "exact"\nblocks = 4\nseed = 1\nstrict = true\n'
 
 
 @thorough
-@example([f"seed = {DEEP}", f"seed = {DIGITS}", f"seed.{'a.' * 2000}b = 1", "seed = 1e999"])
+@example([f"seed = {DEEP}", f"seed.{'a.' * 2000}b = 1", "validate = 5", "[validate]\nseed = 1e999"])
+@example([f"[validate]\nseed = {DIGITS}", "[validate]\nblocks = nan", "[[validate]]\nseed = 1"])
 @given(batches([SETTINGS]))
 def test_settings(memory_file: Path, texts: list[str]) -> None:
     def settings_of(text: str) -> object:
         memory_file.write_bytes(text.encode(errors="surrogatepass"))
-        return resolve(argparse.Namespace(config=memory_file), {})
+        return VALIDATE.resolve(argparse.Namespace(config=memory_file), {})
 
     refused_or_read(settings_of, texts)
 
@@ -271,6 +272,6 @@ TUNER = '[tuner]\nact = 10.5\ndry-run = true\nstreaming = ["/a"]\nfast-swap = "z
 def test_tuner_settings(memory_file: Path, texts: list[str]) -> None:
     def options(text: str) -> object:
         memory_file.write_bytes(text.encode(errors="surrogatepass"))
-        return from_table(_table(memory_file), "tuner: ")
+        return options_from(argparse.Namespace(config=memory_file), {})
 
     refused_or_read(options, texts)

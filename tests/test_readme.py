@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import io
 import itertools
@@ -12,16 +13,19 @@ from pathlib import Path
 
 import pytest
 
-from hyperbox import config
 from hyperbox.cli.main import main
+from hyperbox.config import VALIDATE, Settings
+from hyperbox.daemon.options import DAEMON
 from hyperbox.errors import ExitCode
 from hyperbox.foreign import read_toml
 from hyperbox.harness.declarations import load_suites
 from hyperbox.harness.model import Lane
+from hyperbox.memory.tuning_options import TUNER
 
 PROJECT = Path(__file__).resolve().parents[1]
 GUIDES = sorted(f"docs/{path.name}" for path in (PROJECT / "docs").glob("*.md"))
 DOCUMENTS = ("README.md", "CONTRIBUTING.md", *GUIDES)
+TABLES = (VALIDATE, TUNER, DAEMON)
 FIRST = "./bootstrap hyperbox validate"
 SECOND = "./bootstrap pytest"
 PLACEHOLDER = re.compile(r"NAME\b|bzImage|staging/")
@@ -140,19 +144,20 @@ def test_lanes_are_all_listed() -> None:
     listed = re.findall(r"^\| `(\w+)`", table, re.MULTILINE)
     assert {*listed} == {*Lane} - {Lane.HOST} | {"auto", "real"}
     assert "| `exact` (default)" in table
-    assert config.Settings().lane == "exact"
+    assert Settings().lane == "exact"
 
 
 def test_settings_of_the_example_file_exist(tmp_path: Path) -> None:
     (example,) = blocks("toml", "docs/configuration.md")
     path = tmp_path / "hyperbox.toml"
     path.write_text(example)
-    known = {setting.name: setting for setting in config.declarations()}
-    for line in example.splitlines():
-        name = line.partition(" ")[0]
-        assert known[name].in_file
-        assert f"{known[name].option}, {known[name].variable}" in line
-    assert read_toml(path).keys() <= known.keys()
+    named = argparse.Namespace(config=path)
+    for table in TABLES:
+        assert table.resolve(named, {}) != table.declares()
+        for setting in table.settings:
+            line = re.search(rf"^{setting.name} = .*#(.*)$", example, re.MULTILINE)
+            if line and setting.name in read_toml(path)[table.name]:
+                assert f"{setting.option}, {table.variable(setting)}" in line[1]
 
 
 def test_gates_are_those_of_the_suites() -> None:
@@ -167,7 +172,7 @@ def test_gates_are_those_of_the_suites() -> None:
 
 def test_variables_exist_in_the_source() -> None:
     source = "".join(path.read_text() for path in (PROJECT / "hyperbox").rglob("*.py"))
-    settings = {setting.variable for setting in config.declarations()} | {"HYPERBOX_CONFIG"}
+    settings = {table.variable(one) for table in TABLES for one in table.settings}
     for document in DOCUMENTS:
         for variable in set(re.findall(r"HYPERBOX_[A-Z_]+", text(document))):
             assert variable in settings or variable in source, variable

@@ -26,8 +26,8 @@ from hyperbox.errors import (
     HarnessError,
     HyperboxError,
     MissingDependency,
+    near,
 )
-from hyperbox.harness.declarations import near
 from hyperbox.printing import complain, legible, print_error
 
 __all__ = ["main"]

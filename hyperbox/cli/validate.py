@@ -10,8 +10,8 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from hyperbox import config
 from hyperbox.cli.report import finish
+from hyperbox.config import VALIDATE
 from hyperbox.console import TerminalConsole
 from hyperbox.errors import ExitCode
 from hyperbox.harness.model import Cell
@@ -19,6 +19,7 @@ from hyperbox.harness.runs.dry_run import DryRun, dry_run
 from hyperbox.harness.runs.forecast import spell
 from hyperbox.harness.runs.progress import ProgressDisplay
 from hyperbox.harness.runs.validation import validate
+from hyperbox.settings import add_config
 
 __all__ = ["add_parser"]
 
@@ -34,7 +35,8 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     parser.add_argument(
         "names", nargs="*", metavar="GATE_OR_SUITE", help="what to decide; by default everything"
     )
-    config.add_options(parser)
+    add_config(parser)
+    VALIDATE.add_options(parser)
     parser.add_argument(
         "--dry-run",
         action="store_true",
@@ -48,7 +50,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    settings = config.resolve(arguments)
+    settings = VALIDATE.resolve(arguments)
     if arguments.dry_run:
         found = dry_run(settings, arguments.names)
         if arguments.json:

@@ -1,4 +1,4 @@
-"""What the daemon can be told. Standard library only, so that the command line stays quick."""
+"""The daemon's settings, and what they come to. Standard library only: help stays quick."""
 
 from __future__ import annotations
 
@@ -9,8 +9,50 @@ from hyperbox.daemon.listeners import Address
 from hyperbox.linux.pressure import PROC_PRESSURE
 from hyperbox.memory.psi import HISTORY, INTERVAL_S
 from hyperbox.memory.tuning import TunerOptions
+from hyperbox.settings import InFile, Kind, SettingsTable, declared
 
-__all__ = ["Options"]
+__all__ = ["DAEMON", "DaemonSettings", "Options"]
+
+
+@dataclass(frozen=True)
+class DaemonSettings:
+    """What a daemon is asked to do; where it listens is said by nobody else's file."""
+
+    socket: str | None = declared(
+        None,
+        "unix socket, or 'none'",
+        metavar="PATH",
+        usual="hyperbox.sock below /run/hyperbox, or below the user's runtime directory",
+    )
+    listen: tuple[str, ...] = declared(
+        ("127.0.0.1:9797",),
+        "TCP address, or 'none'; may be repeated",
+        Kind.LIST,
+        metavar="IP:PORT",
+    )
+    allow_remote: bool = declared(
+        False,
+        "allow addresses to listen on that other machines reach; there is no authentication",
+        Kind.FLAG,
+    )
+    tune: bool = declared(
+        False,
+        "tune swapping at each sample, as `psi tune` does",
+        Kind.FLAG,
+    )
+    interval: float | None = declared(
+        None,
+        "seconds between samples",
+        Kind.NUMBER,
+        metavar="S",
+        least=0.01,
+        most=86400.0,
+        usual=f"{INTERVAL_S:g}, or the tuner's",
+    )
+    verbose: bool = declared(False, "log what is of use for finding a fault", Kind.FLAG)
+
+
+DAEMON = SettingsTable("daemon", DaemonSettings, in_file=InFile.NAMED)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ are refused, and every error names the file and the entry.
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -14,12 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hyperbox.errors import ConfigError
+from hyperbox.errors import ConfigError, near
 from hyperbox.foreign import read_toml
 from hyperbox.harness.model import Arm, Experiment, Gate, Metric, Rule, Scale, Suite
 from hyperbox.paths import project_directory
 
-__all__ = ["load_suite", "load_suites", "near", "parse_suite"]
+__all__ = ["load_suite", "load_suites", "parse_suite"]
 
 _ID = re.compile(r"[a-z0-9](?:[a-z0-9_.]|-(?!-))*")
 _BETTER = ("lower", "higher", "neither")
@@ -69,15 +68,6 @@ def parse_suite(data: Mapping[str, Any], path: Path) -> Suite:
     _unique("experiment", [(item.id, path) for item in experiments])
     _unique("gate", [(item.id, path) for item in gates])
     return Suite(suite_id, title, experiments, gates)
-
-
-def near(name: str, known: Iterable[str]) -> str:
-    """Return a hint for a name that does not exist: near matches, else what there is."""
-    names = sorted(known)
-    matches = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-    if matches:
-        return f"did you mean {' or '.join(matches)}?"
-    return f"known: {', '.join(names)}" if names else ""
 
 
 @dataclass

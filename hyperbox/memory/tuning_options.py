@@ -1,74 +1,125 @@
-"""The tuner's settings: one declaration each, from which options and file keys follow.
+"""The tuner's settings: options, variables, and the table ``[tuner]`` of the settings file.
 
-The file is TOML with one table::
-
-    [tuner]
-    interval = 5            # seconds between readings
-    act = 80                # percent
-    streaming = ["/sys/fs/cgroup/backup.slice"]
-    fast-swap = "zram"
-
-The command line wins over the file.
+They change this machine: no file has them that only lies in the current directory.
 """
 
 from __future__ import annotations
 
 import argparse
-import difflib
+import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from hyperbox.errors import ConfigError
-from hyperbox.foreign import read_toml
 from hyperbox.memory.actuators import LEAST_SWAPPINESS
 from hyperbox.memory.decisions import Rules
 from hyperbox.memory.tuning import FAST_SWAPS, TunerOptions
+from hyperbox.settings import InFile, Kind, SettingsTable, add_config, declared
 
-__all__ = ["add_options", "from_table", "options_from"]
+__all__ = ["TUNER", "TunerSettings", "add_options", "options_from"]
+
+
+def _percent(default: float, text: str) -> Any:
+    return declared(default, text, Kind.NUMBER, metavar="PERCENT", least=1, most=100)
+
+
+def _seconds(default: float, text: str, *, most: float, least: float = 1) -> Any:
+    return declared(default, text, Kind.NUMBER, metavar="S", least=least, most=most)
 
 
 @dataclass(frozen=True)
-class _Number:
-    """A setting that is a number: of the rules (`rule`), or of the options themselves."""
+class TunerSettings:
+    """What a tuner is asked to do."""
 
-    name: str
-    help: str
-    least: float
-    most: float
-    rule: str = ""
-    whole: bool = False
-    metavar: str = "N"
+    dry_run: bool = declared(False, "decide, and change nothing", Kind.FLAG)
+    fast_swap: str = declared(
+        TunerOptions.fast_swap,
+        "compressed swap ahead of need; auto: zswap before a disk, else zram",
+        choices=FAST_SWAPS,
+    )
+    cgroup: Path | None = declared(
+        None,
+        "judge by this cgroup's pressure instead of the machine's",
+        Kind.PATH,
+        metavar="PATH",
+    )
+    streaming: tuple[str, ...] = declared(
+        (), "cgroup whose page cache may be given up; may be repeated", Kind.LIST, metavar="PATH"
+    )
+    interval: float = _seconds(Rules.interval_s, "seconds between readings", most=300)
+    act: float = _percent(Rules.act, "act above this many percent")
+    watch_above: float = _percent(Rules.watch, "watch above this, relieve page cache")
+    calm_below: float = _percent(Rules.calm, "calm is below this")
+    relax: float = _seconds(Rules.relax_s, "seconds of calm before giving back", most=86400)
+    settle: float = _seconds(
+        Rules.settle_s, "seconds that a step may take to work", least=0, most=600
+    )
+    measure: float = _seconds(Rules.measure_s, "seconds that a step is measured", most=600)
+    backoff: float = _seconds(Rules.backoff_s, "seconds before a failed step again", most=86400)
+    zram_mib: int | None = declared(
+        None,
+        "MiB that zram may hold",
+        Kind.WHOLE,
+        metavar="N",
+        least=1,
+        most=1 << 24,
+        usual="as memory, up to 8192",
+    )
+    swappiness: int = declared(
+        TunerOptions.swappiness,
+        f"swappiness with fast swap, never below {LEAST_SWAPPINESS}",
+        Kind.WHOLE,
+        metavar="N",
+        least=LEAST_SWAPPINESS,
+        most=200,
+    )
+
+    def options(self) -> TunerOptions:
+        """Return them as the tuner takes them.
+
+        Raises
+        ------
+        ConfigError
+            For a cgroup that is not there, and thresholds that contradict each other.
+        """
+        return TunerOptions(
+            rules=self._rules(),
+            group=self.cgroup and _directory(self.cgroup),
+            streaming=tuple(_absolute(path, "streaming") for path in map(Path, self.streaming)),
+            fast_swap=self.fast_swap,
+            zram_mib=self.zram_mib,
+            swappiness=self.swappiness,
+            dry_run=self.dry_run,
+        )
+
+    def _rules(self) -> Rules:
+        if not self.calm_below <= self.watch_above <= self.act:
+            raise ConfigError(
+                f"thresholds out of order: calm {self.calm_below:g}, watch {self.watch_above:g}, "
+                f"act {self.act:g}",
+                hint="calm-below <= watch-above <= act",
+            )
+        return Rules(
+            interval_s=self.interval,
+            act=self.act,
+            watch=self.watch_above,
+            calm=self.calm_below,
+            relax_s=self.relax,
+            settle_s=self.settle,
+            measure_s=self.measure,
+            backoff_s=self.backoff,
+        )
 
 
-_INTERVAL = _Number("interval", "seconds between readings", 1, 300, "interval_s", metavar="S")
-_NUMBERS = (
-    _INTERVAL,
-    _Number("act", "act above this many percent", 1, 100, "act", metavar="PERCENT"),
-    _Number(
-        "watch-above", "watch above this, relieve page cache", 1, 100, "watch", metavar="PERCENT"
-    ),
-    _Number("calm-below", "calm is below this", 1, 100, "calm", metavar="PERCENT"),
-    _Number("relax", "seconds of calm before giving back", 1, 86400, "relax_s", metavar="S"),
-    _Number("settle", "seconds that a step may take to work", 0, 600, "settle_s", metavar="S"),
-    _Number("measure", "seconds that a step is measured", 1, 600, "measure_s", metavar="S"),
-    _Number("backoff", "seconds before a failed step again", 1, 86400, "backoff_s", metavar="S"),
-    _Number(
-        "zram-mib",
-        "MiB that zram may hold (default: as memory, up to 8192)",
-        1,
-        1 << 24,
-        whole=True,
-    ),
-    _Number(
-        "swappiness",
-        f"swappiness with fast swap, never below {LEAST_SWAPPINESS} (default 100)",
-        LEAST_SWAPPINESS,
-        200,
-        whole=True,
-    ),
+TUNER = SettingsTable("tuner", TunerSettings, in_file=InFile.NAMED)
+
+_OBSERVING = ("cgroup", "streaming", "interval")
+_ACTING = ("dry-run", "fast-swap", "zram-mib", "swappiness")
+_RULES = tuple(
+    one.name for one in TUNER.settings if one.name not in ("cgroup", "streaming", *_ACTING)
 )
-_OTHERS = ("cgroup", "streaming", "fast-swap", "dry-run")
 
 
 def add_options(
@@ -78,171 +129,38 @@ def add_options(
     rules: bool = True,
     acting: bool = True,
 ) -> None:
-    """Add ``--config`` and an option for every setting; absent options stay absent.
+    """Add ``--config`` and the options that have an effect; absent ones stay absent.
 
     Parameters
     ----------
     observing, rules, acting
         Which settings have an effect: of what is read, of the decisions, of what is changed.
     """
-    parser.add_argument("--config", type=Path, metavar="FILE", help="TOML with a [tuner] table")
-    if acting:
-        parser.add_argument(
-            "--dry-run",
-            action="store_true",
-            default=argparse.SUPPRESS,
-            help="decide, and change nothing",
-        )
-        parser.add_argument(
-            "--fast-swap",
-            choices=FAST_SWAPS,
-            default=argparse.SUPPRESS,
-            help="compressed swap ahead of need (default auto: zswap before a disk, else zram)",
-        )
-    if observing:
-        parser.add_argument(
-            "--cgroup",
-            default=argparse.SUPPRESS,
-            metavar="PATH",
-            help="judge by this cgroup's pressure instead of the machine's",
-        )
-        parser.add_argument(
-            "--streaming",
-            action="append",
-            default=argparse.SUPPRESS,
-            metavar="PATH",
-            help="cgroup whose page cache may be given up; may be repeated",
-        )
-    for number in _NUMBERS:
-        has_effect = acting if not number.rule else rules or (observing and number is _INTERVAL)
-        if has_effect:
-            parser.add_argument(
-                f"--{number.name}",
-                default=argparse.SUPPRESS,
-                metavar=number.metavar,
-                help=number.help + _default(number),
-            )
+    add_config(parser)
+    wanted = ((observing, _OBSERVING), (rules, _RULES), (acting, _ACTING))
+    TUNER.add_options(parser, [name for used, names in wanted if used for name in names])
 
 
-def options_from(arguments: argparse.Namespace) -> TunerOptions:
+def options_from(
+    arguments: argparse.Namespace, environment: Mapping[str, str] = os.environ
+) -> TunerOptions:
     """Return the options in force.
 
     Raises
     ------
     ConfigError
-        For an unknown key, a wrong value, or a file that cannot be read; it names the place.
+        As of `SettingsTable.resolve` and `TunerSettings.options`.
     """
-    given = {name.replace("_", "-"): value for name, value in vars(arguments).items()}
-    options = TunerOptions()
-    path = given.get("config")
-    if path is not None:
-        options = from_table(_table(path), f"{path}: ", options)
-    known = (*_OTHERS, *(number.name for number in _NUMBERS))
-    chosen = {name: value for name, value in given.items() if name in known}
-    return from_table(chosen, "--", options)
+    return TUNER.resolve(arguments, environment).options()
 
 
-def from_table(
-    table: Mapping[str, object], where: str, base: TunerOptions | None = None
-) -> TunerOptions:
-    """Return options changed by a table of settings; `where` precedes a name in errors.
-
-    Raises
-    ------
-    ConfigError
-        For an unknown key or a wrong value.
-    """
-    options = base or TunerOptions()
-    numbers = {number.name: number for number in _NUMBERS}
-    changes: dict[str, object] = {}
-    rules: dict[str, float] = {}
-    for name, value in table.items():
-        if name in numbers:
-            number = numbers[name]
-            found = _number(number, value, f"{where}{name}")
-            if number.rule:
-                rules[number.rule] = found
-            else:
-                changes[name.replace("-", "_")] = int(found)
-        else:
-            changes |= _other(name, value, where)
-    changes["rules"] = _ordered(replace(options.rules, **rules))  # type: ignore[arg-type]
-    return replace(options, **changes)  # type: ignore[arg-type]
-
-
-def _other(name: str, value: object, where: str) -> dict[str, object]:
-    if name == "dry-run" and isinstance(value, bool):
-        return {"dry_run": value}
-    if name == "fast-swap" and isinstance(value, str):
-        return {"fast_swap": value}
-    if name == "cgroup" and isinstance(value, str):
-        return {"group": _directory(value, f"{where}{name}")}
-    if name == "streaming" and isinstance(value, list):
-        return {"streaming": tuple(_absolute(one, f"{where}{name}") for one in value)}
-    if name in _OTHERS:
-        raise ConfigError(f"{where}{name} cannot be {value!r}")
-    known = (*_OTHERS, *(number.name for number in _NUMBERS))
-    close = difflib.get_close_matches(name, known, 1)
-    raise ConfigError(
-        f"{where}unknown key {name!r}", hint=f"did you mean {close[0]}?" if close else ""
-    )
-
-
-def _number(number: _Number, value: object, where: str) -> float:
-    found = _float(value)
-    if found is None or not number.least <= found <= number.most or (number.whole and found % 1):
-        kind = "a whole number" if number.whole else "a number"
-        raise ConfigError(
-            f"{where} cannot be {value!r}",
-            hint=f"give {kind} from {number.least:g} to {number.most:g}",
-        )
-    return found
-
-
-def _default(number: _Number) -> str:
-    """Return what a rule is without the option; the others' help says it by itself."""
-    return f" (default {getattr(Rules(), number.rule):g})" if number.rule else ""
-
-
-def _float(value: object) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        return None
-    try:
-        return float(value)
-    except ValueError:
-        return None
-
-
-def _ordered(rules: Rules) -> Rules:
-    if not rules.calm <= rules.watch <= rules.act:
-        raise ConfigError(
-            f"thresholds out of order: calm {rules.calm:g}, watch {rules.watch:g}, "
-            f"act {rules.act:g}",
-            hint="calm-below <= watch-above <= act",
-        )
-    return rules
-
-
-def _directory(text: str, where: str) -> Path:
-    path = _absolute(text, where)
-    if not path.is_dir():
-        raise ConfigError(f"{where}: no directory {path}", hint="name a cgroup v2 directory")
+def _directory(path: Path) -> Path:
+    if not _absolute(path, "cgroup").is_dir():
+        raise ConfigError(f"cgroup: no directory {path}", hint="name a cgroup v2 directory")
     return path
 
 
-def _absolute(text: object, where: str) -> Path:
-    if not isinstance(text, str) or not text.startswith("/"):
-        raise ConfigError(f"{where} cannot be {text!r}", hint="give a path from / on")
-    return Path(text)
-
-
-def _table(path: Path) -> Mapping[str, object]:
-    document = read_toml(path)
-    for name in document:
-        if name != "tuner":
-            hint = "settings stand in one table, [tuner]"
-            raise ConfigError(f"{path}: unknown table or key {name!r}", hint=hint)
-    table = document.get("tuner", {})
-    if not isinstance(table, dict):
-        raise ConfigError(f"{path}: tuner must be a table")
-    return table
+def _absolute(path: Path, name: str) -> Path:
+    if not path.is_absolute():
+        raise ConfigError(f"{name} cannot be {str(path)!r}", hint="name a path from / on")
+    return path

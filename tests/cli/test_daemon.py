@@ -16,12 +16,13 @@ from hyperbox.errors import ExitCode
     [
         (["--listen", "here"], "'here' is not an address to listen on", "IP:PORT"),
         (["--socket", "none", "--listen", "none"], "nowhere to listen", ""),
-        (["--interval", "0"], "--interval '0' is not a time", "seconds"),
-        (["--interval", "nan"], "--interval 'nan' is not a time", "seconds"),
+        (["--interval", "0"], "--interval must be a number from 0.01 to 86400, not '0'", ""),
+        (["--interval", "nan"], "--interval must be a number from 0.01 to 86400", ""),
+        (["--tune", "--interval", "0.5"], "an interval of 0.5 s cannot be tuned by", "300"),
         (["--tune", "--dry-run"], "--tune and --dry-run exclude each other", ""),
         (["--act", "70"], "--act is for tuning", "--tune"),
-        (["--tune", "--act", "7000"], "--act cannot be '7000'", "100"),
-        (["--config", "/nonexistent"], "--config is for tuning", "--tune"),
+        (["--tune", "--act", "7000"], "--act must be a number from 1 to 100, not '7000'", ""),
+        (["--config", "/nonexistent"], "cannot read /nonexistent", ""),
         (["--listen", "0.0.0.0:0", "--socket", "none"], "other machines", "--allow-remote"),
     ],
 )

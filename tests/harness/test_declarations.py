@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hyperbox.errors import ConfigError
-from hyperbox.harness.declarations import load_suite, load_suites, near, parse_suite
+from hyperbox.errors import ConfigError, near
+from hyperbox.harness.declarations import load_suite, load_suites, parse_suite
 from hyperbox.harness.model import Rule
 
 _TEXT = """

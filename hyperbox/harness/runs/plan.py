@@ -12,8 +12,7 @@ import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from hyperbox.errors import ConfigError
-from hyperbox.harness.declarations import near
+from hyperbox.errors import ConfigError, near
 from hyperbox.harness.model import Cell, Experiment, Gate, Lane, Perturbation, Suite
 
 __all__ = ["Block", "Plan", "blocks_of", "fault_of", "make_plan", "select"]

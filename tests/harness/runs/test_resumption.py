@@ -185,3 +185,15 @@ def test_changed_programs_are_named_and_refused(
     assert _nothing_happened(place)
     (place / "work.sh").write_text(_WORK)
     assert _resume_as_begun() == 0
+
+
+def test_a_damaged_record_holds_up_the_rest(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = place / "run/cells/host--one.work--host/attempt-1/record.json"
+    record.write_text(record.read_text()[:-100])
+    assert _resume_as_begun() == 3
+    said, hint = capsys.readouterr().err.splitlines()
+    assert str(record.relative_to(place)) in said
+    assert f"take away {record.relative_to(place).parents[1]}" in hint
+    assert _nothing_happened(place)
