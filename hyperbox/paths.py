@@ -40,12 +40,23 @@ def cache_directory() -> Path:
     Raises
     ------
     ConfigError
-        If neither is set and the user has no home.
+        If neither is set and the user has no home, or the path has what apt's configuration
+        cannot express: its strings have no escapes (apt.conf(5)), and mmdebstrap writes some.
     """
     chosen = os.environ.get("HYPERBOX_CACHE")
-    if chosen:
-        return Path(chosen).resolve()
-    return user_directory("XDG_CACHE_HOME", ".cache") / "hyperbox"
+    found = (
+        Path(chosen).resolve()
+        if chosen
+        else user_directory("XDG_CACHE_HOME", ".cache") / "hyperbox"
+    )
+    text = str(found)
+    if '"' in text or not text.isprintable():
+        raise ConfigError(
+            f"the cache directory {text!r} has a double quote or an unprintable character in its "
+            "path, which apt cannot handle",
+            hint="set HYPERBOX_CACHE to another directory",
+        )
+    return found
 
 
 def user_directory(variable: str, below_home: str) -> Path:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from hyperbox.errors import ConfigError
 from hyperbox.paths import cache_directory, user_directory
 
 
@@ -21,6 +22,23 @@ def test_variables_are_followed_if_they_are_absolute(monkeypatch: pytest.MonkeyP
     assert cache_directory() == Path("/caches/hyperbox")
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert user_directory("XDG_CACHE_HOME", ".cache") == Path("/home/me/.cache")
+
+
+@pytest.mark.parametrize("name", ['a"b', "a\nb", "a\x1bb", "\udcff"])
+@pytest.mark.parametrize("variable", ["HYPERBOX_CACHE", "XDG_CACHE_HOME"])
+def test_a_cache_where_apt_cannot_work_is_refused_at_once(
+    monkeypatch: pytest.MonkeyPatch, variable: str, name: str
+) -> None:
+    monkeypatch.delenv("HYPERBOX_CACHE", raising=False)
+    monkeypatch.setenv(variable, f"/caches/{name}")
+    with pytest.raises(ConfigError, match="which apt cannot handle") as caught:
+        cache_directory()
+    assert caught.value.message.isprintable()
+
+
+def test_a_cache_may_have_other_signs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HYPERBOX_CACHE", "/a, b's/ü/50%;{x}")
+    assert cache_directory() == Path("/a, b's/ü/50%;{x}")
 
 
 @pytest.mark.root

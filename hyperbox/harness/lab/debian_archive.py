@@ -57,16 +57,12 @@ _UPDATE_LIMIT_S = 600.0
 
 # -c is read after apt.conf.d, so these win over the machine's settings.
 _CONFIGURATION = """\
-Dir::State "{root}/state";
-Dir::State::status "{root}/status";
-Dir::Cache "{root}/cache";
-Dir::Etc::sourcelist "{root}/sources.list";
 Dir::Etc::sourceparts "/dev/null";
 Dir::Etc::preferences "/dev/null";
 Dir::Etc::preferencesparts "/dev/null";
 APT::Architecture "amd64";
 #clear APT::Architectures;
-APT::Architectures {{ "amd64"; }};
+APT::Architectures { "amd64"; };
 #clear APT::Update::Pre-Invoke;
 #clear APT::Update::Post-Invoke;
 #clear APT::Update::Post-Invoke-Success;
@@ -80,6 +76,13 @@ Acquire::Retries "2";
 Acquire::http::Timeout "20";
 Acquire::https::Timeout "20";
 """
+
+_PLACES = {
+    "Dir::State": "state",
+    "Dir::State::status": "status",
+    "Dir::Cache": "cache",
+    "Dir::Etc::sourcelist": "sources.list",
+}
 
 Progress = Callable[[str, float], None]
 
@@ -388,8 +391,10 @@ class DebianArchive:
     def _apt(self, program: str, *words: str | os.PathLike[str]) -> list[str]:
         configuration = self.root / "apt.conf"
         write_text(self.root / "status", "")
-        write_text(configuration, _CONFIGURATION.format(root=self.root))
-        return [program, "-c", os.fspath(configuration), *(os.fspath(word) for word in words)]
+        write_text(configuration, _CONFIGURATION)
+        # Words of the command line, since strings of a configuration file have no escapes.
+        places = (f"--option={name}={self.root / place}" for name, place in _PLACES.items())
+        return [program, f"--config-file={configuration}", *places, *map(os.fspath, words)]
 
 
 def _mirror_for(sources: Iterable[Source], suites: re.Pattern[str], ending: str) -> str | None:

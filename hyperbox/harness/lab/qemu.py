@@ -193,7 +193,7 @@ def command_line(
     words += ["-M", qemu.machine, "-smp", "1"]
     words += ["-m", f"{hardware.memory // MEBIBYTE}M,slots=8,maxmem=8G"]
     share = "on" if ram_shared else "off"
-    backend = f"memory-backend-file,id=ram,size={hardware.memory},mem-path={ram_file}"
+    backend = f"memory-backend-file,id=ram,size={hardware.memory},mem-path={_value(ram_file)}"
     words += ["-object", f"{backend},share={share}"]
     words += ["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]
     # Told of a panic, QEMU only says so: the guest goes on to the end of its report.
@@ -204,7 +204,7 @@ def command_line(
     words += ["-append", hardware.commandline]
     words += [
         "-chardev",
-        f"file,id=serial,path={connections.serial_log}",
+        f"file,id=serial,path={_value(connections.serial_log)}",
         "-serial",
         "chardev:serial",
     ]
@@ -234,6 +234,11 @@ def _monitor(qemu: Qemu) -> Sequence[str]:
     return ("-mon", "chardev=qmp,mode=control")
 
 
+def _value(path: Path) -> str:
+    """Return a path as a value among QEMU's options: commas doubled (qemu(1), "-drive file")."""
+    return str(path).replace(",", ",,")
+
+
 def _nvdimm(index: int, image: Path) -> Sequence[str]:
     size = image.stat().st_size
     if size % (2 * MEBIBYTE):
@@ -241,7 +246,7 @@ def _nvdimm(index: int, image: Path) -> Sequence[str]:
     backend = f"memory-backend-file,id=image{index},share=on,readonly=on"
     return (
         "-object",
-        f"{backend},mem-path={image},size={size}",
+        f"{backend},mem-path={_value(image)},size={size}",
         "-device",
         f"nvdimm,id=nvdimm{index},memdev=image{index},unarmed=on",
     )

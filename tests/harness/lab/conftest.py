@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -20,8 +21,14 @@ def kit() -> KernelKit:
 
 
 @pytest.fixture(scope="session")
-def hardware(kit: KernelKit) -> GuestHardware:
-    return hardware_for(kit, Lane.EXACT, root_image(), project_image())
+def hardware(kit: KernelKit, tmp_path_factory: pytest.TempPathFactory) -> GuestHardware:
+    """The guest's hardware; its images lie where QEMU's options would break unless quoted."""
+    found = hardware_for(kit, Lane.EXACT, root_image(), project_image())
+    odd = tmp_path_factory.mktemp("images") / 'size=1,share=off, "it\'s"'
+    odd.mkdir()
+    for image in found.images:
+        (odd / image.name).symlink_to(image)
+    return replace(found, images=tuple(odd / image.name for image in found.images))
 
 
 @pytest.fixture(scope="session")

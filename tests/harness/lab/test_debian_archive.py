@@ -216,7 +216,7 @@ def mirror(repository: Repository, monkeypatch: pytest.MonkeyPatch) -> Iterator[
 
 
 def archive_of(repository: Repository, mirror: str) -> DebianArchive:
-    root = repository.directory / "apt root"
+    root = repository.directory / 'apt\'s "root", 50% {of} all'
     return DebianArchive(root, mirror=mirror, keyring=repository.keyring)
 
 

@@ -75,6 +75,12 @@ def test_clone_waits_for_its_state(image: Path) -> None:
     assert words(OLD, image, incoming=True).endswith("-incoming defer -S")
 
 
+def test_commas_in_paths_are_no_separators(image: Path) -> None:
+    odd = image.with_name("size=1,share=off")
+    image.rename(odd)
+    assert "/size=1,,share=off,size=4194304" in words(NEW, odd)
+
+
 def test_unpadded_image_is_refused(tmp_path: Path) -> None:
     image = tmp_path / "root.erofs"
     image.write_bytes(b"x")
