@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 
 import pytest
+from hypothesis import example, given, settings
 
 from hyperbox.harness.lab.crash import OOM_KILL, WARN, find_crash, find_reports
-from tests.fuzzing import fuzzed
+from tests.mutation import batches
 
 SYSRQ_OOPS = """\
 [   12.881334] sysrq: Trigger a crash
@@ -111,21 +111,20 @@ def test_a_report_without_a_stack_has_the_next_one_that_was_printed() -> None:
     assert [report.fingerprint for report in find_reports(text)] == ["BUG: kfree", "WARN: kfree"]
 
 
-@fuzzed(
-    [
-        *map(str.encode, (SYSRQ_OOPS, NULL_DEREFERENCE, INIT_DIED)),
-        b"[ 1.0] WARNING: CPU: 0 PID: 1 at mm/vmscan.c:12 shrink_node+0x1/0x2\r\n",
-        b"watchdog: BUG: soft lockup - CPU#0\n <IRQ>\n a+0x6b/0x83\n </IRQ>\n b+0x1/0x2\n",
-        b"rcu: INFO: rcu_preempt self-detected stall on CPU\nRIP: 0010:spin+0xd/0x10\n",
-        b"INFO: task insmod:124 <writer> blocked for more than 120 seconds.\n",
-        b"INFO: task a:1 <" * 5000,
-        b"BUG: x\n" * 20_000,
-        b"BUG: x\n" + b"\n" * 140_000,
-    ]
-)
-def test_any_text_is_read(batch: Sequence[bytes]) -> None:
-    for data in batch:
-        text = data.decode(errors="replace")
+CONSOLES = [
+    *(SYSRQ_OOPS, NULL_DEREFERENCE, INIT_DIED),
+    "[ 1.0] WARNING: CPU: 0 PID: 1 at mm/vmscan.c:12 shrink_node+0x1/0x2\r\n",
+    "watchdog: BUG: soft lockup - CPU#0\n <IRQ>\n a+0x6b/0x83\n </IRQ>\n b+0x1/0x2\n",
+    "rcu: INFO: rcu_preempt self-detected stall on CPU\nRIP: 0010:spin+0xd/0x10\n",
+    "INFO: task insmod:124 <writer> blocked for more than 120 seconds.\n",
+]
+
+
+@settings(max_examples=200)  # of 50 inputs each
+@example(["INFO: task a:1 <" * 5000, "BUG: x\n" * 20_000, "BUG: x\n" + "\n" * 140_000])
+@given(batches(CONSOLES))
+def test_any_text_is_read(texts: list[str]) -> None:
+    for text in texts:
         reports = find_reports(text)
         assert all(len(report.fingerprint) < 400 for report in reports)
         assert not any("\n" in report.fingerprint + report.message for report in reports)

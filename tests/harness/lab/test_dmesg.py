@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import tomllib
-from collections.abc import Sequence
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from hyperbox.errors import ConfigError
 from hyperbox.foreign import parse_toml
 from hyperbox.harness.lab.crash import WARN, find_reports
 from hyperbox.harness.lab.dmesg import Allowance, Judgement, judge, parse_allowances, taint_flags
-from tests.fuzzing import fuzzed
+from tests.mutation import batches
 
 _WARN = (
     "[    2.611806] WARNING: CPU: 0 PID: 124 at fs/proc.c:42 demo+0x0/0x3\n"
@@ -111,17 +110,18 @@ def test_letters_of_taint() -> None:
     assert taint_flags(1 << 30) == "?"
 
 
-@fuzzed(
-    [
-        _WARN.encode() + b"\n" + _OOM.encode(),
-        b"BUG: Bad page state in process a\nOops: 0000 [#1]\n",
-        b"mce: [Hardware Error]: Machine check events logged\r\n",
-    ]
-)
-def test_every_report_is_allowed_or_refused(batch: Sequence[bytes]) -> None:
+MESSAGES = [
+    f"{_WARN}\n{_OOM}",
+    "BUG: Bad page state in process a\nOops: 0000 [#1]\n",
+    "mce: [Hardware Error]: Machine check events logged\r\n",
+]
+
+
+@settings(max_examples=200)  # of 50 inputs each
+@given(batches(MESSAGES))
+def test_every_report_is_allowed_or_refused(texts: list[str]) -> None:
     rules = _allow(_entry(pattern='"."'))
-    for data in batch:
-        text = data.decode(errors="replace")
+    for text in texts:
         found = judge(text, 0, release="6.12", experiment="", allowances=rules)
         kinds = {report.kind for report in find_reports(text)}
         assert bool(found.allowed) == (WARN in kinds)
@@ -129,17 +129,13 @@ def test_every_report_is_allowed_or_refused(batch: Sequence[bytes]) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Possible nested set")
-@fuzzed(
-    [
-        _entry(pattern='"a{99999999999}"').encode(),
-        _entry(pattern=f'"{"(" * 5000}{")" * 5000}"').encode(),
-        _entry(kernels='["6.1", "6.12"]', experiment='"psi.accuracy"').encode(),
-    ]
-)
-def test_any_allow_list_is_read_or_refused(batch: Sequence[bytes]) -> None:
-    for data in batch:
+@settings(max_examples=200)  # of 50 inputs each
+@example([_entry(pattern='"a{99999999999}"'), _entry(pattern=f'"{"(" * 5000}{")" * 5000}"')])
+@given(batches([_entry(kernels='["6.1", "6.12"]', experiment='"psi.accuracy"')]))
+def test_any_allow_list_is_read_or_refused(texts: list[str]) -> None:
+    for text in texts:
         with contextlib.suppress(ConfigError, ValueError):  # ValueError: it is not TOML
-            parse_allowances(parse_toml(data.decode(errors="replace")), "list.toml")
+            parse_allowances(parse_toml(text), "list.toml")
 
 
 @given(st.text(), st.integers(0, (1 << 20) - 1))

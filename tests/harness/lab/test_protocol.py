@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from hyperbox.harness.lab.protocol import (
@@ -16,7 +15,7 @@ from hyperbox.harness.lab.protocol import (
     FrameType,
     ProtocolError,
 )
-from tests.fuzzing import fuzzed
+from tests.mutation import batches
 
 frames = st.builds(
     Frame,
@@ -40,17 +39,20 @@ def test_any_cutting_gives_the_same_frames(sent: list[Frame], cuts: list[int]) -
     assert received == sent
 
 
-@fuzzed(
-    [
-        Frame(FrameType.READY, 0, b'{"release": "6.12", "monotonic_ns": 1}').encode()
-        + Frame(FrameType.STDOUT, 7, b"out\n").encode()
-        + Frame(FrameType.EXIT, 7, b'{"status": 0, "elapsed_ns": 5, "leapt": false}').encode(),
-        Frame(FrameType.EXIT, 1, b"[" * 100_000).encode(),
-        Frame(FrameType.EXIT, 1, b'{"status": ' + b"9" * 5000 + b"}").encode(),
-    ]
+STREAM = (
+    Frame(FrameType.READY, 0, b'{"release": "6.12", "monotonic_ns": 1}').encode()
+    + Frame(FrameType.STDOUT, 7, b"out\n").encode()
+    + Frame(FrameType.EXIT, 7, b'{"status": 0, "elapsed_ns": 5, "leapt": false}').encode()
 )
-def test_any_stream_is_frames_or_damaged(batch: Sequence[bytes]) -> None:
-    for data in batch:
+DEEP = Frame(FrameType.EXIT, 1, b"[" * 100_000).encode()
+LONG = Frame(FrameType.EXIT, 1, b'{"status": ' + b"9" * 5000 + b"}").encode()
+
+
+@settings(max_examples=200)  # of 50 inputs each
+@example([DEEP.decode("latin-1"), LONG.decode("latin-1")])
+@given(batches([STREAM.decode("latin-1")]))
+def test_any_stream_is_frames_or_damaged(texts: list[str]) -> None:
+    for data in (text.encode("latin-1", errors="replace") for text in texts):
         decoder, frames = FrameDecoder(), list[Frame]()
         with contextlib.suppress(ProtocolError):
             for frame in decoder.feed(data):

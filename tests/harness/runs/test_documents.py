@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hyperbox.errors import HarnessError
@@ -23,7 +23,7 @@ from hyperbox.harness.runs.documents import (
 )
 from hyperbox.harness.runs.record import read_record
 from hyperbox.harness.runs.schema import schema
-from tests.fuzzing import fuzzed
+from tests.mutation import batches
 
 DATA = Path(__file__).parents[1] / "report" / "data"
 RUN = DATA / "schema-2" / "run.json"
@@ -58,14 +58,15 @@ def test_what_is_written_is_read_again(
     assert read_document(path, "run") == document
 
 
-@fuzzed([RECORD.read_bytes()], inputs=1000)  # what breaks the schema takes long to explain
+@settings(max_examples=20)  # of 50 inputs each: what breaks the schema takes long to explain
+@given(texts=batches([RECORD.read_text()]))
 def test_a_record_is_read_as_it_was_written_or_refused(
-    tmp_path_factory: pytest.TempPathFactory, batch: Sequence[bytes]
+    tmp_path_factory: pytest.TempPathFactory, texts: list[str]
 ) -> None:
     directory = tmp_path_factory.mktemp("some") / "attempt-1"
     directory.mkdir()
-    for data in batch:
-        (directory / "record.json").write_bytes(data)
+    for text in texts:
+        (directory / "record.json").write_text(text)
         with contextlib.suppress(HarnessError):
             assert read_record(directory) == replace(READ, directory=directory)
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Sequence
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from hyperbox.errors import KernelFeatureMissing, WorkloadError
@@ -16,7 +15,7 @@ from hyperbox.harness.lab.machine import CommandResult
 from hyperbox.harness.model import Arm, Experiment, Metric
 from hyperbox.harness.runs.documents import document_bytes
 from hyperbox.harness.runs.output import SKIP_STATUS, parse_output
-from tests.fuzzing import fuzzed
+from tests.mutation import batches
 
 _EXPERIMENT = Experiment(
     id="demo.load",
@@ -104,25 +103,29 @@ def test_status_77_is_a_skip_with_the_reason() -> None:
         parse_output(_result("", SKIP_STATUS), _EXPERIMENT)
 
 
-_FOUND = [
-    b"",
-    b'{"metrics": {"time": 1, "rate": 2}, "notes": {"a": [1, "b", null, 0.5], "c": {"d": true}}}',
-    b'{"step": 1}\n{"metrics": {"time": 1.5, "rate": -2e0}}\n\n',
-    b'{"skip": "no zram"}',
-    b'{"metrics": {"time": 1, "rate": 2}, "notes": {"a": 1e999}}',
-    b'{"metrics": {"time": 1, "rate": 2}, "notes": {"a": ' + b"9" * 400 + b"}}",
-    b'{"metrics": {"time": 1, "rate": 2}, "notes": {"\\ud800": 1, "\\ud801": 2}}',
-    '{"metrics": {"time": 1, "rate": 2}, "notes": {"a": "\u2028\x85"}}'.encode(),
-    b'{"metrics": {"time": ' + b"1" * 309 + b', "rate": 2}}',
-    b"[" * 100_000,
+_OUTPUTS = [
+    '{"metrics": {"time": 1, "rate": 2}, "notes": {"a": [1, "b", null, 0.5], "c": {"d": true}}}',
+    '{"step": 1}\n{"metrics": {"time": 1.5, "rate": -2e0}}\n\n',
+    '{"skip": "no zram"}',
 ]
 
 
-@fuzzed(_FOUND)
-def test_any_output_is_refused_or_can_be_put_on_record(batch: Sequence[bytes]) -> None:
-    for output, status in itertools.product(batch, (0, SKIP_STATUS)):
+@settings(max_examples=200)  # of 50 inputs each
+@example(
+    [
+        '{"metrics": {"time": 1, "rate": 2}, "notes": {"a": 1e999}}',
+        f'{{"metrics": {{"time": 1, "rate": 2}}, "notes": {{"a": {"9" * 400}}}}}',
+        '{"metrics": {"time": 1, "rate": 2}, "notes": {"\\ud800": 1, "\\ud801": 2}}',
+        '{"metrics": {"time": 1, "rate": 2}, "notes": {"a": "\u2028\x85"}}',
+        f'{{"metrics": {{"time": {"1" * 309}, "rate": 2}}}}',
+        "[" * 100_000,
+    ]
+)
+@given(batches(_OUTPUTS))
+def test_any_output_is_refused_or_can_be_put_on_record(texts: list[str]) -> None:
+    for text, status in itertools.product(texts, (0, SKIP_STATUS)):
         try:
-            metrics, notes = parse_output(CommandResult(status, output, b""), _EXPERIMENT)
+            metrics, notes = parse_output(_result(text, status), _EXPERIMENT)
         except (WorkloadError, KernelFeatureMissing):
             continue
         assert metrics["time"] >= 0
