@@ -1,14 +1,17 @@
 """Snapshots kept on disk, by everything that decides their content.
 
 A directory per key holds memory, device state, console and what the repeatability probe
-said. A kept snapshot is trusted after its probe gave the same numbers again. The ones used
-longest ago go when all together take more than the cache may.
+said, each with its digest. A kept snapshot is trusted if the digests are right (0.1 s for the
+100 MB that a guest has touched, on a processor with SHA instructions) and it can be restored;
+in the exact lane its probe must give the same numbers again. The ones used longest ago go
+when all together take more than the cache may.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import fcntl
 import hashlib
 import json
@@ -29,9 +32,10 @@ from hyperbox.paths import cache_directory
 
 __all__ = ["SnapshotCache", "snapshot_key", "snapshots_directory"]
 
-_FORMAT = 2  # raise it when what is kept, or how guests are made, changes
+_FORMAT = 3  # raise it when what is kept, or how guests are made, changes
 _LIMIT_BYTES = 6 << 30
 _MEMORY, _STATE, _FACTS = "memory", "state", "snapshot.json"
+_BLOCK = 1 << 20
 
 
 def snapshots_directory() -> Path:
@@ -78,7 +82,7 @@ class SnapshotCache:
         steps: tuple[tuple[str, ...], ...],
         make: Callable[[], Snapshot],
     ) -> Snapshot:
-        """Return the kept snapshot if its probe repeats, else a new one, which is kept.
+        """Return the kept snapshot if it is whole and works, else a new one, which is kept.
 
         Its files stay until the snapshot is closed.
         """
@@ -86,31 +90,16 @@ class SnapshotCache:
         name = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:16]
         with files.locked(self._directory / f"{name}.lock"):
             place = self._directory / name
-            kept = self._kept(place, qemu, hardware)
-            if kept is None:
+            kept: Snapshot | None = _opened(place, inputs, qemu, hardware)
+            if kept is None or not _works(kept):
+                if kept is not None:
+                    kept.close()
                 self._remove(place)
                 for leftover in self._directory.glob(f".{name}-*"):  # of a killed process
                     shutil.rmtree(leftover, ignore_errors=True)
                 kept = self._keep(place, make(), inputs, qemu)
         self._make_room(name)
         return kept
-
-    def _kept(self, place: Path, qemu: Qemu, hardware: GuestHardware) -> Snapshot | None:
-        """Return the snapshot of a directory, unless it is absent, damaged or not repeated."""
-        try:
-            facts = json.loads((place / _FACTS).read_text())
-            found = Repeatability(**facts["repeatability"])
-            console, config = facts["console"], facts["kernel_config"]
-            snapshot = _KeptSnapshot(qemu, hardware, place, console=console, config=config)
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
-        if not _repeats(snapshot, found):
-            snapshot.close()
-            return None
-        snapshot.repeatability = found
-        with contextlib.suppress(OSError):
-            os.utime(place)
-        return snapshot
 
     def _keep(self, place: Path, made: Snapshot, inputs: Mapping[str, Any], qemu: Qemu) -> Snapshot:
         """Move a new snapshot into the cache; without room on the disk it stays where it is."""
@@ -121,21 +110,9 @@ class SnapshotCache:
         scratch = place.with_name(f".{place.name}-{os.getpid()}")
         try:
             scratch.mkdir(parents=True)
-            for name, part in ((_MEMORY, made.ram), (_STATE, made.state)):
-                with FileIO(scratch / name, "w") as file:
-                    copy(part, file)
-            facts = {
-                "inputs": inputs,
-                "made": time.time(),
-                "repeatability": dataclasses.asdict(made.repeatability),
-                "console": made.console,
-                "kernel_config": made.kernel_config,
-            }
-            files.write_json(scratch / _FACTS, facts)
-            scratch.rename(place)
-            kept = _KeptSnapshot(
-                qemu, made.hardware, place, console=made.console, config=made.kernel_config
-            )
+            _write(scratch, made, inputs)
+            files.replace_file(scratch, place)
+            kept = _opened(place, inputs, qemu, made.hardware)
         except (HarnessError, OSError):
             shutil.rmtree(scratch, ignore_errors=True)
             return made
@@ -143,7 +120,8 @@ class SnapshotCache:
             shutil.rmtree(scratch, ignore_errors=True)
             made.close()
             raise
-        kept.repeatability = made.repeatability
+        if kept is None:  # what was written is not what was made
+            return made
         made.close()
         return kept
 
@@ -199,13 +177,83 @@ class _KeptSnapshot(Snapshot):
             self._lock = -1
 
 
-def _repeats(snapshot: Snapshot, found: Repeatability) -> bool:
-    """Whether the probe gives the numbers again; elsewhere than in the exact lane none are."""
-    if snapshot.hardware.lane is not Lane.EXACT:
-        return True
+def _write(scratch: Path, made: Snapshot, inputs: Mapping[str, Any]) -> None:
+    """Write a snapshot into a directory, with the digests of what it was made of."""
+    parts = {_MEMORY: made.ram, _STATE: made.state}
+    for name, part in parts.items():
+        with FileIO(scratch / name, "w") as file:
+            copy(part, file)
+            os.fsync(file.fileno())
+    assert made.repeatability is not None
+    facts = {
+        "inputs": inputs,
+        "made": time.time(),
+        "parts": {name: _digest(part) for name, part in parts.items()},
+        "repeatability": dataclasses.asdict(made.repeatability),
+        "console": made.console,
+        "kernel_config": made.kernel_config,
+    }
+    files.write_sealed(scratch / _FACTS, facts)
+
+
+def _opened(
+    place: Path, inputs: Mapping[str, Any], qemu: Qemu, hardware: GuestHardware
+) -> _KeptSnapshot | None:
+    """Return the snapshot of a directory, unless it is absent or not what was written."""
+    facts = files.read_sealed(place / _FACTS)
+    if facts is None or facts["inputs"] != inputs:
+        return None
+    console, config = facts["console"], facts["kernel_config"]
     try:
-        return snapshot.probe()[0] == found.probe
-    except HarnessError:  # damaged: it cannot be restored
+        snapshot = _KeptSnapshot(qemu, hardware, place, console=console, config=config)
+    except OSError:
+        return None
+    if {_MEMORY: _digest(snapshot.ram), _STATE: _digest(snapshot.state)} != facts["parts"]:
+        snapshot.close()
+        return None
+    snapshot.repeatability = Repeatability(**facts["repeatability"])
+    with contextlib.suppress(OSError):
+        os.utime(place)
+    return snapshot
+
+
+def _digest(file: FileIO) -> str:
+    """Return a SHA-256 of a file's size and blocks; zeros count as holes, wherever they lie."""
+    handle, size = file.fileno(), os.fstat(file.fileno()).st_size
+    digest, zeros = hashlib.sha256(f"{size}\n".encode()), bytes(_BLOCK)
+    offset = 0
+    while (offset := _data_from(handle, offset)) < size:
+        offset -= offset % _BLOCK
+        block = os.pread(handle, _BLOCK, offset)
+        if block != zeros[: len(block)]:
+            digest.update(offset.to_bytes(8, "little") + block)
+        offset += _BLOCK
+    return digest.hexdigest()
+
+
+def _data_from(handle: int, offset: int) -> int:
+    """Return where data begins at or after an offset (lseek(2)); the file's end if none does."""
+    try:
+        return os.lseek(handle, offset, os.SEEK_DATA)
+    except OSError as error:
+        if error.errno != errno.ENXIO:
+            raise
+        return os.fstat(handle).st_size
+
+
+def _works(snapshot: Snapshot) -> bool:
+    """Whether a whole snapshot can be restored here, and in the exact lane gives its numbers.
+
+    One for KVM may not: it is a processor's that this machine no longer has.
+    """
+    try:
+        if snapshot.hardware.lane is not Lane.EXACT:
+            with snapshot.clone() as machine:
+                machine.ping()
+            return True
+        found = snapshot.repeatability
+        return found is not None and snapshot.probe()[0] == found.probe
+    except HarnessError:
         return False
 
 

@@ -111,6 +111,8 @@ class VmLaboratory:
     ----------
     kits
         The kernels, oldest first.
+    kept
+        Whether kept snapshots may be used; else each is made here, and not kept.
     progress
         Called with a text and the fraction done.
     """
@@ -120,6 +122,7 @@ class VmLaboratory:
         kits: Sequence[KernelKit],
         *,
         lane: LaneChoice,
+        kept: bool = True,
         progress: Callable[[str, float], None] | None = None,
     ) -> None:
         self._lane_reasons = {lane.lane: lane.reason}
@@ -129,7 +132,7 @@ class VmLaboratory:
         self._root = root_image(progress)
         self._project = project_image()
         self._snapshots: dict[tuple[str, Lane, str, tuple[str, ...]], Snapshot] = {}
-        self._cache = SnapshotCache()
+        self._cache = SnapshotCache() if kept else None
         self._locks = {label: threading.Lock() for label in self._kits}
 
     def labels(self) -> Sequence[str]:
@@ -188,7 +191,9 @@ class VmLaboratory:
         if key not in self._snapshots:
             steps = (_WARM_UP, prepare) if prepare else (_WARM_UP,)
             make = functools.partial(self._make, kit, hardware, prepare)
-            self._snapshots[key] = self._cache.get(self._qemu, hardware, steps, make)
+            cache = self._cache
+            made = cache.get(self._qemu, hardware, steps, make) if cache else make()
+            self._snapshots[key] = made
         return self._snapshots[key]
 
     def _make(self, kit: KernelKit, hardware: GuestHardware, prepare: tuple[str, ...]) -> Snapshot:

@@ -119,7 +119,8 @@ def reproduce(
     kits = _kits(info, todo, step)
     lane = LaneChoice(Lane.EXACT, "the run's")
     with (
-        contextlib.closing(VmLaboratory(kits, lane=lane, progress=step)) as laboratory,
+        # A kept snapshot may be the one that the run was measured from: it would prove itself.
+        contextlib.closing(VmLaboratory(kits, lane=lane, kept=False, progress=step)) as laboratory,
         concurrent.futures.ThreadPoolExecutor(jobs, thread_name_prefix="cell") as executor,
     ):
         cancelled = threading.Event()

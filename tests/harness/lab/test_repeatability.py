@@ -71,11 +71,11 @@ def test_a_kept_snapshot_is_used_and_one_made_anew_equals_it(
     assert again.repeatability == first.repeatability
     again.close()
 
-    # Damage is noticed by the probe or on restoring, and the snapshot is made anew ...
+    # What was changed is made anew ...
     (memory,) = tmp_path.glob("*/memory")
     with memory.open("r+b") as stream:
-        stream.seek(1 << 20)
-        stream.write(bytes(200 << 20))
+        stream.seek(100 << 20)
+        stream.write(b"x")
     mended = cache.get(find_qemu(), oldest, (_STEP,), count)
     assert len(made) == 2
     # ... with the same bytes, random numbers and address layouts included.

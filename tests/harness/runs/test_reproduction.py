@@ -132,7 +132,7 @@ def test_a_run_is_reproduced_bit_for_bit_from_snapshots_made_anew(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    caches = iter([tmp_path / "here", tmp_path / "on another machine"])
+    caches = iter([tmp_path / "here"])  # for the run only: its snapshots are not trusted
     monkeypatch.setattr(snapshot_cache, "snapshots_directory", lambda: next(caches))
     run = tmp_path / "run"
     words = ["validate", "psi.accuracy", "--kernel", "5.10", "--run-directory", str(run)]
