@@ -134,13 +134,19 @@ def _summary(decisions: Sequence[Decision]) -> str:
     )
 
 
+_LONGEST_LINE = 1 << 20  # characters; a reading of ten thousand cgroups is shorter
+
+
 def _lines(name: str) -> Iterator[str]:
     if name == "-":
         yield from sys.stdin
         return
     try:
         with Path(name).open(errors="replace") as stream:
-            yield from stream
+            while line := stream.readline(_LONGEST_LINE):
+                if len(line) == _LONGEST_LINE:
+                    raise ConfigError(f"{name}: a line is longer than a reading can be")
+                yield line
     except OSError as error:
         raise ConfigError(f"cannot read {name}: {error.strerror}") from error
 

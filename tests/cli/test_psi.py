@@ -299,6 +299,7 @@ def test_reader_that_goes_away_is_no_failed_gate(more: str) -> None:
         (["psi", "record", "--cgroup", "/dev"], "/dev is no cgroup"),
         (["psi", "tune", "--cgroup", "/dev", "--dry-run"], "/dev is no cgroup"),
         (["psi", "simulate", "/dev/null"], "/dev/null holds no reading"),
+        (["psi", "simulate", "/dev/zero"], "a line is longer than a reading can be"),
         (["psi", "tune", "--swappiness", "10"], "--swappiness must be a whole number from"),
         (["psi", "tune", "--count", "0"], "--count '0'"),
         (["psi", "tune", "--config", "/nonexistent.toml"], "cannot read /nonexistent.toml"),

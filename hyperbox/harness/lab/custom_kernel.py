@@ -10,6 +10,7 @@ import struct
 from pathlib import Path
 
 from hyperbox.errors import ConfigError
+from hyperbox.foreign import read_bytes
 from hyperbox.harness.lab.kernel_tree import KernelTree
 
 __all__ = ["custom_kernel", "image_release"]
@@ -33,10 +34,7 @@ def custom_kernel(path: Path, modules: Path | None = None) -> KernelTree:
     ConfigError
         If a file is unreadable or corrupt, or the modules belong to another kernel.
     """
-    try:
-        image = path.read_bytes()
-    except OSError as error:
-        raise ConfigError(f"cannot read the kernel {path}: {error.strerror}") from error
+    image = read_bytes(path, refusal=ConfigError)
     release = _checked(path, image)
     found = None if modules is None else _modules_of(release, modules)
     return KernelTree(release, path, _config_of(release, path, found), found)

@@ -68,6 +68,8 @@ def test_a_wrong_file_is_one_clear_line(tmp_path: Path, content: bytes) -> None:
 def test_absent_files_are_one_clear_line(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="No such file"):
         custom_kernel(tmp_path / "bzImage")
+    with pytest.raises(ConfigError, match="not a regular file"):
+        custom_kernel(Path("/dev/zero"))
     with pytest.raises(ConfigError, match="Is a directory"):
         custom_kernel(tmp_path)
 

@@ -89,7 +89,7 @@ def test_what_the_run_would_refuse_is_refused(book: CostBook, tmp_path: Path) ->
         dry_run(replace(_SETTINGS, lane="kvm"), _NAMES)
     with pytest.raises(ConfigError, match=r"no gate or suite is called 'psi\.acuracy'"):
         dry_run(_SETTINGS, ["psi.acuracy"])
-    with pytest.raises(ConfigError, match="cannot read the kernel"):
+    with pytest.raises(ConfigError, match="cannot read"):
         dry_run(replace(_SETTINGS, kernel=(os.fspath(tmp_path / "bzImage"),)), _NAMES)
     with pytest.raises(ConfigError, match="not a run directory"):
         dry_run(replace(_SETTINGS, resume=tmp_path), ())
