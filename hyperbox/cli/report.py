@@ -11,7 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from hyperbox.console import TerminalConsole
-from hyperbox.errors import HarnessError, HyperboxError
+from hyperbox.errors import ConfigError, HarnessError, HyperboxError
+from hyperbox.harness.report.context import asked_for
 from hyperbox.harness.report.data import RunData
 from hyperbox.harness.report.exports import verdicts_document
 from hyperbox.harness.report.github import annotation_lines, job_summary
@@ -48,6 +49,13 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     parser.add_argument(
         "--output", type=Path, metavar="DIR", help="where to write; by default RUN_DIRECTORY/report"
     )
+    parser.add_argument(
+        "--draw",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="draw the figures of this gate or cell although it passed; * is any part of a name",
+    )
     parser.add_argument("--strict", action="store_true", help="exit 2 if a gate is inconclusive")
     shown = parser.add_mutually_exclusive_group()
     shown.add_argument("--json", action="store_true", help="print the verdicts as JSON")
@@ -67,6 +75,7 @@ def _run(arguments: argparse.Namespace) -> int:
         for_github=arguments.github,
         earlier=arguments.history,
         output=arguments.output,
+        draw=arguments.draw,
     )
 
 
@@ -78,6 +87,7 @@ def finish(
     for_github: bool = False,
     earlier: Sequence[Path] = (),
     output: Path | None = None,
+    draw: Sequence[str] = (),
 ) -> int:
     """Write the report of a run, show its verdicts, give the exit code.
 
@@ -85,7 +95,8 @@ def finish(
     job's summary. A reader that closes the pipe early changes nothing in the exit code.
     """
     run, series = _with_history(load_run(directory), earlier)
-    pages = write_report(run, output or directory / "report", series)
+    _check_names(run, draw)
+    pages = write_report(run, output or directory / "report", series, draw)
     code = exit_code(run.deciding, strict=strict)
     if as_json:
         document = verdicts_document(run, code, pages)
@@ -97,6 +108,16 @@ def finish(
     if os.environ.get(_JOB_SUMMARY):
         _add_summary(Path(os.environ[_JOB_SUMMARY]), run)
     return code
+
+
+def _check_names(run: RunData, draw: Sequence[str]) -> None:
+    names = [*(gate.id for gate in run.gates), *(cell.cell.key for cell in run.cells)]
+    for pattern in draw:
+        if not any(asked_for(name, [pattern]) for name in names):
+            raise ConfigError(
+                f"--draw {pattern}: the run has no such gate or cell",
+                hint=f"its gates: {', '.join(gate.id for gate in run.gates)}",
+            )
 
 
 def say(text: str) -> None:

@@ -9,7 +9,6 @@ import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
-import jinja2
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
@@ -31,6 +30,7 @@ from hyperbox.harness.report.calibration_runs import (
 )
 from hyperbox.harness.report.outcome_styles import BASELINE, OUTCOME_STYLES, TUNED
 from hyperbox.harness.report.svg import inline_svg, plot_style
+from hyperbox.harness.report.templating import environment
 from hyperbox.harness.statistics.design import ALPHA, LOOK_ALPHA, LOOKS
 from hyperbox.harness.statistics.proportions import CONFIDENCE, Rate
 from hyperbox.harness.verdicts.wording import relative, relative_interval, typeset
@@ -38,7 +38,6 @@ from hyperbox.printing import legible
 
 __all__ = ["calibration_page", "calibration_table", "percent", "write_calibration"]
 
-_TEMPLATES = Path(__file__).parent / "templates"
 _PASS, _FAIL = OUTCOME_STYLES[Outcome.PASS].ink, OUTCOME_STYLES[Outcome.FAIL].ink
 _SIDE_BY_SIDE = ("non_inferior", Lane.KVM)
 _ROWS_A_FIGURE = 36
@@ -56,23 +55,12 @@ def write_calibration(found: Calibration, directory: Path) -> tuple[Path, ...]:
 
 def calibration_page(found: Calibration) -> str:
     """Return the page: HTML5 with inline SVG."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "typeset": typeset,
-        "percent": percent,
-        "relative": relative,
-        "legible": legible,
-    }
+    pages = environment()
+    pages.filters |= {"percent": percent, "relative": relative, "legible": legible}
     promised = [row for row in found.rows if row.promised]
     others = [row for row in found.rows if not row.promised]
     outcome = Outcome.FAIL if found.broken_promises else Outcome.PASS
-    return environment.get_template("calibration.html.j2").render(
+    return pages.get_template("calibration.html.j2").render(
         found=found,
         outcome=outcome,
         style=OUTCOME_STYLES[outcome],

@@ -10,21 +10,19 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-import jinja2
 from rich import box
 from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from hyperbox.harness.report.comparison_data import ComparedMetric, SideComparison, SideFinding
-from hyperbox.harness.verdicts.wording import number, typeset
+from hyperbox.harness.report.templating import environment
+from hyperbox.harness.verdicts.wording import number
 from hyperbox.printing import legible
 
 __all__ = ["Bar", "axis", "bars", "comparison_page", "comparison_table", "strip", "tells"]
 
-_TEMPLATES = Path(__file__).parent / "templates"
 _SYMBOLS = {
     SideFinding.FIRST_BETTER: "◀",
     SideFinding.SECOND_BETTER: "▶",
@@ -144,16 +142,9 @@ def comparison_page(found: SideComparison) -> str:
     Colours (orange: the first is better, blue: the second) are doubled by the side of the
     middle line, by the shape of the markers, and by dashes where nothing is sure.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        finalize=lambda value: legible(value) if type(value) is str else value,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"typeset": typeset, "number": number, "p": _p_text}
-    return environment.get_template("comparison.html.j2").render(
+    pages = environment()
+    pages.filters |= {"number": number, "p": _p_text}
+    return pages.get_template("comparison.html.j2").render(
         found=found,
         bars=bars(found),
         axis=axis(found),

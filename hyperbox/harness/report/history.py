@@ -11,21 +11,31 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from scipy.stats import mannwhitneyu
 
 from hyperbox.harness.model import Gate
-from hyperbox.harness.report.data import RunData
-from hyperbox.harness.report.drawing import Drawing, Scale
-from hyperbox.harness.report.matrix import Column, MatrixEntry, entries
-from hyperbox.harness.report.outcome_styles import OutcomeStyle
-from hyperbox.harness.report.plots import (
+from hyperbox.harness.report.axes import (
+    PT,
+    Panel,
+    add_panel,
     axis_title,
+    figure_of,
     near_limits,
+    one_line,
+    round_ticks,
     scale_of,
+    span,
     tick_labels,
+    without_negative,
 )
+from hyperbox.harness.report.data import RunData
+from hyperbox.harness.report.matrix import Column, MatrixEntry, entries
+from hyperbox.harness.report.outcome_styles import TUNED, OutcomeStyle
+from hyperbox.harness.report.svg import SOFT, inline_svg, plot_style
 from hyperbox.harness.verdicts.wording import number, relative, with_unit
 
 __all__ = ["ChangePoint", "GateHistory", "HistoryPoint", "change_points", "history", "history_plot"]
@@ -34,6 +44,8 @@ ALPHA = 0.01
 """Bound of one false change point in a series without any."""
 
 _WIDTH, _HEIGHT = 860.0, 190.0
+_PANEL = Panel(70, 26, _WIDTH - 20, _HEIGHT - 46)
+_SMALL = 10.5 * PT
 
 
 @dataclass(frozen=True)
@@ -125,55 +137,60 @@ def history_plot(series: GateHistory) -> str:
     values = [factor * value for point in points for value in point.values]
     limits, note = near_limits(points[-1].entry, values)
     values += limits
-    drawing = Drawing(_WIDTH, _HEIGHT)
-    y = Scale.around(values, _HEIGHT - 46, 26, room=0.1)
-    x = Scale(-0.5, len(points) - 0.5, 70, _WIDTH - 20)
+    ends = span(values, room=0.1)
     if not series.gate.is_paired and min(values) >= 0:
-        y = y.above_zero()
-    ticks = y.ticks(4)
-    for value, label in zip(ticks, tick_labels(points[-1].entry, ticks), strict=True):
-        drawing.line(x.start, y(value), x.end, y(value), "grid")
-        drawing.text(x.start - 8, y(value) + 4, label, "small end")
-    for limit in limits:
-        drawing.line(x.start, y(limit), x.end, y(limit), "limit")
-    if note:
-        drawing.text(x.start, 14, note.strip(" ()"), "small")
-    for change in series.changes:
-        drawing.line(x(change.index - 0.5), 20, x(change.index - 0.5), y.start, "tuned dash")
-        drawing.text(x(change.index - 0.5), 14, f"▼ {change.text}", "small mid", "#0072b2")
-    every = math.ceil(len(points) / 8)
+        ends = without_negative(ends)
+    with plot_style():
+        figure = figure_of(_WIDTH, _HEIGHT)
+        axes = add_panel(figure, _PANEL, x=(-0.5, len(points) - 0.5))
+        axes.set_ylim(*ends)
+        ticks = round_ticks(ends, 4)
+        labels = tick_labels(points[-1].entry, ticks)
+        axes.set_yticks(ticks, [one_line(label) for label in labels], fontsize=_SMALL)
+        axes.grid(axis="y", color="#e3e6ea", lw=0.6)
+        axes.set_axisbelow(True)
+        for limit in limits:
+            axes.axhline(limit, color="#222222", lw=0.9, ls=(0, (4, 2.5)), clip_on=False)
+        above: dict[str, Any] = {"transform": axes.get_xaxis_transform(), "fontsize": _SMALL}
+        if note:
+            axes.text(-0.5, 1.07, one_line(note.strip(" ()")), color=SOFT, **above)
+        for change in series.changes:
+            axes.axvline(change.index - 0.5, color=TUNED, lw=1.2, ls=(0, (3, 1.6)), clip_on=False)
+            text = one_line(f"▼ {change.text}")
+            axes.text(change.index - 0.5, 1.07, text, color=TUNED, ha="center", **above)
+        every = math.ceil(len(points) / 8)
+        shown = range(0, len(points), every)
+        axes.set_xticks(shown, [_when(points, place) for place in shown])
+        for place, point in enumerate(points):
+            _draw_point(axes, point, place, factor)
+    name = f"history-{series.gate.id}-{series.column.kernel}-{series.column.lane}"
+    where = f"{series.gate.id} on {series.column.label}"
+    return inline_svg(figure, name, f"{where} over {len(points)} runs")
+
+
+def _when(points: Sequence[HistoryPoint], place: int) -> str:
+    """Return date and version of a run; the time where two runs share a day."""
     days = [point.created[:10] for point in points]
-    times = [point.created[5:16].replace("T", " ") for point in points]
-    for place, point in enumerate(points):
-        _draw_point(drawing, point, x(place), y, factor)
-        if place % every == 0:
-            when = days[place] if len(set(days)) == len(days) else times[place]
-            drawing.text(x(place), y.start + 18, when, "small mid")
-            drawing.text(x(place), y.start + 32, point.version, "small mid")
-    return drawing.svg(f"{series.gate.id} on {series.column.label} over {len(points)} runs")
+    point = points[place]
+    time = point.created[5:16].replace("T", " ")
+    when = days[place] if len(set(days)) == len(days) else time
+    return f"{one_line(when)}\n{one_line(point.version)}"
 
 
-def _draw_point(drawing: Drawing, point: HistoryPoint, x: float, y: Scale, factor: float) -> None:
-    jitter = (place % 5 - 2 for place in range(len(point.values)))
-    blocks = [
-        (x - 14 + side, y(factor * value)) for side, value in zip(jitter, point.values, strict=True)
-    ]
-    for at, height in blocks:
-        drawing.line(at - 2, height, at + 2, height, "tick")
+def _draw_point(axes: Axes, point: HistoryPoint, place: int, factor: float) -> None:
+    wide = (axes.get_xlim()[1] - axes.get_xlim()[0]) / (_PANEL.right - _PANEL.left)
+    jitter = [place + (at % 5 - 16) * wide for at in range(len(point.values))]
+    heights = [factor * value for value in point.values]
+    axes.plot(jitter, heights, "_", ms=4 * PT, mew=PT, color="#9a9a9a", clip_on=False)
     verdict = point.entry.verdict
     if verdict is None or verdict.estimate is None:
         return
+    ink, estimate = point.style.ink, factor * verdict.estimate
     if verdict.low is not None and verdict.high is not None:
-        drawing.area(
-            x - 1.5,
-            y(factor * verdict.low),
-            x + 1.5,
-            y(factor * verdict.high),
-            fill=point.style.ink,
-        )
-    drawing.dots([(x, y(factor * verdict.estimate))], "", point.style.ink)
-    drawing.text(
-        x + 8, y(factor * verdict.estimate) + 4, point.style.symbol, "small", point.style.ink
+        axes.vlines(place, factor * verdict.low, factor * verdict.high, color=ink, lw=3 * PT)
+    axes.plot(place, estimate, "o", ms=7 * PT, color=ink)
+    axes.text(
+        place + 8 * wide, estimate, point.style.symbol, color=ink, fontsize=_SMALL, va="center"
     )
 
 

@@ -7,7 +7,15 @@ from collections.abc import Iterable, Sequence
 
 from hyperbox.harness.report.cells import attempts, flat, metric_rows
 from hyperbox.harness.report.data import CellData, RunData
-from hyperbox.harness.report.matrix import MatrixEntry, columns, entries, headline, release_headline
+from hyperbox.harness.report.matrix import (
+    MatrixEntry,
+    by_gate,
+    columns,
+    entries,
+    headline,
+    not_passed,
+    release_headline,
+)
 from hyperbox.harness.report.outcome_styles import LANES, OUTCOME_STYLES
 from hyperbox.printing import legible
 
@@ -19,21 +27,27 @@ _ENTITY = re.compile(r"&(?=#?\w+;)")
 _LEADING = re.compile(r"^(\d*)([#>+=.)-])")
 _MOST_CELLS = 60
 _MOST_ATTEMPTS = 600
+_MOST_OPEN = 100
+_LABELLED_TILES = 12  # columns of the matrix; beyond, a cell holds its symbol only
 
 
 def markdown(run: RunData) -> str:
     """Return the run as GitHub-flavoured Markdown, in the order of the HTML page."""
-    told = headline(run)
+    found, matrix = headline(run), entries(run)
     tried = attempts(run)
     shown = tried if len(tried) <= _MOST_ATTEMPTS else [a for a in tried if not a.plain]
     parts = [
-        f"# {OUTCOME_STYLES[told.outcome].symbol} {_plain(told.text)}",
+        f"# {OUTCOME_STYLES[found.outcome].symbol} {_plain(found.text)}",
         f"**{_plain(release_headline(run).text)}**",
         f"Run {_code(run.run_id)}, {_plain(run.created)}, hyperbox {_plain(run.hyperbox_version)}, "
         f"seed {run.seed}, **{run.lane}** lane: {LANES[run.lane]}",
+        "## Gates and kernels",
+        *_grid(matrix),
+        "## What did not pass",
+        *_open(matrix),
         *_problems(run),
         "## Verdicts",
-        *_verdicts(run),
+        *_verdicts(run, matrix),
         "## Measurements",
         *(part for cell in run.cells[:_MOST_CELLS] for part in _cell(run, cell)),
         *_left_out(len(run.cells) - _MOST_CELLS, "cells"),
@@ -86,8 +100,45 @@ def _problems(run: RunData) -> Iterable[str]:
         yield "\n".join(f"- {_line(problem)}" for problem in run.problems)
 
 
-def _verdicts(run: RunData) -> Iterable[str]:
-    matrix = entries(run)
+def _grid(matrix: Sequence[MatrixEntry]) -> Iterable[str]:
+    labels = list(dict.fromkeys(entry.column.label for entry in matrix))
+    if not labels:
+        yield "There is nothing to pass: no gate, or no kernel."
+        return
+    wide = len(labels) > _LABELLED_TILES
+    yield _table(
+        ("gate", *labels),
+        (
+            (gate.id, *("" if e is None else e.style.symbol if wide else e.short_text for e in row))
+            for gate, row in by_gate(matrix)
+        ),
+    )
+
+
+def _open(matrix: Sequence[MatrixEntry]) -> Iterable[str]:
+    found = not_passed(matrix)
+    if not found:
+        yield "Nothing: every gate passed on every kernel." if matrix else "Nothing was planned."
+        return
+    yield _table(
+        ("verdict", "gate", "kernel", "estimate", "interval", "limit", "reason"),
+        (
+            (
+                f"{e.style.symbol} {e.style.word}",
+                e.gate.id,
+                e.column.label,
+                e.estimate_text,
+                e.interval_text,
+                e.limit_text,
+                e.reason,
+            )
+            for e in found[:_MOST_OPEN]
+        ),
+    )
+    yield from _left_out(len(found) - _MOST_OPEN, "verdicts")
+
+
+def _verdicts(run: RunData, matrix: Sequence[MatrixEntry]) -> Iterable[str]:
     tables: dict[str, list[MatrixEntry]] = {column.label: [] for column in columns(run)}
     for entry in matrix:
         tables[entry.column.label].append(entry)

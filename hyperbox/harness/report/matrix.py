@@ -27,12 +27,26 @@ __all__ = [
     "Headline",
     "MatrixEntry",
     "block_values",
+    "by_gate",
     "columns",
     "entries",
     "headline",
+    "not_passed",
     "release_headline",
     "untested_count",
+    "urgency",
 ]
+
+
+_TILE = 14  # characters that a cell of the matrix holds beside its symbol
+_URGENT_FIRST = (
+    Outcome.ERROR,
+    Outcome.FAIL,
+    None,  # untested
+    Outcome.INCONCLUSIVE,
+    Outcome.SKIP,
+    Outcome.PASS,
+)
 
 
 @dataclass(frozen=True)
@@ -117,6 +131,14 @@ class MatrixEntry:
             told = relative_interval(verdict.estimate, verdict.low, verdict.high)
             return told[: told.index(" (")]
         return self._told(verdict.estimate)
+
+    @property
+    def short_text(self) -> str:
+        """Symbol and estimate in few characters, for a cell of the matrix."""
+        found = self.estimate_text or self.style.word.lower()
+        texts = (found, found.removesuffix(f" {self.unit}"))
+        fitting = next((text for text in texts if len(text) <= _TILE), "")
+        return f"{self.style.symbol} {fitting}".rstrip()
 
     @property
     def interval_text(self) -> str:
@@ -225,6 +247,34 @@ def _nowhere(
     """Whether a gate is neither planned nor decided in any lane of a kernel."""
     around = [entry(gate, column) for column in beside]
     return not any(one.verdict or one.cell for one in around)
+
+
+def by_gate(
+    matrix: Sequence[MatrixEntry],
+) -> tuple[tuple[Gate, tuple[MatrixEntry | None, ...]], ...]:
+    """Return a row for each gate with its entry in every column of the matrix, None if it has none.
+
+    The columns are those of the matrix, in the order of their first entry.
+    """
+    shown = list(dict.fromkeys(entry.column for entry in matrix))
+    rows: dict[str, dict[Column, MatrixEntry]] = {}
+    for entry in matrix:
+        rows.setdefault(entry.gate.id, {})[entry.column] = entry
+    return tuple(
+        (next(iter(row.values())).gate, tuple(row.get(column) for column in shown))
+        for row in rows.values()
+    )
+
+
+def not_passed(matrix: Sequence[MatrixEntry]) -> tuple[MatrixEntry, ...]:
+    """Return the entries that are no PASS, those first that most call for a reader."""
+    found = [entry for entry in matrix if entry.style.word != Outcome.PASS]
+    return tuple(sorted(found, key=urgency))
+
+
+def urgency(entry: MatrixEntry) -> int:
+    """Return how early an entry is to be shown: 0 first."""
+    return _URGENT_FIRST.index(entry.verdict.outcome if entry.verdict else None)
 
 
 def untested_count(matrix: Sequence[MatrixEntry]) -> int:

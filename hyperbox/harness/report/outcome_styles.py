@@ -1,7 +1,7 @@
 """How outcomes and lanes look and read, the same in every report.
 
 Colours are Okabe and Ito's, which people with any colour vision can tell apart; no
-outcome is told by colour alone: each has a symbol and its word.
+outcome is shown by colour alone: each has a symbol and its word.
 """
 
 from __future__ import annotations
@@ -10,38 +10,64 @@ from dataclasses import dataclass
 
 from hyperbox.harness.model import Lane, Outcome
 
-__all__ = ["BASELINE", "LANES", "OUTCOME_STYLES", "TUNED", "UNTESTED", "OutcomeStyle", "style_of"]
+__all__ = [
+    "BASELINE",
+    "GOOD",
+    "LANES",
+    "OUTCOME_STYLES",
+    "TUNED",
+    "UNTESTED",
+    "OutcomeStyle",
+    "outcome_css",
+    "style_of",
+]
 
 
 @dataclass(frozen=True)
 class OutcomeStyle:
     """The look of an outcome.
 
-    `fill` is for areas and markers, `ink` for text on white (contrast at least 4.5:1),
-    `marker` is a matplotlib marker, `terminal` a rich style.
+    `fill` is for markers, `ink` for text on white, `tile` is the background of a badge or of a
+    cell of the matrix and `on_tile` its text: both pairs have a contrast of at least 4.5:1, as
+    the Web Content Accessibility Guidelines ask of level AA. `marker` is a matplotlib marker,
+    `terminal` a rich style.
     """
 
     word: str
     symbol: str
     fill: str
     ink: str
+    tile: str
+    on_tile: str
     marker: str
     terminal: str
 
 
 OUTCOME_STYLES: dict[Outcome, OutcomeStyle] = {
-    Outcome.PASS: OutcomeStyle("PASS", "✓", "#009e73", "#006b4e", "o", "bold green"),
-    Outcome.FAIL: OutcomeStyle("FAIL", "✗", "#d55e00", "#a84300", "X", "bold red"),
-    Outcome.INCONCLUSIVE: OutcomeStyle("INCONCLUSIVE", "?", "#56b4e9", "#1d648f", "D", "bold cyan"),
-    Outcome.SKIP: OutcomeStyle("SKIP", "\N{EN DASH}", "#c8c8c8", "#5a5a5a", "_", "dim"),
-    Outcome.ERROR: OutcomeStyle("ERROR", "!", "#333333", "#1f1f1f", "s", "bold magenta"),
+    Outcome.PASS: OutcomeStyle(
+        "PASS", "✓", "#009e73", "#006b4e", "#d9f0e8", "#00553e", "o", "bold green"
+    ),
+    Outcome.FAIL: OutcomeStyle(
+        "FAIL", "✗", "#d55e00", "#a84300", "#a84300", "#ffffff", "X", "bold red"
+    ),
+    Outcome.INCONCLUSIVE: OutcomeStyle(
+        "INCONCLUSIVE", "?", "#56b4e9", "#1d648f", "#8fcdf1", "#0b2c40", "D", "bold cyan"
+    ),
+    Outcome.SKIP: OutcomeStyle(
+        "SKIP", "\N{EN DASH}", "#c8c8c8", "#5a5a5a", "#ededed", "#4f4f4f", "_", "dim"
+    ),
+    Outcome.ERROR: OutcomeStyle(
+        "ERROR", "!", "#333333", "#1f1f1f", "#333333", "#ffffff", "s", "bold magenta"
+    ),
 }
 
-UNTESTED = OutcomeStyle("UNTESTED", "·", "#ffffff", "#5a5a5a", "", "dim")
+UNTESTED = OutcomeStyle("UNTESTED", "·", "#ffffff", "#5a5a5a", "#ffffff", "#4f4f4f", "", "dim")
 """A gate without any verdict on a kernel: a hole in the matrix."""
 
 BASELINE = "#767676"
 TUNED = "#0072b2"
+GOOD = "#009e73"
+"""Colour of the shaded side of a target's limit."""
 
 LANES: dict[Lane, str] = {
     Lane.EXACT: (
@@ -59,3 +85,13 @@ LANES: dict[Lane, str] = {
 def style_of(outcome: Outcome | None) -> OutcomeStyle:
     """Return the look of an outcome; None is an untested gate."""
     return UNTESTED if outcome is None else OUTCOME_STYLES[outcome]
+
+
+def outcome_css() -> str:
+    """Return the rules that give the class of each outcome its colours, as CSS variables."""
+    rules = (
+        f".{style.word.lower()} {{ --fill: {style.fill}; --ink: {style.ink}; "
+        f"--tile: {style.tile}; --on-tile: {style.on_tile}; }}"
+        for style in (*OUTCOME_STYLES.values(), UNTESTED)
+    )
+    return "\n".join(rules)

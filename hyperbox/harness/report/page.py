@@ -6,9 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
-from markupsafe import Markup
-
 from hyperbox import files
 from hyperbox.errors import HarnessError
 from hyperbox.harness.report.cells import (
@@ -30,7 +27,6 @@ from hyperbox.harness.report.differences import (
     environment_differences,
     notable,
 )
-from hyperbox.harness.report.drawing import STYLE, standalone_figure
 from hyperbox.harness.report.exports import summary, verdicts_csv
 from hyperbox.harness.report.form import Form
 from hyperbox.harness.report.history import GateHistory, history_plot
@@ -38,20 +34,23 @@ from hyperbox.harness.report.junit import junit_xml
 from hyperbox.harness.report.kcidb import kcidb
 from hyperbox.harness.report.markdown import markdown
 from hyperbox.harness.report.matrix import (
+    by_gate,
     columns,
     headline,
+    not_passed,
     release_headline,
     untested_count,
 )
 from hyperbox.harness.report.outcome_styles import LANES, OUTCOME_STYLES, UNTESTED
-from hyperbox.harness.verdicts.wording import typeset
-from hyperbox.printing import legible
+from hyperbox.harness.report.svg import standalone
+from hyperbox.harness.report.templating import environment
 
 __all__ = ["form_page", "html_page", "write_report"]
 
-_TEMPLATES = Path(__file__).parent / "templates"
 _KERNEL_COLUMNS = ("label", "release", "version", "sha256", "remarks")
 _MOST_ROWS = 600
+_MOST_OPEN = 100
+_LABELLED_TILES = 12  # beyond so many columns a cell of the matrix holds its symbol only
 _CELLS_A_PAGE = 200
 _MOST_SERIES = 60
 _MOST_TEXT = 600  # characters of one text in the form: a row must fit on a sheet of paper
@@ -59,7 +58,10 @@ _OWN_FILES = ("cells-*.html", "plots/*.svg", "kernel-configs.csv", "release-form
 
 
 def write_report(
-    run: RunData, directory: Path, history: Sequence[GateHistory] = ()
+    run: RunData,
+    directory: Path,
+    history: Sequence[GateHistory] = (),
+    draw: Sequence[str] = (),
 ) -> tuple[Path, ...]:
     """Write the report: report.html and its kin for other readers.
 
@@ -72,6 +74,8 @@ def write_report(
     directory
         Created if absent. Files of an earlier report are replaced, and removed where this
         report has none of their name.
+    draw
+        Names of gates and cells whose figures are drawn whatever their outcome; "*" is any part.
 
     Returns
     -------
@@ -83,9 +87,9 @@ def write_report(
     HarnessError
         If a file cannot be written.
     """
-    material = ReportContext.of(run)
+    shared = ReportContext.of(run, draw)
     written = []
-    for name, text in _texts(material, history):
+    for name, text in _texts(shared, history):
         files.write_text(directory / name, text)
         written.append(directory / name)
     for name, value in (("summary.json", summary(run)), ("kcidb.json", kcidb(run))):
@@ -95,9 +99,9 @@ def write_report(
     return tuple(written)
 
 
-def html_page(run: RunData, history: Sequence[GateHistory] = ()) -> str:
+def html_page(run: RunData, history: Sequence[GateHistory] = (), draw: Sequence[str] = ()) -> str:
     """Return the page: HTML5 without scripts or anything to load; links lead beside it at most."""
-    return next(_pages(ReportContext.of(run), history))[1]
+    return next(_pages(ReportContext.of(run, draw), history))[1]
 
 
 def form_page(form: Form) -> str:
@@ -105,15 +109,13 @@ def form_page(form: Form) -> str:
 
     Long texts are cut, so that a form stays one that can be read as a whole.
     """
-    environment = _environment()
-    environment.finalize = lambda value: _cut(_finished(value))
-    return environment.get_template("form.html.j2").render(form=form, run=form.run)
+    return environment(_MOST_TEXT).get_template("form.html.j2").render(form=form, run=form.run)
 
 
-def _texts(material: ReportContext, history: Sequence[GateHistory]) -> Iterator[tuple[str, str]]:
-    run = material.run
-    yield from _pages(material, history)
-    yield "release-form.html", form_page(Form.of(run, material.matrix))
+def _texts(shared: ReportContext, history: Sequence[GateHistory]) -> Iterator[tuple[str, str]]:
+    run = shared.run
+    yield from _pages(shared, history)
+    yield "release-form.html", form_page(Form.of(run, shared.matrix))
     yield "report.md", markdown(run)
     yield "junit.xml", junit_xml(run)
     yield "verdicts.csv", verdicts_csv(run)
@@ -121,27 +123,25 @@ def _texts(material: ReportContext, history: Sequence[GateHistory]) -> Iterator[
     differing = config_differences(run, kernels)
     if differing:
         yield "kernel-configs.csv", config_table(kernels, differing)
-    figures = {"heat-map": material.heat_map}
-    figures |= {name: figure for name, (_, figure) in material.forests.items()}
-    for name, figure in figures.items():
+    for name, (_, figure) in shared.forests.items():
         if figure:
-            yield f"plots/{name}.svg", standalone_figure(figure)
+            yield f"plots/{name}.svg", standalone(figure)
 
 
-def _pages(material: ReportContext, history: Sequence[GateHistory]) -> Iterator[tuple[str, str]]:
+def _pages(shared: ReportContext, history: Sequence[GateHistory]) -> Iterator[tuple[str, str]]:
     """Return report.html, and for runs of many cells the pages with the further ones."""
-    environment = _environment()
-    run = material.run
-    shown, further = chosen_cells(cell_views(run, material.matrix))
+    pages_of = environment()
+    run = shared.run
+    shown, further = chosen_cells(cell_views(run, shared.matrix, shared.draw))
     pages = [further[at : at + _CELLS_A_PAGE] for at in range(0, len(further), _CELLS_A_PAGE)]
     names = [f"cells-{place:03d}.html" for place in range(1, len(pages) + 1)]
-    context = _context(material, history)
+    context = _context(shared, history)
     hrefs = {view.data.cell.key: f"#{view.anchor}" for view in shown}
     for name, cells in zip(names, pages, strict=True):
         hrefs |= {view.data.cell.key: f"{name}#{view.anchor}" for view in cells}
     yield (
         "report.html",
-        environment.get_template("report.html.j2").render(
+        pages_of.get_template("report.html.j2").render(
             **context,
             cells=shown,
             further_cells=len(further),
@@ -149,26 +149,13 @@ def _pages(material: ReportContext, history: Sequence[GateHistory]) -> Iterator[
             hrefs=hrefs,
         ),
     )
-    template = environment.get_template("cells.html.j2")
+    template = pages_of.get_template("cells.html.j2")
     for name, cells in zip(names, pages, strict=True):
-        yield name, template.render(run=run, name=name, cells=cells, chart_style=STYLE)
+        yield name, template.render(run=run, name=name, cells=cells)
 
 
-def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        finalize=_finished,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"typeset": typeset, "css_string": _css_string}
-    return environment
-
-
-def _context(material: ReportContext, history: Sequence[GateHistory]) -> Mapping[str, Any]:
-    run, matrix = material.run, material.matrix
+def _context(shared: ReportContext, history: Sequence[GateHistory]) -> Mapping[str, Any]:
+    run, matrix = shared.run, shared.matrix
     told = headline(run)
     kernels = list(dict.fromkeys(column.kernel for column in columns(run)))
     configs = config_differences(run, kernels)
@@ -178,7 +165,6 @@ def _context(material: ReportContext, history: Sequence[GateHistory]) -> Mapping
     series = sorted(history, key=lambda one: not one.changes)[:_MOST_SERIES]
     return {
         "run": run,
-        "chart_style": STYLE,
         "headline": told,
         "style": OUTCOME_STYLES[told.outcome],
         "release": release_headline(run),
@@ -192,9 +178,14 @@ def _context(material: ReportContext, history: Sequence[GateHistory]) -> Mapping
         "has_power": any(entry.power_text for entry in matrix),
         "kernel_records": [_kernel_record(record) for record in run.kernels],
         "untested": untested_count(matrix),
-        "forests": material.figures(false_alarms=False),
-        "heat_map": material.heat_map,
-        "false_alarms": material.figures(false_alarms=True),
+        "forests": shared.figures(false_alarms=False),
+        "grid": by_gate(matrix),
+        "grid_columns": list(dict.fromkeys(entry.column.label for entry in matrix)),
+        "labelled_tiles": _LABELLED_TILES,
+        "open_entries": not_passed(matrix)[:_MOST_OPEN],
+        "open_count": len(not_passed(matrix)),
+        "gates_not_drawn": shared.gates_not_drawn,
+        "false_alarms": shared.figures(false_alarms=True),
         "false_alarm_tables": chosen_tables(run, alarms, _MOST_ROWS) if alarms else [],
         "attempts": _told_attempts(tried),
         "attempt_count": len(tried),
@@ -223,25 +214,6 @@ def _remove_stale(directory: Path, written: Sequence[Path]) -> None:
                 path.unlink()
             except OSError as error:
                 raise HarnessError(f"cannot remove {path}: {error.strerror}") from error
-
-
-def _finished(value: object) -> object:
-    """Clean every text that goes into the page, but not markup, which is made here."""
-    if isinstance(value, str) and not isinstance(value, Markup):
-        return legible(value)
-    return value
-
-
-def _cut(value: object) -> object:
-    if isinstance(value, str) and not isinstance(value, Markup) and len(value) > _MOST_TEXT:
-        return f"{value[:_MOST_TEXT]}… (cut here)"
-    return value
-
-
-def _css_string(text: str) -> Markup:
-    """Return text as a string of CSS, every character that could end it escaped."""
-    escaped = (c if c.isascii() and c.isalnum() else f"\\{ord(c):06x}" for c in legible(text))
-    return Markup(f'"{"".join(escaped)}"')  # noqa: S704 - nothing but letters and escapes is left
 
 
 def _kernel_record(record: Mapping[str, object]) -> dict[str, str]:

@@ -7,8 +7,10 @@ prefix, text stays text in the page's fonts, and the figure says what it shows.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -17,11 +19,17 @@ from xml.etree import ElementTree as ET
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-__all__ = ["inline_svg", "plot_style", "standalone"]
+from hyperbox.printing import legible
+
+__all__ = ["SOFT", "as_class", "inline_svg", "plot_style", "standalone"]
+
+SOFT = "#4a4a4a"
+"""Colour of labels that stand back."""
 
 _SVG = "http://www.w3.org/2000/svg"
 _XLINK_HREF = "{http://www.w3.org/1999/xlink}href"
 _FONTS = "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif"
+_CLASS = "class:"
 _REFERENCE = re.compile(r"(?<=url\()#([^\s)]+)")
 _STYLE: Any = {  # matplotlib types each key; the style is plain data
     "text.parse_math": False,
@@ -53,21 +61,30 @@ def plot_style() -> Iterator[None]:
         yield
 
 
-def inline_svg(figure: Figure, name: str, label: str) -> str:
+def as_class(name: str) -> str:
+    """Return the id (``gid``) of an artist that becomes its class in the page."""
+    return f"{_CLASS}{name}"
+
+
+def inline_svg(figure: Figure, name: str, label: str, css: str = "") -> str:
     """Return a figure as an ``<svg>`` element for an HTML page.
 
     Parameters
     ----------
     name
-        Unique in the page; prefix of all ids. Letters, digits and hyphens are kept.
+        Unique in the page; prefix of all ids.
     label
         What the figure shows, for those who hear the page.
+    css
+        Class of the element.
     """
     stream = io.BytesIO()
-    with plot_style():
+    with plot_style(), warnings.catch_warnings():
+        # The page's fonts show what matplotlib's own lack.
+        warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
         figure.savefig(stream, format="svg", metadata={"Date": None}, transparent=True)
     root = ET.fromstring(stream.getvalue())  # noqa: S314 - written two lines above
-    prefix = re.sub("[^A-Za-z0-9-]+", "-", name)
+    prefix = f"f{hashlib.blake2b(name.encode(), digest_size=6).hexdigest()}"
     for metadata in root.findall(f"{{{_SVG}}}metadata"):
         root.remove(metadata)
     _rename_ids(root, prefix)
@@ -79,7 +96,9 @@ def inline_svg(figure: Figure, name: str, label: str) -> str:
     # Narrow screens scroll a figure rather than shrink its text beyond reading.
     root.set("style", f"min-width: {width:.0f}px")
     root.set("role", "img")
-    root.set("aria-label", label)
+    root.set("aria-label", legible(label))
+    if css:
+        root.set("class", css)
     return ET.tostring(root, encoding="unicode")
 
 
@@ -95,14 +114,19 @@ def _rename_ids(root: ET.Element, prefix: str) -> None:
                 used.update(_REFERENCE.findall(value))
                 element.set(key, _REFERENCE.sub(rf"#{prefix}-\1", value))
     for element in root.iter():
-        name = element.attrib.pop("id", None)
-        if name in used:
+        name = element.attrib.pop("id", "")
+        if name.startswith(_CLASS):
+            element.set("class", name.removeprefix(_CLASS))
+        elif name in used:
             element.set("id", f"{prefix}-{name}")
 
 
 def _modernise(root: ET.Element) -> None:
-    """Drop XML namespaces (HTML knows SVG) and put the page's fonts."""
+    """Drop XML namespaces (HTML knows SVG) and indentation, and put the page's fonts."""
     for element in root.iter():
+        if not (element.text or "").strip():
+            element.text = None
+        element.tail = None
         element.tag = element.tag.removeprefix(f"{{{_SVG}}}")
         if _XLINK_HREF in element.attrib:
             element.set("href", element.attrib.pop(_XLINK_HREF))
@@ -112,7 +136,7 @@ def _modernise(root: ET.Element) -> None:
 
 
 def standalone(svg: str) -> str:
-    """Return an inline figure as a document of its own, on white; "" stays ""."""
+    """Return an inline figure as a document of its own, on white."""
     spaces = f'xmlns="{_SVG}" xmlns:xlink="http://www.w3.org/1999/xlink"'
     return svg.replace("<svg ", f"<svg {spaces} ", 1).replace(
         'style="', 'style="background: white; ', 1

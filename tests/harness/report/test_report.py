@@ -9,6 +9,7 @@ import json
 import random
 import re
 import shlex
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -25,12 +26,12 @@ from hyperbox.harness.report.cell_plots import cell_figure
 from hyperbox.harness.report.cells import attempts, flat, metric_rows, reproduce_commands
 from hyperbox.harness.report.data import RunData
 from hyperbox.harness.report.exports import CSV_COLUMNS, summary, verdicts_csv
+from hyperbox.harness.report.forest import forest_plot
 from hyperbox.harness.report.history import history
 from hyperbox.harness.report.junit import junit_xml
 from hyperbox.harness.report.markdown import markdown
 from hyperbox.harness.report.matrix import MatrixEntry, block_values, entries, headline
 from hyperbox.harness.report.page import html_page, write_report
-from hyperbox.harness.report.plots import forest_plot, heat_map
 from hyperbox.harness.report.tables import headline_text, verdict_table
 from hyperbox.harness.verdicts.diagnosis import UNDERPOWERED
 from hyperbox.harness.verdicts.gates import decide
@@ -123,10 +124,10 @@ def test_page_tells_everything_in_order(run: RunData, page_of: Draw) -> None:
     for entry in entries(run):
         assert entry.gate.target.split(",")[0] in text
     wanted = [
-        "Failed: psi.swap_reduction on 7.3 and psi.no_degradation on 7.3",
+        "Gates and kernels at a glance",
+        "What did not pass",
         "Kernel 5.10",
         "Estimates against targets",
-        "Gates and kernels at a glance",
         "Measurements, cell by cell",
         "A/A: the same against the same",
         "Attempts, skips and failures",
@@ -135,7 +136,9 @@ def test_page_tells_everything_in_order(run: RunData, page_of: Draw) -> None:
         "What each lane measures",
         "hyperbox validate --kernels 5.10,6.12,7.3 --seed 1 --lane exact",
     ]
-    places = [text.index(words) for words in wanted]
+    head, _, body = text.partition("Form")  # the last link to a section
+    assert "Failed: psi.swap_reduction on 7.3 and psi.no_degradation on 7.3" in head
+    places = [body.index(words) for words in wanted]
     assert places == sorted(places)
     assert "exceeds band" in text
     assert "\N{MINUS SIGN}83.1 %" in text
@@ -162,14 +165,32 @@ def test_figures_show_what_was_measured(run: RunData, troubled_run: RunData) -> 
     plot = forest_plot(of_gate(run, 2))
     assert "exact" not in plot
     assert all(kernel in plot for kernel in ("5.10", "6.12", "7.3", "PASS", "limit"))
-    assert heat_map(entries(run)).count("✓") == 12
-    assert "url(#untested)" in heat_map(entries(troubled_run))
-    assert "url(#untested)" not in heat_map(entries(run))
     failed = [e for e in entries(troubled_run) if e.cell and not e.cell.samples]
     assert failed
     assert cell_figure(failed) == ""
     nothing = replace(troubled_run, verdicts=())
     assert forest_plot(of_gate(nothing, 0)) == ""
+
+
+def test_the_page_opens_with_matrix_and_what_did_not_pass(
+    run: RunData, troubled_run: RunData, page_of: Draw
+) -> None:
+    """Every gate on every kernel, linked to its cell; what is no PASS again, with the reason."""
+    for one, outcomes in (
+        (run, {"pass": 12, "fail": 2, "inconclusive": 1}),
+        (troubled_run, {"pass": 6, "skip": 1, "error": 1, "inconclusive": 1, "untested": 6}),
+    ):
+        page = page_of(one)
+        grid = page[page.index('<section id="matrix">') : page.index('<section id="open">')]
+        tiles = Counter(re.findall(r'<td class="([a-z]+)">', grid))
+        assert tiles == outcomes
+        linked = re.findall(r'<td class="[a-z]+"><a href="#cell-[^"]+">[^<]', grid)
+        assert len(linked) == tiles.total(), "every tile leads to its cell"
+        rest = page[page.index('<section id="open">') : page.index('<section id="verdicts">')]
+        rows = rest.count("<tr><td")
+        assert rows == tiles.total() - tiles["pass"]
+    assert "no /proc/pressure: boot with psi=1" in rest
+    assert rest.index("ERROR") < rest.index("UNTESTED") < rest.index("SKIP")
 
 
 def test_lanes_of_one_kernel_stand_side_by_side(run: RunData) -> None:
@@ -365,7 +386,6 @@ def test_write_report_writes_all_forms(small_run: RunData, tmp_path: Path) -> No
         "report.md",
         "junit.xml",
         "verdicts.csv",
-        "plots/heat-map.svg",
         *plots,
         "summary.json",
         "kcidb.json",
@@ -467,7 +487,7 @@ def test_targets_with_two_limits_and_differences(run: RunData) -> None:
         (entry,) = entries(one)
         assert limits in entry.limit_text
         plot = forest_plot([entry])
-        assert plot.count('class="limit"') == 2
+        assert plot.count("stroke-dasharray") == 2, "both limits"
         assert "equal is good" in plot
         assert cell_figure([entry]).count("M") > 20
         assert len(entry.blocks) == 12
@@ -504,10 +524,11 @@ def test_the_page_keeps_its_order(run: RunData, troubled_run: RunData) -> None:
     older = replace(run, run_id="older", created="2029-12-01T00:00:00Z")
     text = html_page(replace(run, problems=("odd",)), history(run, [older]))
     assert re.findall('<section id="([^"]+)">', text) == [
+        "matrix",
+        "open",
         "problems",
         "verdicts",
         "forest",
-        "matrix",
         "cells",
         "false-alarms",
         "attempts",
