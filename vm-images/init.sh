@@ -1,6 +1,7 @@
 #!/bin/busybox sh
-# /init of every guest's initramfs: load the early modules, find the three images and the
-# mailbox by their content (the order of pmem devices is not fixed), hand over to the agent.
+# /init of every guest's initramfs: load the early modules, find the images and the mailbox
+# among the nvdimms (their order is not fixed: each image has a file that says what it is),
+# stack them, hand over to the agent.
 B=/bin/busybox
 
 # Say why and power off; the harness reads the console.
@@ -18,18 +19,10 @@ while read -r module; do
     $B insmod "/modules/$module" 2> /dev/null
 done < /modules.order-to-load
 
-$B mkdir -p /lower /rw /newroot /images/root /images/modules /images/project
-expected=4
-case "$commandline" in *hyperbox.modules=none*) expected=3 ;; esac
-
-# What an image holds says what it is.
-name_of() {
-    if [ -e "$1/usr/bin/python3" ]; then echo root
-    elif [ -e "$1/hyperbox/__init__.py" ]; then echo project
-    else echo modules
-    fi
-}
-
+expected=0
+for word in $commandline; do
+    case "$word" in hyperbox.nvdimms=*) expected="${word#*=}" ;; esac
+done
 tries=0
 while :; do
     found=0
@@ -39,25 +32,30 @@ while :; do
     [ "$tries" -gt 500 ] && fail "only $found of $expected nvdimms appeared"
     $B usleep 10000
 done
-$B mkdir -p /probe
+
+$B mkdir -p /images /probe
 for device in /dev/pmem*; do
     $B mount -t erofs -o ro "$device" /probe 2> /dev/null || continue
-    name=$(name_of /probe)
+    label=
+    read -r label 2> /dev/null < /probe/.hyperbox-image
     $B umount /probe
-    $B mount -t erofs -o ro "$device" "/images/$name" || fail "cannot mount the $name image"
+    [ -n "$label" ] || fail "an image has no label"
+    $B mkdir "/images/$label" 2> /dev/null || fail "two images are called $label"
+    $B mount -t erofs -o ro "$device" "/images/$label" || fail "cannot mount the $label image"
+    [ "$label" = project ] && project="$device"
 done
-[ -e /images/root/usr/bin/python3 ] || fail "no root image"
-[ -e /images/project/hyperbox/__init__.py ] || fail "no project image"
+[ -d /images/root ] || fail "no root image"
+[ -d /images/agent ] || fail "no agent image"
 
 $B mount -t tmpfs -o size=75%,mode=755 tmpfs /rw
-$B mkdir /rw/upper /rw/work
-$B mount -t overlay -o lowerdir=/images/root,upperdir=/rw/upper,workdir=/rw/work overlay /newroot \
-    || fail "cannot mount the overlay root"
-$B mkdir -p /newroot/usr/lib/modules /newroot/opt/hyperbox /rw/project /rw/project-work
-[ "$expected" -eq 4 ] && $B mount --move /images/modules /newroot/usr/lib/modules
-# Writable, so that the project is compiled once, before the snapshot.
-$B mount -t overlay -o lowerdir=/images/project,upperdir=/rw/project,workdir=/rw/project-work \
-    overlay /newroot/opt/hyperbox || fail "cannot mount the project"
+$B mkdir /rw/root /rw/root-work /rw/agent /rw/agent-work /rw/project /rw/project-work
+$B mount -t overlay -o lowerdir=/images/root,upperdir=/rw/root,workdir=/rw/root-work \
+    overlay /newroot || fail "cannot mount the overlay root"
+$B mkdir -p /newroot/usr/lib/modules /newroot/opt/hyperbox
+[ -d /images/modules ] && $B mount --move /images/modules /newroot/usr/lib/modules
+# Writable, so that Python's code is compiled once, before the snapshot.
+$B mount -t overlay -o lowerdir=/images/agent,upperdir=/rw/agent,workdir=/rw/agent-work \
+    overlay /newroot/opt/hyperbox || fail "cannot mount the agent"
 $B mkdir -p /dev/shm /dev/pts
 $B mount -t tmpfs tmpfs /dev/shm
 $B mount -t devpts devpts /dev/pts
@@ -68,6 +66,16 @@ $B ln -sf fd/1 /dev/stdout
 $B ln -sf fd/2 /dev/stderr
 $B mount -t tmpfs tmpfs /newroot/tmp
 $B mount -t tmpfs tmpfs /newroot/run
+# A guest that boots without a project is given one later, when the device has another image
+# (see `attach` in hyperbox.harness.lab.vm_laboratory).
+if [ -d /images/project/hyperbox ]; then
+    $B mount -t overlay \
+        -o lowerdir=/images/project,upperdir=/rw/project,workdir=/rw/project-work \
+        overlay /newroot/opt/hyperbox || fail "cannot mount the project"
+elif [ -n "$project" ]; then
+    $B umount /images/project
+    echo "$project" > /newroot/run/hyperbox-project
+fi
 $B mount -t cgroup2 cgroup2 /sys/fs/cgroup
 $B mount -t tracefs tracefs /sys/kernel/tracing 2> /dev/null
 $B mount -t debugfs debugfs /sys/kernel/debug 2> /dev/null

@@ -137,6 +137,8 @@ class Experiment:
     everything that it takes; None: see `limit`. `changes_machine` says that the program changes
     settings beyond its own processes (refused on the host unless allowed). `commandline` is
     added to the guest kernel's command line (the host's own is what it is: refused there).
+    `uses` names modules and files of the project that the program needs and its imports do not
+    show ("hyperbox.cli.daemon", "suites/psi/*.json"): nothing else is in its guests.
     `default` False keeps a costly experiment out of runs that name no suite or gate.
     """
 
@@ -153,6 +155,7 @@ class Experiment:
     commandline: str = ""
     default: bool = True
     limit_s: float | None = None
+    uses: tuple[str, ...] = ()
 
     @property
     def limit(self) -> float:

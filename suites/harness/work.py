@@ -24,14 +24,14 @@ PLANTED = -0.005
 """How much more the planted arm does, as a fraction."""
 
 LOADS = {
-    "processor": "computing.PROCESSOR",
-    "system_calls": "computing.SYSTEM_CALLS",
-    "processes": "computing.PROCESSES",
-    "tmpfs": "storing.TMPFS",
-    "page_cache": "storing.PAGE_CACHE",
-    "erofs": "storing.EROFS",
-    "swap": "squeezed.SWAP",
-    "network": "linked.NETWORK",
+    "processor": "suites.harness.computing.PROCESSOR",
+    "system_calls": "suites.harness.computing.SYSTEM_CALLS",
+    "processes": "suites.harness.computing.PROCESSES",
+    "tmpfs": "suites.harness.storing.TMPFS",
+    "page_cache": "suites.harness.storing.PAGE_CACHE",
+    "erofs": "suites.harness.storing.EROFS",
+    "swap": "suites.harness.squeezed.SWAP",
+    "network": "suites.harness.linked.NETWORK",
 }
 """Where each load is defined; only the one that is run is imported."""
 
@@ -42,8 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--load", required=True, choices=sorted(LOADS))
     parser.add_argument("--arm", required=True, choices=ARMS)
     options = parser.parse_args(argv)
-    module, _, name = LOADS[options.load].partition(".")
-    load = getattr(importlib.import_module(f"suites.harness.{module}"), name)
+    module, _, name = LOADS[options.load].rpartition(".")
+    load = getattr(importlib.import_module(module), name)
     return run_program(lambda: measure(load, options.arm))
 
 

@@ -46,7 +46,7 @@ class Load:
 
     work: tuple[str, ...]
     stream: tuple[str, ...]
-    program: str = "service"
+    program: str = "workloads/service.py"
     steps: tuple[str, ...] = ("filled", "warm")
     small_pages: bool = True
 
@@ -54,6 +54,8 @@ class Load:
 def _load(work: str, stream: str) -> Load:
     return Load(tuple(work.split()), tuple(stream.split()))
 
+
+_STREAM = "workloads/file_stream.py"
 
 HIGH = _load(
     "--mib 26 --hot-fraction 0.95 --hot-share 0.9 --warm-up 4000 --requests 1500 --think-us 2000",
@@ -68,7 +70,11 @@ NORMAL = _load(
 """The service fits, 50 requests a second; the stream wants more than is left."""
 
 MIXED = Load(
-    ("--mix", "pressure", "--seconds", "600"), ("--rate", "0.25"), "stress", (), small_pages=False
+    ("--mix", "pressure", "--seconds", "600"),
+    ("--rate", "0.25"),
+    "workloads/stress.py",
+    (),
+    small_pages=False,
 )
 """Batch work from its start to its end: memory, a file and computing at once."""
 
@@ -111,8 +117,8 @@ def running(where: Place, load: Load, seed: int) -> Iterator[SteppedWorkload]:
     """
     options: Sequence[str] = ("--seed", str(seed))
     with (
-        walker(where.stream, (*load.stream, *options), name="file_stream") as stream,
-        walker(where.service, (*load.work, *options), name=load.program) as work,
+        walker(where.stream, (*load.stream, *options), program=_STREAM) as stream,
+        walker(where.service, (*load.work, *options), program=load.program) as work,
     ):
         for step in load.steps[:1]:
             work.go()

@@ -25,7 +25,7 @@ from hyperbox.processes import spawn, stop
 __all__ = ["MEBIBYTE", "Squeeze", "SteppedWorkload", "squeeze", "walker"]
 
 MEBIBYTE = 1 << 20
-_WORKLOADS = Path(__file__).resolve().parents[2] / "workloads"
+_PROJECT = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True)
@@ -102,20 +102,20 @@ def squeeze(*, limit_mib: int, disk_mib: int, latency_ns: int) -> Iterator[Squee
 
 @contextlib.contextmanager
 def walker(
-    group: Cgroup, options: Sequence[str], *, name: str = "memory_walk"
+    group: Cgroup, options: Sequence[str], *, program: str = "workloads/memory_walk.py"
 ) -> Iterator[SteppedWorkload]:
     """Start a workload, a memory walk by default, in `group`; gives it before its first step.
 
     Python's own memory stays outside: it was paid before. It is killed at the end of the block.
     """
     process = spawn(
-        [sys.executable, _WORKLOADS / f"{name}.py", "--stepwise", *options],
+        [sys.executable, _PROJECT / program, "--stepwise", *options],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=sys.stderr.buffer,
     )
     try:
-        walk = SteppedWorkload(process, name)
+        walk = SteppedWorkload(process, Path(program).stem)
         walk.expect("started")
         group.add(walk.pid)
         yield walk

@@ -23,7 +23,14 @@ from typing import IO, Any
 
 from hyperbox.errors import WorkloadError
 from hyperbox.harness.lab.mailbox import Mailbox
-from hyperbox.harness.lab.protocol import CHUNK, PORT_NAME, Frame, FrameDecoder, FrameType
+from hyperbox.harness.lab.protocol import (
+    CHUNK,
+    PORT_NAME,
+    PROJECT_DIRECTORY,
+    Frame,
+    FrameDecoder,
+    FrameType,
+)
 from hyperbox.linux.process_tree import end_children
 
 __all__ = ["Agent", "find_port", "main"]
@@ -81,10 +88,14 @@ class Agent:
     """Serves one connection, given as a file descriptor that reads and writes bytes.
 
     With a `mailbox` the machine stops when it is ready, and after commands that ask for it.
+    Commands start in `directory`, by default where the agent did.
     """
 
-    def __init__(self, channel: int, mailbox: Mailbox | None = None) -> None:
+    def __init__(
+        self, channel: int, mailbox: Mailbox | None = None, directory: str | None = None
+    ) -> None:
         self._channel = channel
+        self._directory = directory
         self._mailbox = mailbox
         self._decoder = FrameDecoder()
         self._jobs: dict[int, _Job] = {}
@@ -192,6 +203,8 @@ class Agent:
         _perturb(order.get("entropy", ""), int(order.get("noise_pages", 0)))
         job.started_ns = time.monotonic_ns()
         try:
+            if self._directory is not None:  # another project may have been mounted there
+                os.chdir(self._directory)
             job.pid = os.posix_spawnp(
                 argv[0],
                 argv,
@@ -463,7 +476,8 @@ def main() -> None:
             time.sleep(0.01)
     else:
         raise SystemExit(f"no virtio port named {PORT_NAME}")
-    Agent(os.open(port, os.O_RDWR | os.O_CLOEXEC), Mailbox()).serve()
+    handle = os.open(port, os.O_RDWR | os.O_CLOEXEC)
+    Agent(handle, Mailbox(), PROJECT_DIRECTORY).serve()
 
 
 if __name__ == "__main__":

@@ -1,38 +1,54 @@
-"""The guest's file systems: one root for all kernels, and the project's own code apart.
+"""The guest's file systems: one root for all kernels, the agent, and the project's own code.
 
-Both are EROFS images (plain lz4: 5.10 and 6.1 know no zstd), padded to 2 MiB for nvdimm,
-built reproducibly and cached by content. The root depends on the package list only; the
-code travels in a small image of its own, so that a code change never rebuilds the root.
+They are EROFS images (see `erofs_image`), built reproducibly and cached by content. The root
+depends on the package list only, the agent's image on the agent. What an experiment needs of
+the project comes in an image of its own and of fixed size, so that a guest that was booted
+without it can be given it: a change of code neither rebuilds the root nor boots a kernel.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fnmatch
 import hashlib
 import json
 import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from hyperbox.errors import HarnessError
-from hyperbox.files import locked, read_sealed, replace_file, sha256_file, write_sealed
+from hyperbox.errors import ConfigError, HarnessError
+from hyperbox.files import has_sha256, locked, read_sealed, sha256_file, write_sealed
 from hyperbox.harness.lab.debian_archive import debian_mirror
+from hyperbox.harness.lab.erofs_image import make_erofs
 from hyperbox.harness.lab.guest_packages import FILE_NAME, guest_packages
+from hyperbox.harness.lab.import_closure import import_closure, named_in
+from hyperbox.harness.model import Experiment
 from hyperbox.paths import cache_directory, project_directory
 from hyperbox.processes import require, run
 
-__all__ = ["GuestImage", "make_erofs", "package_list", "project_image", "root_image"]
+__all__ = [
+    "GuestImage",
+    "agent_image",
+    "no_project",
+    "package_list",
+    "project_image",
+    "root_image",
+]
 
-ALIGNMENT = 2 << 20
-_FORMAT = 3  # raise it when the way of building changes
+_FORMAT = 4  # raise it when the way of building changes
 _SUITE = "trixie"
-_PROJECT_LIFETIME = 24 * 3600.0  # seconds
+_LIFETIME = 24 * 3600.0  # seconds that images of code are kept
 _ROOT_SPACE = 2 << 30  # bytes that building the root needs
 _PROJECT_PARTS = ("hyperbox", "suites", "workloads")
+_PROJECT_SIZE = 8 << 20  # bytes of every project image: one can take another's place
+_AGENT = (
+    "hyperbox/harness/lab/agent.py",
+    "hyperbox/harness/lab/repeatability_probe.py",
+)
 _EXCLUDED = ("/usr/share/man/*", "/usr/share/doc/*", "/usr/share/locale/*", "/usr/share/info/*")
 # By content, not by date: the image's files have none. Without it every start of Python
 # in a guest would compile what it imports.
@@ -40,7 +56,6 @@ _COMPILE = (
     'chroot "$1" python3 -m compileall -qf --invalidation-mode unchecked-hash '
     '-x "/(test|tests|idlelib)/" $(cd "$1" && ls -d usr/lib/python3*)'
 )
-_UUID = "68797065-7262-6f78-0000-00000000000"  # "hyperbox", and a digit that says which
 
 
 @dataclass(frozen=True)
@@ -88,55 +103,84 @@ def root_image(progress: Callable[[str, float], None] | None = None) -> GuestIma
         return image
 
 
-def project_image() -> GuestImage:
-    """Return the image of the project's own code, keyed by its content."""
-    root = project_directory()
-    digest = hashlib.sha256(str(_FORMAT).encode())
-    files = sorted(_project_files(root))
-    for name, path in files:
-        digest.update(name.encode() + b"\0" + path.read_bytes() + b"\0")
+def agent_image() -> GuestImage:
+    """Return the image of what every guest runs: the agent and the repeatability probe."""
+    files = _project_files()
+    return _packed("agent", {name: files[name] for name in import_closure(files, _AGENT)})
+
+
+def project_image(experiment: Experiment | None = None) -> GuestImage:
+    """Return the image of what an experiment needs of the project, or of the whole project.
+
+    That is what its command lines name, what that imports (`import_closure`), and what it
+    declares in ``uses``; so no other change of the project changes the image.
+
+    Raises
+    ------
+    ConfigError
+        If ``uses`` names nothing in the project.
+    """
+    files = _project_files()
+    if experiment is not None:
+        files = {name: files[name] for name in _needed_by(experiment, files)}
+    return _packed("project", files, size=_PROJECT_SIZE)
+
+
+def no_project() -> GuestImage:
+    """Return an image that takes the place of a project's in a guest that has none yet."""
+    return _packed("project", {}, size=_PROJECT_SIZE)
+
+
+def _needed_by(experiment: Experiment, files: Mapping[str, Path]) -> tuple[str, ...]:
+    modules = {name: path for name, path in files.items() if name.endswith(".py")}
+    starts = [*_AGENT, *named_in([*experiment.prepare, *experiment.program], modules)]
+    data = []
+    for pattern in experiment.uses:
+        found = named_in(["-m", pattern], modules) or tuple(fnmatch.filter(files, pattern))
+        if not found:
+            raise ConfigError(
+                f"experiment {experiment.id}: uses {pattern!r}, which the project does not have",
+                hint="name a module or a file below the project's directory; * is allowed",
+            )
+        starts += [name for name in found if name in modules]
+        data += [name for name in found if name not in modules]
+    return tuple(sorted({*import_closure(modules, starts), *data}))
+
+
+def _packed(kind: str, files: Mapping[str, Path], *, size: int = 0) -> GuestImage:
+    """Return the cached image of files, or make it; of `size` bytes if that is not 0."""
+    digest = hashlib.sha256(f"{_FORMAT} {kind}".encode())
+    for name, path in sorted(files.items()):
+        digest.update(f"{name}\0{sha256_file(path)}\n".encode())
     directory = cache_directory() / "guest"
-    name = f"project-{digest.hexdigest()[:16]}"
-    with locked(directory / f"{name}.lock"):
-        cached = _cached(directory / f"{name}.erofs")
+    stem = f"{kind}-{digest.hexdigest()[:16]}"
+    with locked(directory / f"{stem}.lock"):
+        cached = _cached(directory / f"{stem}.erofs")
         if cached is not None:
             return cached
-        _forget_old_projects(directory)
+        _forget_old(directory, kind)
         with tempfile.TemporaryDirectory(dir=directory) as scratch:
             tree = Path(scratch) / "tree"
-            for relative, path in files:
-                (tree / relative).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(path, tree / relative)
-            return _store(tree, directory / f"{name}.erofs", digit=2, facts={})
+            tree.mkdir()
+            for name, path in files.items():
+                (tree / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, tree / name)
+            return _store(tree, directory / f"{stem}.erofs", kind, size=size)
 
 
-def make_erofs(tree: Path, image: Path, *, uuid: str) -> None:
-    """Pack a directory: same tree, same bytes. Padded to 2 MiB for nvdimm.
-
-    The file is written under a temporary name, synced and renamed.
-    """
-    temporary = image.with_name(f".{image.name}.{os.getpid()}")
-    mkfs = require("mkfs.erofs", "erofs-utils")
-    try:
-        run([mkfs, "-zlz4", "--quiet", "-T0", f"-U{uuid}", temporary, tree], timeout=600)
-        size = temporary.stat().st_size
-        with temporary.open("r+b") as stream:
-            stream.truncate(-(-size // ALIGNMENT) * ALIGNMENT)
-        replace_file(temporary, image)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _project_files(root: Path) -> Iterator[tuple[str, Path]]:
-    package = Path(__file__).resolve().parents[2]
+def _project_files() -> dict[str, Path]:
+    """Return every file that a guest may need, by its path below the project's directory."""
+    root, package = project_directory(), Path(__file__).resolve().parents[2]
+    files = {}
     for part in _PROJECT_PARTS:
         top = package if part == "hyperbox" else root / part
-        for path in top.rglob("*"):
+        for path in sorted(top.rglob("*")):
             if path.is_file() and path.suffix in (".py", ".toml"):
-                yield f"{part}/{path.relative_to(top).as_posix()}", path
+                files[f"{part}/{path.relative_to(top).as_posix()}"] = path
     packages = guest_packages()
     if packages is not None:
-        yield FILE_NAME, packages
+        files[FILE_NAME] = packages
+    return files
 
 
 def _build_root(directory: Path, name: str, packages: tuple[str, ...]) -> GuestImage:
@@ -155,7 +199,7 @@ def _build_root(directory: Path, name: str, packages: tuple[str, ...]) -> GuestI
         versions = _installed_versions(tree)
         _remove_traces(tree)
         facts = {"packages": versions, "suite": _SUITE, "built": int(time.time())}
-        return _store(tree, directory / f"{name}.erofs", digit=1, facts=facts)
+        return _store(tree, directory / f"{name}.erofs", "root", facts=facts)
 
 
 def _installed_versions(tree: Path) -> dict[str, str]:
@@ -176,26 +220,32 @@ def _remove_traces(tree: Path) -> None:
     (tree / "etc/machine-id").touch()
 
 
-def _store(tree: Path, image: Path, *, digit: int, facts: dict[str, object]) -> GuestImage:
-    make_erofs(tree, image, uuid=f"{_UUID}{digit}")
+def _store(
+    tree: Path, image: Path, kind: str, *, size: int = 0, facts: Mapping[str, object] | None = None
+) -> GuestImage:
+    """Pack a tree, and keep what is known of it beside the image."""
+    make_erofs(tree, image, kind, size=size)
     digest = sha256_file(image)
-    write_sealed(image.with_suffix(".json"), {**facts, "sha256": digest})
+    write_sealed(image.with_suffix(".json"), {**(facts or {}), "sha256": digest})
     return GuestImage(image, digest)
 
 
-def _forget_old_projects(directory: Path) -> None:
-    """Remove project images of earlier days; a run that uses one today keeps it."""
-    for path in directory.glob("project-*"):
+def _forget_old(directory: Path, kind: str) -> None:
+    """Remove images that nothing asked for since a day."""
+    for record in directory.glob(f"{kind}-*.json"):
         with contextlib.suppress(FileNotFoundError):
-            if time.time() - path.stat().st_mtime > _PROJECT_LIFETIME:
-                path.unlink()
+            if time.time() - record.stat().st_mtime > _LIFETIME:
+                for path in (record, record.with_suffix(".erofs"), record.with_suffix(".lock")):
+                    path.unlink(missing_ok=True)
 
 
 def _cached(image: Path) -> GuestImage | None:
     """Return a cached image if it is whole; a damaged one is built anew."""
-    facts = read_sealed(image.with_suffix(".json"))
-    if facts is None or not image.exists() or sha256_file(image) != facts["sha256"]:
+    record = image.with_suffix(".json")
+    facts = read_sealed(record)
+    if facts is None or not image.exists() or not has_sha256(image, facts["sha256"]):
         return None
+    os.utime(record)  # the time of last use, see _forget_old
     return GuestImage(image, facts["sha256"])
 
 

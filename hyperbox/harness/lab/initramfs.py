@@ -26,7 +26,7 @@ EARLY_MODULES = (
 """Drivers that must work before the root file system is there, in order of loading."""
 
 ORDER_FILE = "modules.order-to-load"
-_DIRECTORIES = ("bin", "dev", "lower", "modules", "newroot", "proc", "rw", "sys")
+_DIRECTORIES = ("bin", "dev", "modules", "newroot", "proc", "rw", "sys")
 
 
 @dataclass(frozen=True)

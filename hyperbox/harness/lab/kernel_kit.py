@@ -31,6 +31,7 @@ from hyperbox.files import (
 )
 from hyperbox.harness.lab.custom_kernel import custom_kernel
 from hyperbox.harness.lab.debian_archive import DebianArchive, MirrorSilent, PackageGone
+from hyperbox.harness.lab.erofs_image import make_erofs
 from hyperbox.harness.lab.host_kernel import RUNNING, running_kernel
 from hyperbox.harness.lab.initramfs import initramfs, load_order
 from hyperbox.harness.lab.kernel_lock import hash_pool_packages, read_lock, read_matrix
@@ -39,7 +40,6 @@ from hyperbox.harness.lab.kernel_tree import (
     KernelTree,
     build_id,
     digests,
-    pack_modules,
     stage_modules,
     unpack_debs,
 )
@@ -397,7 +397,7 @@ def _build(tree: KernelTree, recipe: _Recipe, scratch: Path, kit: Path) -> tuple
             (own / "modules.dep").read_text(), builtin.read_text() if builtin.exists() else ""
         )
         early = [(Path(path).name, (own / path).read_bytes()) for path in order]
-        pack_modules(top, kit / "modules.erofs")
+        make_erofs(top, kit / "modules.erofs", "modules", root_owned=True)
     shutil.copyfile(tree.vmlinuz, kit / "vmlinuz")
     write_bytes(kit / "initramfs.cpio", initramfs(recipe.init, recipe.busybox, early))
     unknown = b"# no configuration was found with this kernel\n"

@@ -1,4 +1,4 @@
-"""A kernel unpacked on disk: image, configuration, modules; and its modules as an image."""
+"""A kernel unpacked on disk: image, configuration, modules."""
 
 from __future__ import annotations
 
@@ -16,10 +16,8 @@ from hyperbox.errors import HarnessError
 from hyperbox.files import sha256_file
 from hyperbox.processes import require, run
 
-__all__ = ["KernelTree", "build_id", "digests", "pack_modules", "stage_modules", "unpack_debs"]
+__all__ = ["KernelTree", "build_id", "digests", "stage_modules", "unpack_debs"]
 
-_IMAGE_ALIGNMENT = 2 << 20  # nvdimm wants multiples of 2 MiB
-_UUID = "68797065-7262-6f78-6d6f-64756c657300"  # any fixed one: same tree, same bytes
 _INDEX_INPUTS = ("modules.order", "modules.builtin", "modules.builtin.modinfo")
 
 
@@ -106,15 +104,6 @@ def stage_modules(source: Path, release: str, staging: Path) -> Path:
     for path in (top, *top.rglob("*")):
         path.chmod(0o755 if path.is_dir() else 0o644)
     return top
-
-
-def pack_modules(top: Path, image: Path) -> None:
-    """Make an EROFS image of a directory: same tree, same bytes, padded for nvdimm."""
-    mkfs = require("mkfs.erofs", "erofs-utils")
-    options = ["-zlz4", "-T0", "--all-root", "-x-1", f"-U{_UUID}", "--quiet"]
-    run([mkfs, *options, image, top], timeout=600)
-    size = image.stat().st_size
-    os.truncate(image, -(-size // _IMAGE_ALIGNMENT) * _IMAGE_ALIGNMENT)
 
 
 def _copy_uncompressed(path: Path, target: Path) -> None:

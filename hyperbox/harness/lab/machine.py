@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 from hyperbox.harness.model import Experiment, Lane, Perturbation
@@ -120,7 +119,3 @@ class Laboratory(Protocol):
     def close(self) -> None:
         """Stop every machine and remove every temporary file."""
         ...
-
-
-PROJECT_DIRECTORY = Path("/opt/hyperbox")
-"""Where guests see the project (hyperbox/, suites/, workloads/)."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from hyperbox.harness.lab.machine import PROJECT_DIRECTORY
+from hyperbox.harness.lab.protocol import PROJECT_DIRECTORY
 from hyperbox.harness.model import Perturbation
 
 __all__ = ["execute_order"]
@@ -18,7 +18,7 @@ def execute_order(
     start: Perturbation | None = None,
 ) -> dict[str, object]:
     """Return the JSON data of an order to run a command, perturbed as `start` says."""
-    variables = {"PYTHONPATH": str(PROJECT_DIRECTORY)} | dict(environment or {})
+    variables = {"PYTHONPATH": PROJECT_DIRECTORY} | dict(environment or {})
     order: dict[str, object] = {"argv": list(argv), "environment": variables}
     if start is not None:
         variables.update(start.environment())

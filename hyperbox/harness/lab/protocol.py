@@ -19,6 +19,7 @@ __all__ = [
     "INPUT_WINDOW",
     "MAX_PAYLOAD",
     "PORT_NAME",
+    "PROJECT_DIRECTORY",
     "Frame",
     "FrameDecoder",
     "FrameType",
@@ -27,6 +28,8 @@ __all__ = [
 
 PORT_NAME = "hyperbox.agent"
 """Name of the virtio-serial port."""
+PROJECT_DIRECTORY = "/opt/hyperbox"
+"""Where guests see the project, and where commands run."""
 MAX_PAYLOAD = 16 << 20
 """Largest payload in bytes; a longer one means that the stream is damaged.
 

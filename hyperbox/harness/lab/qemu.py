@@ -191,7 +191,7 @@ def command_line(
     """
     words = [str(qemu.program), *_accelerator(qemu, hardware.lane)]
     words += ["-M", qemu.machine, "-smp", "1"]
-    words += ["-m", f"{hardware.memory // MEBIBYTE}M,slots=8,maxmem=8G"]
+    words += ["-m", f"{hardware.memory // MEBIBYTE}M,slots=16,maxmem=8G"]
     share = "on" if ram_shared else "off"
     backend = f"memory-backend-file,id=ram,size={hardware.memory},mem-path={_value(ram_file)}"
     words += ["-object", f"{backend},share={share}"]

@@ -104,14 +104,20 @@ class Snapshot:
     @contextlib.contextmanager
     def clone(self) -> Iterator[VirtualMachine]:
         """Return a restored guest, stopped until its first use; it is killed at the end."""
-        with self._machine(self.ram, shared=False) as machine:
+        with self._machine(self.ram, self.hardware, shared=False) as machine:
             yield machine
 
-    def derive(self, prepare: Callable[[VirtualMachine], None]) -> Snapshot:
-        """Return a new snapshot: this one with a preparation run in it, usually a `Step`."""
+    def derive(
+        self, prepare: Callable[[VirtualMachine], None], hardware: GuestHardware | None = None
+    ) -> Snapshot:
+        """Return a new snapshot: this one with a preparation run in it, usually a `Step`.
+
+        The new one has other `hardware` if that is stated. It may differ in images of the
+        same size that the guest has not mounted: no image is part of a snapshot.
+        """
         # What has leapt once cannot be made good by another try from here.
         tries = 1 if self._leapt_by_now() else TRIES
-        return _repeatedly(lambda: self._derive(prepare), tries)
+        return _repeatedly(lambda: self._derive(prepare, hardware or self.hardware), tries)
 
     def examine(self) -> Repeatability:
         """Run the probe in two clones and compare every number.
@@ -151,18 +157,20 @@ class Snapshot:
         found = self.repeatability
         return self._leapt or (found is not None and found.exact and not found.canonical)
 
-    def _derive(self, prepare: Callable[[VirtualMachine], None]) -> Snapshot:
-        with _growing(self.hardware.memory) as ram:
+    def _derive(
+        self, prepare: Callable[[VirtualMachine], None], hardware: GuestHardware
+    ) -> Snapshot:
+        with _growing(hardware.memory) as ram:
             copy(self.ram, ram)
-            with self._machine(ram, shared=True) as machine, _evidence(machine):
+            with self._machine(ram, hardware, shared=True) as machine, _evidence(machine):
                 prepare(machine)
                 machine.leapt = machine.leapt or self._leapt_by_now()
-                return _save(self._qemu, self.hardware, machine, ram, self.kernel_config)
+                return _save(self._qemu, hardware, machine, ram, self.kernel_config)
 
-    def _machine(self, ram: FileIO, *, shared: bool) -> VirtualMachine:
+    def _machine(self, ram: FileIO, hardware: GuestHardware, *, shared: bool) -> VirtualMachine:
         return VirtualMachine(
             self._qemu,
-            self.hardware,
+            hardware,
             ram=ram,
             shared=shared,
             state=self.state,

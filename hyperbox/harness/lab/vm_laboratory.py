@@ -13,7 +13,13 @@ from pathlib import Path
 from hyperbox.errors import ConfigError
 from hyperbox.files import sha256_file
 from hyperbox.harness.lab.accelerator import probe_kvm
-from hyperbox.harness.lab.guest_image import GuestImage, project_image, root_image
+from hyperbox.harness.lab.guest_image import (
+    GuestImage,
+    agent_image,
+    no_project,
+    project_image,
+    root_image,
+)
 from hyperbox.harness.lab.kernel_kit import KernelKit
 from hyperbox.harness.lab.qemu import GuestHardware, Qemu, find_qemu
 from hyperbox.harness.lab.snapshot import Snapshot, Step, boot_snapshot
@@ -23,14 +29,26 @@ from hyperbox.harness.model import Experiment, Lane
 
 __all__ = ["LaneChoice", "VmLaboratory", "VmSource", "choose_lane", "hardware_for", "warm_snapshot"]
 
-# Once before the snapshot, so that no arm pays: compile the project, read what programs load.
+# Once before the snapshot, so that no arm pays: read what programs load, compile the project.
+_COMPILE = "python3 -m compileall -q --invalidation-mode unchecked-hash ."
 _WARM_UP = (
     "sh",
     "-c",
-    "python3 -m compileall -q --invalidation-mode unchecked-hash . && python3 -c '"
+    f"{_COMPILE} && python3 -c '"
     "import argparse, ctypes, dataclasses, json, mmap, random, re, select, signal, subprocess, "
     "statistics, tempfile, threading'",
 )
+# What `vm-images/init.sh` does for a guest that boots with its project.
+_ATTACH = (
+    "sh",
+    "-ec",
+    "cd /run; read -r device < hyperbox-project; mkdir project; "
+    "mount -t tmpfs project project; cd project; mkdir lower upper work; "
+    'mount -t erofs -o ro "$device" lower; mount -t overlay '
+    "-o lowerdir=$PWD/lower,upperdir=$PWD/upper,workdir=$PWD/work project /opt/hyperbox; "
+    f"cd /opt/hyperbox; exec {_COMPILE}",
+)
+_PROJECT = 2  # its place among a guest's images
 
 
 @dataclass(frozen=True)
@@ -66,21 +84,25 @@ def hardware_for(
     kit: KernelKit, lane: Lane, root: GuestImage, project: GuestImage, commandline: str = ""
 ) -> GuestHardware:
     """Return the guest that a kernel runs in; `commandline` is added to the kernel's."""
-    images: tuple[Path, ...] = (root.path, project.path)
+    images: tuple[Path, ...] = (root.path, agent_image().path, project.path)
     if kit.modules_image is not None:
         images = (*images, kit.modules_image)
-    extra = "" if kit.modules_image is not None else "hyperbox.modules=none"
-    extra = f"{extra} {commandline}".strip()
+    extra = f"hyperbox.nvdimms={len(images) + 1} {commandline}".strip()  # one is the mailbox
     return GuestHardware(lane, kit.vmlinuz, kit.initramfs, images, extra_commandline=extra)
 
 
 def warm_snapshot(
     kit: KernelKit, hardware: GuestHardware, report: Callable[[str, float], None]
 ) -> Snapshot:
-    """Return the kept snapshot of a kernel after the warm-up, or boot it; close it after use."""
-    qemu = find_qemu()
-    make = functools.partial(_boot, kit, hardware, qemu, report)
-    return SnapshotCache().get(qemu, hardware, (_WARM_UP,), make)
+    """Return a kept snapshot of a kernel with the project, or make it; close it after use."""
+    qemu, cache, bare = find_qemu(), SnapshotCache(), _without_project(hardware)
+
+    def make() -> Snapshot:
+        boot = functools.partial(_boot, kit, bare, qemu, report)
+        with contextlib.closing(cache.get(qemu, bare, (_WARM_UP,), boot)) as booted:
+            return booted.derive(Step(_ATTACH), hardware)
+
+    return cache.get(qemu, hardware, (_WARM_UP, _ATTACH), make)
 
 
 class VmSource:
@@ -130,8 +152,7 @@ class VmLaboratory:
         self._qemu = find_qemu()
         self._report = progress or (lambda _text, _fraction: None)
         self._root = root_image(progress)
-        self._project = project_image()
-        self._snapshots: dict[tuple[str, Lane, str, tuple[str, ...]], Snapshot] = {}
+        self._snapshots: dict[tuple[GuestHardware, tuple[tuple[str, ...], ...]], Snapshot] = {}
         self._cache = SnapshotCache() if kept else None
         self._locks = {label: threading.Lock() for label in self._kits}
 
@@ -143,8 +164,9 @@ class VmLaboratory:
         """Boot the kernel or take its kept snapshot; run the experiment's preparation once."""
         kit = self._kits[kernel]
         hardware = self._hardware(kit, experiment, lane)
+        steps = (_WARM_UP, _ATTACH, *([experiment.prepare] if experiment.prepare else []))
         with self._locks[kernel]:
-            snapshot = self._snapshot(kit, hardware, experiment.prepare)
+            snapshot = self._snapshot(kit, hardware, steps)
         found = snapshot.repeatability
         facts = {"repeatability": dataclasses.asdict(found) if found else {}}
         return VmSource(snapshot, {**self.fingerprint(kernel, experiment, lane), **facts})
@@ -171,7 +193,11 @@ class VmLaboratory:
             "commandline": hardware.commandline,
             "memory_bytes": hardware.memory,
             "cpus": 1,
-            "images": {"root": self._root.sha256, "project": self._project.sha256},
+            "images": {
+                "root": self._root.sha256,
+                "agent": agent_image().sha256,
+                "project": project_image(experiment).sha256,
+            },
         }
 
     def close(self) -> None:
@@ -181,25 +207,37 @@ class VmLaboratory:
             snapshot.close()
 
     def _hardware(self, kit: KernelKit, experiment: Experiment, lane: Lane) -> GuestHardware:
-        return hardware_for(kit, lane, self._root, self._project, experiment.commandline)
+        project = project_image(experiment)
+        return hardware_for(kit, lane, self._root, project, experiment.commandline)
 
     def _snapshot(
-        self, kit: KernelKit, hardware: GuestHardware, prepare: tuple[str, ...]
+        self, kit: KernelKit, hardware: GuestHardware, steps: tuple[tuple[str, ...], ...]
     ) -> Snapshot:
-        """Return the snapshot after the warm-up, or after the preparation on top of it."""
-        key = (kit.label, hardware.lane, hardware.extra_commandline, prepare)
+        """Return the snapshot after the steps; the kernel boots without the project."""
+        if len(steps) == 1:
+            hardware = _without_project(hardware)
+        key = (hardware, steps)
         if key not in self._snapshots:
-            steps = (_WARM_UP, prepare) if prepare else (_WARM_UP,)
-            make = functools.partial(self._make, kit, hardware, prepare)
+            make = functools.partial(self._make, kit, hardware, steps)
             cache = self._cache
             made = cache.get(self._qemu, hardware, steps, make) if cache else make()
             self._snapshots[key] = made
         return self._snapshots[key]
 
-    def _make(self, kit: KernelKit, hardware: GuestHardware, prepare: tuple[str, ...]) -> Snapshot:
-        if prepare:
-            return self._snapshot(kit, hardware, ()).derive(Step(prepare))
+    def _make(
+        self, kit: KernelKit, hardware: GuestHardware, steps: tuple[tuple[str, ...], ...]
+    ) -> Snapshot:
+        *before, last = steps
+        if before:
+            return self._snapshot(kit, hardware, tuple(before)).derive(Step(last), hardware)
         return _boot(kit, hardware, self._qemu, self._report)
+
+
+def _without_project(hardware: GuestHardware) -> GuestHardware:
+    """Return the hardware with nothing in the project's place."""
+    images = list(hardware.images)
+    images[_PROJECT] = no_project().path
+    return dataclasses.replace(hardware, images=tuple(images))
 
 
 def _boot(

@@ -2,24 +2,37 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
+import re
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from hyperbox.errors import HarnessError
+from hyperbox.errors import ConfigError, HarnessError
+from hyperbox.harness.declarations import load_suite
 from hyperbox.harness.lab import guest_image
+from hyperbox.harness.lab.erofs_image import ALIGNMENT, LABEL, make_erofs
 from hyperbox.harness.lab.guest_image import (
-    ALIGNMENT,
-    make_erofs,
+    GuestImage,
+    no_project,
     package_list,
     project_image,
     root_image,
 )
+from hyperbox.harness.lab.kernel_kit import KernelKit, kernel_kit
+from hyperbox.harness.lab.qemu import find_qemu
+from hyperbox.harness.lab.snapshot_cache import snapshot_key
+from hyperbox.harness.lab.vm_laboratory import hardware_for
+from hyperbox.harness.model import Lane
+from hyperbox.paths import cache_directory
 from hyperbox.processes import run
 
 pytestmark = pytest.mark.vm  # needs mkfs.erofs
-UUID = "68797065-7262-6f78-0000-00000000000f"
+PROJECT = Path(__file__).parents[3]
+PROJECTS_CACHE = cache_directory()
 
 
 @pytest.fixture
@@ -39,34 +52,116 @@ def tree(path: Path, *, when: float) -> Path:
 def test_same_tree_gives_the_same_bytes(tmp_path: Path) -> None:
     images = [tmp_path / "one.erofs", tmp_path / "two.erofs"]
     for image in images:
-        make_erofs(tree(tmp_path / image.stem, when=hash(image) % 10**9), image, uuid=UUID)
+        make_erofs(tree(tmp_path / image.stem, when=hash(image) % 10**9), image, "etc")
     assert images[0].read_bytes() == images[1].read_bytes()
     assert images[0].stat().st_size % ALIGNMENT == 0
-    run(["fsck.erofs", images[0]], timeout=60)
+    run(["fsck.erofs", f"--extract={tmp_path / 'out'}", images[0]], timeout=60)
+    assert (tmp_path / "out" / LABEL).read_text() == "etc\n"
+    make_erofs(tmp_path / "one", images[1], "other")
+    assert images[0].read_bytes() != images[1].read_bytes()
 
 
 def test_failed_packing_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(HarnessError):
-        make_erofs(tmp_path / "absent", tmp_path / "x.erofs", uuid=UUID)
-    assert list(tmp_path.iterdir()) == []
+        make_erofs(tmp_path / "absent", tmp_path / "x.erofs", "etc")
+    big = tree(tmp_path / "tree", when=1)
+    (big / "noise").write_bytes(os.urandom(3 << 20))
+    with pytest.raises(HarnessError, match="the etc image takes"):
+        make_erofs(big, tmp_path / "x.erofs", "etc", size=ALIGNMENT)
+    assert list(tmp_path.iterdir()) == [big]
 
 
 def test_package_list_ignores_reasons_and_order() -> None:
     assert package_list("# head\nzlib # why\n\n  apt\n") == ("apt", "zlib")
 
 
-def test_project_image_is_cached_and_follows_the_code(
-    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the project whose modules a test may change."""
+    copy = tmp_path / "project"
+    for part in ("hyperbox", "suites", "workloads"):
+        shutil.copytree(PROJECT / part, copy / part, ignore=shutil.ignore_patterns("__pycache__"))
+    files = {
+        path.relative_to(copy).as_posix(): path
+        for path in sorted(copy.rglob("*"))
+        if path.suffix in (".py", ".toml")
+    }
+    monkeypatch.setattr(guest_image, "_project_files", lambda: files)
+    return copy
+
+
+def change(path: Path) -> None:
+    path.write_text(path.read_text() + "# changed\n")
+
+
+def image_of(gate: str) -> GuestImage:
+    """The image of one of the real experiments."""
+    suite = load_suite(PROJECT / "suites/psi/suite.toml")
+    return project_image(next(one for one in suite.experiments if one.id == gate))
+
+
+def key(kit: KernelKit, project: GuestImage) -> dict[str, Any]:
+    hardware = hardware_for(kit, Lane.EXACT, project, project)  # any root will do
+    return snapshot_key(find_qemu(), hardware, ())
+
+
+def test_a_measurement_depends_on_what_it_uses_and_on_nothing_else(
+    cache: Path, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    project = tmp_path / "project"
-    for part in ("suites", "workloads"):
-        (project / part).mkdir(parents=True)
-    (project / "workloads" / "load.py").write_text("print(1)\n")
-    monkeypatch.setattr(guest_image, "project_directory", lambda: project)
-    first = project_image()
-    assert project_image() == first
-    (project / "workloads" / "load.py").write_text("print(2)\n")
-    assert project_image().sha256 != first.sha256
+    monkeypatch.setenv("HYPERBOX_CACHE", str(PROJECTS_CACHE))
+    kit = kernel_kit("6.12")
+    monkeypatch.setenv("HYPERBOX_CACHE", str(cache))
+    before, root = image_of("psi.reaction"), project_image()
+    known = key(kit, before)
+    for other in (
+        "hyperbox/harness/report/markdown.py",
+        "hyperbox/harness/runs/engine.py",
+        "hyperbox/harness/lab/vm.py",
+        "hyperbox/daemon/server.py",
+        "suites/psi/accuracy.py",
+        "suites/harness/work.py",
+        "suites/psi/suite.toml",
+    ):
+        change(project / other)
+    assert image_of("psi.reaction") == before
+    assert key(kit, image_of("psi.reaction")) == known
+    assert project_image() != root  # what people see in a shell
+    for own in (
+        "suites/psi/reaction.py",
+        "hyperbox/memory/policy.py",
+        "workloads/file_stream.py",  # started by its path
+        "hyperbox/harness/lab/agent.py",
+    ):
+        now = key(kit, image_of("psi.reaction"))
+        change(project / own)
+        assert key(kit, image_of("psi.reaction")) != now
+
+
+def test_what_imports_do_not_show_is_declared(cache: Path, project: Path) -> None:
+    before = image_of("psi.endpoint")
+    change(project / "hyperbox/daemon/server.py")  # through `uses`
+    assert image_of("psi.endpoint") != before
+    suite = load_suite(PROJECT / "suites/psi/suite.toml")
+    for name in ("hyperbox.cli.demon", "suites/*.json"):
+        wrong = dataclasses.replace(suite.experiments[0], uses=(name,))
+        with pytest.raises(ConfigError, match=f"uses '{re.escape(name)}'"):
+            project_image(wrong)
+
+
+def test_project_images_can_take_each_others_place(cache: Path) -> None:
+    images = (project_image(), image_of("psi.history"), no_project())
+    assert len({image.sha256 for image in images}) == 3
+    assert len({image.path.stat().st_size for image in images}) == 1
+    assert project_image() == images[0]
+
+
+def test_images_that_nobody_asked_for_since_a_day_go(cache: Path) -> None:
+    old, used = image_of("psi.history"), image_of("psi.accuracy")
+    for image in (old, used):
+        os.utime(image.path.with_suffix(".json"), (1, 1))
+    assert image_of("psi.accuracy") == used
+    image_of("psi.reaction")
+    assert (old.path.exists(), used.path.exists()) == (False, True)
 
 
 @pytest.mark.parametrize("damage", ["flip", "truncate", "record", "fact"])
