@@ -47,10 +47,19 @@ done
 [ -d /images/root ] || fail "no root image"
 [ -d /images/agent ] || fail "no agent image"
 
+lower=/images/root
+for image in /images/layer-*; do [ -d "$image" ] && lower="$image:$lower"; done
 $B mount -t tmpfs -o size=75%,mode=755 tmpfs /rw
 $B mkdir /rw/root /rw/root-work /rw/agent /rw/agent-work /rw/project /rw/project-work
-$B mount -t overlay -o lowerdir=/images/root,upperdir=/rw/root,workdir=/rw/root-work \
+$B mount -t overlay -o "lowerdir=$lower,upperdir=/rw/root,workdir=/rw/root-work" \
     overlay /newroot || fail "cannot mount the overlay root"
+for image in /images/layer-*; do  # the accounts of each: overlay shows one passwd only
+    for kind in passwd group; do
+        [ -f "$image/.hyperbox-$kind" ] || continue
+        $B cat "$image/.hyperbox-$kind" >> "/newroot/etc/$kind"
+        $B rm "/newroot/.hyperbox-$kind"
+    done
+done
 $B mkdir -p /newroot/usr/lib/modules /newroot/opt/hyperbox
 [ -d /images/modules ] && $B mount --move /images/modules /newroot/usr/lib/modules
 # Writable, so that Python's code is compiled once, before the snapshot.

@@ -56,6 +56,7 @@ examples:
   hyperbox exec --kernel 5.10 --kernel 7.3 -- sh -c 'grep -c . /proc/filesystems'
   hyperbox exec --kernel 6.12.90 --put test.py:/tmp/test.py -- python3 /tmp/test.py
   hyperbox exec --get /tmp/trace:trace.bin -- sh -c 'cat /proc/vmstat > /tmp/trace'
+  hyperbox exec --layer redis -- redis-server --version
   tar c data | hyperbox exec --memory 2048 -- tar x -C /tmp
 """
 
@@ -221,7 +222,13 @@ def _one(
         streams = Streams(result.stdout.extend, result.stderr.extend, stdin)
     with contextlib.ExitStack() as stack:
         with progress() as step:
-            guest = open_guest(result.kit, prepared.lane, memory=prepared.memory, progress=step)
+            guest = open_guest(
+                result.kit,
+                prepared.lane,
+                memory=prepared.memory,
+                layers=prepared.layers,
+                progress=step,
+            )
             machine = stack.enter_context(guest)
         for path, data, program in files:
             give_file(machine, path, data, program=program)

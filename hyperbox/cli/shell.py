@@ -69,7 +69,13 @@ def _console(prepared: Prepared) -> int:
     kit, terminal = prepared.kits[0], os.isatty(0)
     with contextlib.ExitStack() as stack:
         with progress() as step:
-            guest = open_guest(kit, prepared.lane, memory=prepared.memory, progress=step)
+            guest = open_guest(
+                kit,
+                prepared.lane,
+                memory=prepared.memory,
+                layers=prepared.layers,
+                progress=step,
+            )
             machine = stack.enter_context(guest)
         if not terminal:
             streams = Streams(to_stdout, to_stderr, standard_input())

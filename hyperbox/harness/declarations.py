@@ -177,6 +177,7 @@ def _experiment(table: _Table, suite: str) -> Experiment:
         default=table.flag("default", Experiment.default),
         limit_s=table.number("limit_s", at_least=0.1) if "limit_s" in table.data else None,
         uses=table.words("uses", ()),
+        layers=table.words("layers", ()),
     )
     table.finish()
     _no_doubles(table, "arm", [arm.id for arm in experiment.arms])

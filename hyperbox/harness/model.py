@@ -139,6 +139,7 @@ class Experiment:
     added to the guest kernel's command line (the host's own is what it is: refused there).
     `uses` names modules and files of the project that the program needs and its imports do not
     show ("hyperbox.cli.daemon", "suites/psi/*.json"): nothing else is in its guests.
+    `layers` names what guests have beside their root (``vm-images/layers.toml``).
     `default` False keeps a costly experiment out of runs that name no suite or gate.
     """
 
@@ -156,6 +157,7 @@ class Experiment:
     default: bool = True
     limit_s: float | None = None
     uses: tuple[str, ...] = ()
+    layers: tuple[str, ...] = ()
 
     @property
     def limit(self) -> float:

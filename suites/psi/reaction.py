@@ -101,7 +101,7 @@ def values(where: Place) -> dict[str, str]:
 def _streamed(where: Place) -> Iterator[None]:
     """Leave page cache in the streaming cgroup, and go on reading slowly."""
     options = ["--rate", "2", "--seed", str(seed())]
-    with walker(where.stream, options, name="file_stream") as stream:
+    with walker(where.stream, options, program="workloads/file_stream.py") as stream:
         stream.go()
         deadline = time.monotonic() + _PATIENCE_S
         while _cached(where) < _FILLED_MIB and time.monotonic() < deadline:

@@ -66,6 +66,7 @@ def test_several_get_the_same_input_as_it_comes_and_none_waits_for_its_end() -> 
         (["--memory", "64", "--", "true"], "--memory must be a whole number from 256 up"),
         (["--modules", "/tmp", "--", "true"], "--modules are those of a bzImage"),
         (["--lane", "slow", "--", "true"], "invalid choice: 'slow'"),
+        (["--layer", "radis", "--", "true"], "--layer: no layer is called 'radis'"),
     ],
 )
 def test_bad_usage_is_one_line(
@@ -92,9 +93,12 @@ def test_files_streams_and_status_of_one_command(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], no_leftovers: None
 ) -> None:
     program = tmp_path / "a:program"
-    program.write_text("#!/bin/sh\nuname -r; echo err >&2; echo $1 > /tmp/out; exit 4\n")
+    program.write_text(
+        "#!/bin/sh\nuname -r; echo err >&2; echo $1 > /tmp/out\n"
+        "python3 -c 'import starlette' || exit 5; exit 4\n"
+    )
     program.chmod(0o755)
-    words = ["--kernel", "6.12", "--json", "--memory", "512"]
+    words = ["--kernel", "6.12", "--json", "--memory", "512", "--layer", "daemon"]
     words += ["--put", f"{program}:/tmp/program", "--get", f"/tmp/out:{tmp_path}/b:out"]
     assert main(["exec", *words, "--", "/tmp/program", "--", "-x"]) == 4
     told = json.loads(capfd.readouterr().out)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
-import io
 import json
-import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +11,7 @@ import pytest
 
 from hyperbox.harness.lab.guest_image import project_image, root_image
 from hyperbox.harness.lab.kernel_kit import kernel_kit
+from hyperbox.harness.lab.layers import layer_image
 from hyperbox.harness.lab.qemu import find_qemu
 from hyperbox.harness.lab.snapshot import boot_snapshot
 from hyperbox.harness.lab.vm_laboratory import hardware_for
@@ -22,33 +20,13 @@ from hyperbox.harness.model import Lane
 pytestmark = pytest.mark.vm
 
 PROGRAM = Path(__file__).with_name("guest_daemon.py")
-PACKAGES = ("uvicorn", "h11", "click", "starlette", "anyio", "idna", "prometheus_client")
-MODULES = ("typing_extensions",)
-
-
-def packages() -> bytes:
-    """Everything that the daemon needs beside hyperbox, as one file that Python imports from.
-
-    It is all Python: what is installed here also runs under the guest's own.
-    """
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name in (*PACKAGES, *MODULES):
-            spec = importlib.util.find_spec(name)
-            assert spec is not None
-            assert spec.origin is not None
-            origin = Path(spec.origin)
-            found = origin.parent.rglob("*.py") if name in PACKAGES else [origin]
-            base = origin.parent.parent if name in PACKAGES else origin.parent
-            for path in found:
-                archive.write(path, path.relative_to(base))
-    return packed.getvalue()
 
 
 def played(commandline: str, *options: str) -> dict[str, Any]:
     """Boot a guest, run the daemon in it with options, and give what was seen."""
     kit = kernel_kit("7.3")
-    hardware = hardware_for(kit, Lane.EXACT, root_image(), project_image())
+    layers = [layer_image("daemon")]
+    hardware = hardware_for(kit, Lane.EXACT, root_image(), project_image(), layers=layers)
     extra = f"{hardware.extra_commandline} {commandline}".strip()
     made = boot_snapshot(
         find_qemu(),
@@ -58,12 +36,10 @@ def played(commandline: str, *options: str) -> dict[str, Any]:
     )
     try:
         with made.clone() as machine:
-            machine.put("/tmp/packages.zip", packages())
             machine.put("/tmp/guest_daemon.py", PROGRAM.read_bytes())
             done = machine.execute(
                 ["python3", "/tmp/guest_daemon.py", *options],
                 timeout=400,
-                environment={"PYTHONPATH": "/opt/hyperbox:/tmp/packages.zip"},
             )
     finally:
         made.close()

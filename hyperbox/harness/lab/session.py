@@ -17,6 +17,7 @@ from hyperbox.errors import HarnessError, WorkloadError
 from hyperbox.files import write_text
 from hyperbox.harness.lab.guest_image import project_image, root_image
 from hyperbox.harness.lab.kernel_kit import KernelKit
+from hyperbox.harness.lab.layers import layer_image
 from hyperbox.harness.lab.protocol import INPUT_WINDOW, Frame, FrameType
 from hyperbox.harness.lab.terminal import EscapeWatch, RawTerminal
 from hyperbox.harness.lab.vm import VirtualMachine
@@ -90,6 +91,7 @@ def open_guest(
     lane: Lane,
     *,
     memory: int | None = None,
+    layers: Sequence[str] = (),
     progress: Callable[[str, float], None] | None = None,
 ) -> Iterator[VirtualMachine]:
     """Return a guest in which nothing has run yet, and end it with the block.
@@ -100,6 +102,8 @@ def open_guest(
     ----------
     memory
         Bytes; by default as much as measured guests have.
+    layers
+        Names of what the guest has beside its root; see `layer_image`.
 
     Raises
     ------
@@ -107,7 +111,9 @@ def open_guest(
         If it does not come up, or goes away in the block; the error has the console.
     """
     report = progress or (lambda _text, _fraction: None)
-    hardware = hardware_for(kit, lane, root_image(progress), project_image())
+    images = [layer_image(name, progress) for name in layers]
+    root = root_image(progress)
+    hardware = hardware_for(kit, lane, root, project_image(), layers=images)
     if memory is not None:
         hardware = replace(hardware, memory=memory)
     with (

@@ -14,13 +14,14 @@ from hyperbox.errors import ConfigError
 from hyperbox.files import sha256_file
 from hyperbox.harness.lab.accelerator import probe_kvm
 from hyperbox.harness.lab.guest_image import (
-    GuestImage,
     agent_image,
     no_project,
     project_image,
     root_image,
 )
+from hyperbox.harness.lab.image_cache import GuestImage
 from hyperbox.harness.lab.kernel_kit import KernelKit
+from hyperbox.harness.lab.layers import PYTHON_DIRECTORY, layer_image
 from hyperbox.harness.lab.qemu import GuestHardware, Qemu, find_qemu
 from hyperbox.harness.lab.snapshot import Snapshot, Step, boot_snapshot
 from hyperbox.harness.lab.snapshot_cache import SnapshotCache
@@ -30,11 +31,11 @@ from hyperbox.harness.model import Experiment, Lane
 __all__ = ["LaneChoice", "VmLaboratory", "VmSource", "choose_lane", "hardware_for", "warm_snapshot"]
 
 # Once before the snapshot, so that no arm pays: read what programs load, compile the project.
-_COMPILE = "python3 -m compileall -q --invalidation-mode unchecked-hash ."
+_COMPILE = "python3 -m compileall -q --invalidation-mode unchecked-hash"
 _WARM_UP = (
     "sh",
-    "-c",
-    f"{_COMPILE} && python3 -c '"
+    "-ec",
+    f"{_COMPILE} .; test ! -d /{PYTHON_DIRECTORY} || {_COMPILE} /{PYTHON_DIRECTORY}; python3 -c '"
     "import argparse, ctypes, dataclasses, json, mmap, random, re, select, signal, subprocess, "
     "statistics, tempfile, threading'",
 )
@@ -46,7 +47,7 @@ _ATTACH = (
     "mount -t tmpfs project project; cd project; mkdir lower upper work; "
     'mount -t erofs -o ro "$device" lower; mount -t overlay '
     "-o lowerdir=$PWD/lower,upperdir=$PWD/upper,workdir=$PWD/work project /opt/hyperbox; "
-    f"cd /opt/hyperbox; exec {_COMPILE}",
+    f"cd /opt/hyperbox; exec {_COMPILE} .",
 )
 _PROJECT = 2  # its place among a guest's images
 
@@ -81,12 +82,18 @@ def choose_lane(wanted: str, kits: Sequence[KernelKit]) -> LaneChoice:
 
 
 def hardware_for(
-    kit: KernelKit, lane: Lane, root: GuestImage, project: GuestImage, commandline: str = ""
+    kit: KernelKit,
+    lane: Lane,
+    root: GuestImage,
+    project: GuestImage,
+    commandline: str = "",
+    layers: Sequence[GuestImage] = (),
 ) -> GuestHardware:
     """Return the guest that a kernel runs in; `commandline` is added to the kernel's."""
     images: tuple[Path, ...] = (root.path, agent_image().path, project.path)
     if kit.modules_image is not None:
         images = (*images, kit.modules_image)
+    images = (*images, *(layer.path for layer in layers))
     extra = f"hyperbox.nvdimms={len(images) + 1} {commandline}".strip()  # one is the mailbox
     return GuestHardware(lane, kit.vmlinuz, kit.initramfs, images, extra_commandline=extra)
 
@@ -197,6 +204,7 @@ class VmLaboratory:
                 "root": self._root.sha256,
                 "agent": agent_image().sha256,
                 "project": project_image(experiment).sha256,
+                "layers": {name: self._layer(name).sha256 for name in experiment.layers},
             },
         }
 
@@ -208,7 +216,11 @@ class VmLaboratory:
 
     def _hardware(self, kit: KernelKit, experiment: Experiment, lane: Lane) -> GuestHardware:
         project = project_image(experiment)
-        return hardware_for(kit, lane, self._root, project, experiment.commandline)
+        layers = [self._layer(name) for name in sorted(experiment.layers)]
+        return hardware_for(kit, lane, self._root, project, experiment.commandline, layers)
+
+    def _layer(self, name: str) -> GuestImage:
+        return layer_image(name, self._report)
 
     def _snapshot(
         self, kit: KernelKit, hardware: GuestHardware, steps: tuple[tuple[str, ...], ...]

@@ -22,13 +22,14 @@ _BEFORE_BOOT: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "kernel": (("kernel", "sha256"), ("kernel", "release"), ("kernel", "build")),
     "guest root": (("images", "root"),),
     "project's code": (("images", "project"), ("images", "agent")),
+    "layers": (("images", "layers"),),
     "suite's programs": (("programs",),),
     "command line": (("commandline",),),
     "memory": (("memory_bytes",),),
 }
 _AFTER_BOOT: Mapping[str, tuple[tuple[str, ...], ...]] = {"snapshot": (("repeatability", "probe"),)}
 # Facts that records of hyperbox before December 2026 lack.
-_LATER_ON_RECORD = (("kernel", "build"), ("programs",), ("images", "agent"))
+_LATER_ON_RECORD = (("kernel", "build"), ("programs",), ("images", "agent"), ("images", "layers"))
 _DIGITS = 12
 
 

@@ -13,15 +13,15 @@ import pytest
 
 from hyperbox.errors import ConfigError, HarnessError
 from hyperbox.harness.declarations import load_suite
-from hyperbox.harness.lab import guest_image
+from hyperbox.harness.lab import debian_tree, guest_image
 from hyperbox.harness.lab.erofs_image import ALIGNMENT, LABEL, make_erofs
 from hyperbox.harness.lab.guest_image import (
-    GuestImage,
     no_project,
     package_list,
     project_image,
     root_image,
 )
+from hyperbox.harness.lab.image_cache import GuestImage
 from hyperbox.harness.lab.kernel_kit import KernelKit, kernel_kit
 from hyperbox.harness.lab.qemu import find_qemu
 from hyperbox.harness.lab.snapshot_cache import snapshot_key
@@ -184,7 +184,7 @@ def test_damaged_cache_is_built_anew(cache: Path, damage: str) -> None:
 def test_root_image_without_space_says_so_and_leaves_nothing(
     cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(guest_image, "_ROOT_SPACE", 1 << 60)
+    monkeypatch.setattr(debian_tree, "_SPACE", 1 << 60)
     with pytest.raises(HarnessError, match="MiB free") as caught:
         root_image()
     assert "HYPERBOX_CACHE" in caught.value.hint

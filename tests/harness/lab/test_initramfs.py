@@ -64,7 +64,7 @@ def test_initramfs_has_what_init_expects(tmp_path: Path) -> None:
     assert (tmp_path / "modules.order-to-load").read_text() == "b.ko\na.ko\n"
     assert (tmp_path / "modules/a.ko").read_bytes() == b"1"
     assert (tmp_path / "bin/busybox").stat().st_mode & 0o111
-    for name in ("dev", "proc", "sys", "newroot", "lower", "rw"):
+    for name in ("dev", "proc", "sys", "newroot", "rw"):
         assert (tmp_path / name).is_dir()
 
 
