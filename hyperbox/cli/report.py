@@ -10,14 +10,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from hyperbox import files
 from hyperbox.console import TerminalConsole
-from hyperbox.errors import ConfigError, HarnessError, HyperboxError
+from hyperbox.errors import ConfigError, ExitCode, HarnessError, HyperboxError
 from hyperbox.harness.report.context import asked_for
 from hyperbox.harness.report.data import RunData
 from hyperbox.harness.report.exports import verdicts_document
 from hyperbox.harness.report.github import annotation_lines, job_summary
 from hyperbox.harness.report.history import GateHistory, history
 from hyperbox.harness.report.page import write_report
+from hyperbox.harness.report.published import index_page
 from hyperbox.harness.report.tables import headline_text, verdict_table
 from hyperbox.harness.runs.loading import load_run
 from hyperbox.harness.verdicts.gates import exit_code
@@ -38,6 +40,12 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         "into it, and exits as the run did.",
     )
     parser.add_argument("directory", type=Path, metavar="RUN_DIRECTORY")
+    parser.add_argument(
+        "--index",
+        action="store_true",
+        help="RUN_DIRECTORY holds published runs, each with its report: make its README.md from "
+        "their summaries, and do nothing else",
+    )
     parser.add_argument(
         "--history",
         type=Path,
@@ -68,6 +76,11 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    if arguments.index:
+        page = arguments.directory / "README.md"
+        files.write_text(page, index_page(arguments.directory))
+        say(f"index: {legible(str(page))}\n")
+        return ExitCode.PASS
     return finish(
         arguments.directory,
         strict=arguments.strict,

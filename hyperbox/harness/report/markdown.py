@@ -19,7 +19,7 @@ from hyperbox.harness.report.matrix import (
 from hyperbox.harness.report.outcome_styles import LANES, OUTCOME_STYLES
 from hyperbox.printing import legible
 
-__all__ = ["markdown"]
+__all__ = ["code_block", "markdown", "plain"]
 
 # Backslash, code, emphasis (not within words), links, strike-through, borders of cells.
 _MARKUP = re.compile(r"[\\`*\[\]~|$]|#(?=#*$)|(?<![^\W_])_|_(?![^\W_])")
@@ -37,9 +37,9 @@ def markdown(run: RunData) -> str:
     tried = attempts(run)
     shown = tried if len(tried) <= _MOST_ATTEMPTS else [a for a in tried if not a.plain]
     parts = [
-        f"# {OUTCOME_STYLES[found.outcome].symbol} {_plain(found.text)}",
-        f"**{_plain(release_headline(run).text)}**",
-        f"Run {_code(run.run_id)}, {_plain(run.created)}, hyperbox {_plain(run.hyperbox_version)}, "
+        f"# {OUTCOME_STYLES[found.outcome].symbol} {plain(found.text)}",
+        f"**{plain(release_headline(run).text)}**",
+        f"Run {_code(run.run_id)}, {plain(run.created)}, hyperbox {plain(run.hyperbox_version)}, "
         f"seed {run.seed}, **{run.lane}** lane: {LANES[run.lane]}",
         "## Gates and kernels",
         *_grid(matrix),
@@ -84,7 +84,7 @@ def markdown(run: RunData) -> str:
         _table(("kernel record", "value"), _kernel_facts(run)),
         _table(("machine", "value"), flat(run.environment).items()),
         "## Reproduce",
-        _block(run.reproduce),
+        code_block(run.reproduce),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -143,7 +143,7 @@ def _verdicts(run: RunData, matrix: Sequence[MatrixEntry]) -> Iterable[str]:
     for entry in matrix:
         tables[entry.column.label].append(entry)
     for label, rows in tables.items():
-        yield f"### Kernel {_plain(label)}"
+        yield f"### Kernel {plain(label)}"
         yield _table(
             ("gate", "target", "estimate", "interval", "n", "power", "verdict", "reason, remarks"),
             map(_verdict, rows),
@@ -164,7 +164,7 @@ def _verdict(entry: MatrixEntry) -> Sequence[str]:
 
 
 def _cell(run: RunData, cell: CellData) -> Iterable[str]:
-    yield f"### {_plain(cell.experiment.title)} on {_plain(cell.cell.kernel)}"
+    yield f"### {plain(cell.experiment.title)} on {plain(cell.cell.kernel)}"
     arms = [arm.id for arm in cell.experiment.arms]
     yield _table(
         ("metric", "unit", *arms, *(f"change {arm}" for arm in arms[1:]), "gates"),
@@ -193,11 +193,11 @@ def _row(cells: Iterable[str]) -> str:
 
 
 def _cells(row: Sequence[str]) -> Iterable[str]:
-    return (_plain(cell) for cell in row)
+    return (plain(cell) for cell in row)
 
 
-def _plain(text: str) -> str:
-    """Keep measured text from becoming markup: one line that renders as it reads."""
+def plain(text: str) -> str:
+    """Return measured text as one line of Markdown that renders as it reads, never as markup."""
     line = " ".join(legible(text).split())
     line = _MARKUP.sub(r"\\\g<0>", _ENTITY.sub("&amp;", line))
     return line.replace("<", "&lt;")
@@ -205,7 +205,7 @@ def _plain(text: str) -> str:
 
 def _line(text: str) -> str:
     """Return text that stands first in its line: no heading, no list, no quotation."""
-    return _LEADING.sub(lambda found: f"{found[1]}\\{found[2]}", _plain(text))
+    return _LEADING.sub(lambda found: f"{found[1]}\\{found[2]}", plain(text))
 
 
 def _code(text: str) -> str:
@@ -215,7 +215,7 @@ def _code(text: str) -> str:
     return f"{fence} {line} {fence}" if "`" in line else f"{fence}{line}{fence}"
 
 
-def _block(command: str) -> str:
+def code_block(command: str) -> str:
     """Return a command as a code block, whatever backticks are in it."""
     fence = "`" * max(3, _longest_run(command) + 1)
     return f"{fence}sh\n{legible(command)}\n{fence}"
