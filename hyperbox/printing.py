@@ -38,8 +38,8 @@ def complain(text: str) -> None:
         print(one_line(text), file=sys.stderr, flush=True)
 
 
-def print_error(error: HyperboxError, program: str = "hyperbox") -> None:
+def print_error(error: HyperboxError) -> None:
     """Print an error on standard error: one line, and its hint as another."""
-    complain(f"{program}: error: {error.message}")
+    complain(f"hyperbox: error: {error.message}")
     if error.hint:
         complain(f"hint: {error.hint}")

@@ -33,9 +33,9 @@ def test_one_line_is_one_line_and_keeps_the_words(text: str) -> None:
 
 def test_an_error_is_a_line_and_its_hint_another(capsys: pytest.CaptureFixture[str]) -> None:
     print_error(HarnessError("cannot\nread \x1b[2J", hint="try\tagain"))
-    print_error(HarnessError("no hint"), "monitor")
+    print_error(HarnessError("no hint"))
     assert capsys.readouterr().err.splitlines() == [
         "hyperbox: error: cannot read \N{REPLACEMENT CHARACTER}[2J",
         "hint: try again",
-        "monitor: error: no hint",
+        "hyperbox: error: no hint",
     ]

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from hyperbox.errors import HyperboxError
 from hyperbox.memory.psi import HISTORY, INTERVAL_S, Sampler, watch
-from hyperbox.printing import print_error
+from hyperbox.printing import complain
 
 __all__ = ["main"]
 
@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with Sampler(history=chosen.history) as sampler:
             watch(sampler, _print, interval_s=chosen.interval, count=chosen.count)
     except HyperboxError as error:
-        print_error(error, "hyperbox.memory.monitor")
+        complain(f"hyperbox.memory.monitor: {error.message}")
         return error.exit_code
     except KeyboardInterrupt:
         pass

@@ -16,7 +16,7 @@ from hyperbox.errors import ExitCode, HyperboxError
 from hyperbox.memory.decisions import Decision
 from hyperbox.memory.tuning import Tuning
 from hyperbox.memory.tuning_options import add_options, options_from
-from hyperbox.printing import print_error
+from hyperbox.printing import complain
 
 __all__ = ["main"]
 
@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with interruption.reraise_lost_signals():
             _tune(Tuning(options_from(chosen)), chosen.count)
     except HyperboxError as error:
-        print_error(error, "hyperbox.memory.tune")
+        complain(f"hyperbox.memory.tune: {error.message}")
         return error.exit_code
     except KeyboardInterrupt:  # before it began
         return ExitCode.PASS
