@@ -49,7 +49,8 @@ ALLOWED: Mapping[str, tuple[str, ...]] = {
     "hyperbox.settings": ("hyperbox.errors", "hyperbox.foreign"),
     "hyperbox.config": ("hyperbox.settings",),
     MODEL: (),
-    DECLARATIONS: (MODEL, *GROUND),
+    "hyperbox.harness.expansion": ("hyperbox.errors",),
+    DECLARATIONS: (MODEL, "hyperbox.harness.expansion", *GROUND),
     "hyperbox.harness.lab": (
         MODEL,
         "hyperbox.linux.undo",  # what hosts are repaired by

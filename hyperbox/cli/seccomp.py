@@ -19,6 +19,7 @@ from hyperbox.isolation.learning import Learned, regenerate
 from hyperbox.isolation.profile import Profile, parse_profile
 from hyperbox.isolation.seccomp_gen import Size, validate
 from hyperbox.isolation.store import STORE, ProfileStore, StoredVersion
+from hyperbox.printing import legible, one_line
 
 __all__ = ["add_parser", "add_store_option", "print_learned", "read_profile"]
 
@@ -101,7 +102,7 @@ def print_learned(learned: Learned, stream: IO[str]) -> None:
         f"{_smaller(size, whole.default_size)}",
         *(f"warning: {text}" for text in found.warnings),
     ]
-    print("\n".join(lines), file=stream, flush=True)
+    print(legible("\n".join(lines)), file=stream, flush=True)
 
 
 def _smaller(size: Size, default: Size) -> str:
@@ -133,7 +134,7 @@ def _show(arguments: argparse.Namespace) -> int:
         print(json.dumps({**document, "metadata": found.metadata}))
         return ExitCode.PASS
     for line in _lines(found):
-        print(line)
+        print(legible(line))
     return ExitCode.PASS
 
 
@@ -167,18 +168,22 @@ def _prove(arguments: argparse.Namespace) -> int:
         print(json.dumps({"holds": proof.holds, "classes": proof.classes, **sizes}))
     else:
         what = "nothing" if proof.holds else "more"
-        print(
+        head = (
             f"{arguments.name} allows {what} beyond its default; {proof.classes} classes of calls"
         )
-        print(_smaller(validation.size, validation.default_size))
+        print(one_line(head))
+        print(one_line(_smaller(validation.size, validation.default_size)))
         for violation in proof.violations:
-            print(f"allowed here, not by the default: {violation.call}")
+            print(one_line(f"allowed here, not by the default: {violation.call}"))
     return ExitCode.PASS if proof.holds else ExitCode.GATE_FAILED
 
 
 def _roll_back(arguments: argparse.Namespace) -> int:
     number = ProfileStore(arguments.store).roll_back(arguments.name, arguments.version)
-    print(json.dumps({"version": number}) if arguments.json else f"version {number} is in force")
+    if arguments.json:
+        print(json.dumps({"version": number}))
+    else:
+        print(one_line(f"version {number} is in force"))
     return ExitCode.PASS
 
 

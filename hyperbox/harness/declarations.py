@@ -15,12 +15,13 @@ from typing import Any
 
 from hyperbox.errors import ConfigError, near
 from hyperbox.foreign import read_toml
+from hyperbox.harness.expansion import expanded
 from hyperbox.harness.model import Arm, Experiment, Gate, Metric, Rule, Scale, Suite
 from hyperbox.paths import project_directory
 
 __all__ = ["load_suite", "load_suites", "parse_suite"]
 
-_ID = re.compile(r"[a-z0-9](?:[a-z0-9_.]|-(?!-))*")
+_ID = re.compile(r"(?=.{1,80}\Z)[a-z0-9](?:[a-z0-9_.]|-(?!-))*")
 _BETTER = ("lower", "higher", "neither")
 _MISSING: Any = object()
 
@@ -57,7 +58,7 @@ def load_suite(path: Path) -> Suite:
 
 def parse_suite(data: Mapping[str, Any], path: Path) -> Suite:
     """Build the suite that parsed TOML declares; `path` is for the messages."""
-    top = _Table(data, f"{path}")
+    top = _Table(expanded(data, f"{path}"), f"{path}")
     suite_id = top.identifier("id")
     title = top.text("title")
     experiments = tuple(

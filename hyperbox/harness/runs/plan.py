@@ -20,6 +20,7 @@ __all__ = ["Block", "Plan", "blocks_of", "fault_of", "make_plan", "select"]
 _MAX_DELAY_NS = 20_000_000  # five scheduler ticks at 250 Hz: any phase can occur
 _MAX_PADDING = 2048  # moves the stack by up to half a page
 _MAX_NOISE_PAGES = 1024
+_DOT = re.compile(r"\.")
 _NAME = re.compile(r"[^/\x00-\x1f\x7f]{1,80}")
 
 
@@ -121,6 +122,7 @@ def select(
 ) -> tuple[tuple[Experiment, ...], tuple[Gate, ...]]:
     """Return the experiments and gates that the names of suites or gates ask for.
 
+    ``storage.start`` asks for ``storage.start.debian`` and all others that go on with a dot.
     No names ask for every gate of the experiments that run by default.
 
     Raises
@@ -134,10 +136,12 @@ def select(
         suite = next((suite for suite in suites if suite.id == name), None)
         if suite is not None:
             wanted.update(gate.id for gate in suite.gates)
-        elif any(gate.id == name for gate in gates):
-            wanted.add(name)
+        elif of_name := [gate.id for gate in gates if f"{gate.id}.".startswith(f"{name}.")]:
+            wanted.update(of_name)  # the gate, or its variants
         else:
-            known = [suite.id for suite in suites] + [gate.id for gate in gates]
+            ends = [(gate.id, found.start()) for gate in gates for found in _DOT.finditer(gate.id)]
+            known = {*(suite.id for suite in suites), *(gate.id for gate in gates)}
+            known |= {gate_id[:end] for gate_id, end in ends}
             raise ConfigError(f"no gate or suite is called {name!r}", hint=near(name, known))
     usual = {e.id for suite in suites for e in suite.experiments if e.default}
     chosen = tuple(
