@@ -74,8 +74,14 @@ def spawn(
     stdout: int | IO[bytes] = subprocess.DEVNULL,
     stderr: int | IO[bytes] = subprocess.DEVNULL,
     cwd: Path | None = None,
+    outlives: bool = False,
 ) -> subprocess.Popen[bytes]:
     """Start a process in a session of its own that dies with the calling thread.
+
+    Parameters
+    ----------
+    outlives
+        Whether it goes on when the caller dies, and is left alone by `end_started`.
 
     Raises
     ------
@@ -86,7 +92,7 @@ def spawn(
     if shutil.which(words[0], path=_SEARCH_PATH) is None:
         raise MissingDependency(f"{words[0]} cannot be started: no such program")
     process = subprocess.Popen(
-        [*_mortal(), *words],
+        words if outlives else [*_mortal(), *words],
         env=_environment(environment),
         pass_fds=pass_fds,
         stdin=stdin,
@@ -95,8 +101,9 @@ def spawn(
         cwd=cwd,
         start_new_session=True,
     )
-    with _started_lock:
-        _started[process] = threading.get_ident()
+    if not outlives:
+        with _started_lock:
+            _started[process] = threading.get_ident()
     return process
 
 

@@ -8,6 +8,7 @@ is not for web pages at all: they say by the Origin header that they are some (R
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import os
 import re
@@ -236,10 +237,10 @@ def _common(group: ServiceGroup) -> list[Endpoint]:
     exposition = Exposition(group)
 
     async def health(_request: Request) -> Response:
-        statuses = group.statuses()
+        statuses = await asyncio.to_thread(group.statuses)  # some ask another process
         said = {
             "live": True,
-            "ready": group.ready,
+            "ready": group.ready(statuses),
             "version": hyperbox.__version__,
             "pid": os.getpid(),
             "started_unix_s": group.started_unix_s,
@@ -248,7 +249,8 @@ def _common(group: ServiceGroup) -> list[Endpoint]:
         return JSONResponse(said, 200 if said["ready"] else 503)
 
     async def metrics(request: Request) -> Response:
-        body, media_type = exposition.encoded(", ".join(request.headers.getlist("accept")))
+        accept = ", ".join(request.headers.getlist("accept"))
+        body, media_type = await asyncio.to_thread(exposition.encoded, accept)
         return Response(body, headers={"content-type": media_type, "vary": "accept"})
 
     return [

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+from collections.abc import Sequence
 
 from hyperbox.daemon.logs import fields
 
@@ -17,8 +18,8 @@ __all__ = ["notify"]
 _LOG = logging.getLogger(__name__)
 
 
-def notify(*assignments: str) -> bool:
-    """Send assignments, for example ``READY=1``; says whether somebody was told.
+def notify(*assignments: str, descriptors: Sequence[int] = ()) -> bool:
+    """Send assignments, for example ``READY=1``, and descriptors; return whether they were sent.
 
     A supervisor that cannot be reached is no reason to stop: it is logged.
     """
@@ -29,7 +30,7 @@ def notify(*assignments: str) -> bool:
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
             channel.connect(address)
-            channel.sendall("\n".join(assignments).encode())
+            socket.send_fds(channel, ["\n".join(assignments).encode()], list(descriptors))
     except OSError as error:
         _LOG.warning("supervisor not told", extra=fields(socket=name, why=error.strerror))
         return False

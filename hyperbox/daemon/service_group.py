@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 
 from hyperbox.daemon.logs import fields
@@ -18,7 +18,7 @@ _LOG = logging.getLogger(__name__)
 
 
 class ServiceGroup:
-    """Rooms with one life: all start, in order, before anything is served; all stop, in reverse.
+    """Services with one life: all start, in order, before anything is served; all stop, in reverse.
 
     A service that this machine cannot have is unavailable with its reason, and the rest goes
     on. Use it as a context manager.
@@ -81,11 +81,11 @@ class ServiceGroup:
         """Say how every service is, by name."""
         return {service.name: service.status() for service in self.services}
 
-    @property
-    def ready(self) -> bool:
-        """Whether everything that this machine can do runs."""
+    def ready(self, statuses: Mapping[str, Status] | None = None) -> bool:
+        """Return whether everything that this machine can do runs, as the statuses have it."""
         healthy = (State.RUNNING, State.UNAVAILABLE)
-        return all(status.state in healthy for status in self.statuses().values())
+        found = self.statuses() if statuses is None else statuses
+        return all(status.state in healthy for status in found.values())
 
     def _start(self, service: Service) -> None:
         # Before it starts: one that fails half-way is stopped like the others.

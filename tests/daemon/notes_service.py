@@ -11,6 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
+from hyperbox.daemon import descriptor_store
 from hyperbox.daemon.service import Endpoint, Method, Parameter, State, Status
 
 NAME = Parameter("name", "The note's name.", {"type": "string"})
@@ -32,6 +33,7 @@ class NotesService:
         self._notes: dict[str, int] = {}
 
     def start(self) -> None:
+        self._notes.update(descriptor_store.inherited())
         self._state = State.RUNNING
 
     def stop(self) -> None:
@@ -88,11 +90,13 @@ class NotesService:
         handle = self._notes.pop(request.path_params["name"], None)
         if handle is None:
             raise HTTPException(404, "no such note")
+        descriptor_store.forget(request.path_params["name"])
         os.close(handle)
         return Response(status_code=204)
 
     def _write(self, name: str, text: bytes) -> None:
         if name not in self._notes:
-            self._notes[name] = os.memfd_create(name)
+            self._notes[name] = os.memfd_create("note")
+            descriptor_store.keep(name, self._notes[name])
         os.ftruncate(self._notes[name], 0)
         os.pwrite(self._notes[name], text, 0)

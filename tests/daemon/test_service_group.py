@@ -64,7 +64,7 @@ class Service:
 def test_services_start_in_order_and_stop_in_reverse_once() -> None:
     events: list[str] = []
     with ServiceGroup([Service("a", events), Service("b", events)]) as group:
-        assert group.ready
+        assert group.ready()
         group.stop()
     assert events == ["start a", "start b", "stop b", "stop a"]
 
@@ -73,7 +73,7 @@ def test_unavailable_service_is_no_fault() -> None:
     events: list[str] = []
     missing = KernelFeatureMissing("no such thing")
     with ServiceGroup([Service("a", events, start=missing), Service("b", events)]) as group:
-        assert group.ready
+        assert group.ready()
         assert group.statuses()["a"].state is State.UNAVAILABLE
     assert events == ["start a", "stop a", "start b", "stop b"]
 
@@ -82,7 +82,7 @@ def test_failed_service_makes_the_group_unready() -> None:
     service = Service("a", [])
     with ServiceGroup([service]) as group:
         service.state = State.FAILED
-        assert not group.ready
+        assert not group.ready()
 
 
 def test_a_service_that_cannot_start_takes_the_others_down() -> None:
