@@ -255,10 +255,8 @@ class ProcessService:
         try:
             connection.request(method, target, body or None, dict(headers or {}))
             answer = connection.getresponse()
-            named = {name.lower(): value for name, value in answer.getheaders()}
-            kept = {
-                name: named[name] for name in ("content-type", "vary", "allow") if name in named
-            }
+            found = {name: answer.getheader(name) for name in _PASSED_BACK}
+            kept = {name: value for name, value in found.items() if value is not None}
             return answer.status, kept, answer.read()
         except (OSError, http.client.HTTPException):
             return None

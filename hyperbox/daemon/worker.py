@@ -44,7 +44,7 @@ def main() -> int:
         ):
             serve(group, [listener])
     except HyperboxError as error:
-        print_error(error, "hyperbox.daemon.worker")
+        print_error(error)
         return error.exit_code
     return 0
 
