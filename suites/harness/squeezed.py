@@ -22,7 +22,7 @@ from hyperbox.linux.knob import changed, sysctl
 from hyperbox.linux.pressure import PressureFile, Resource
 from hyperbox.linux.vmstat import vmstat
 from suites.harness.load import Load, Ready
-from suites.psi.squeeze import MEBIBYTE, squeeze
+from suites.squeeze import MEBIBYTE, squeeze
 from workloads.memory_walk import PAGE
 
 __all__ = ["SWAP"]

@@ -15,7 +15,7 @@ import time
 from collections.abc import Sequence
 
 from suites.harness.load import Load
-from suites.psi.program import Measured, run_program
+from suites.program import Measured, run_program
 
 __all__ = ["ARMS", "LOADS", "PLANTED", "main", "measure", "units_of"]
 

@@ -21,9 +21,9 @@ from hyperbox.linux.cgroup import Cgroup
 from hyperbox.linux.pressure import PROC_PRESSURE, Resource, cgroup_files, system_files
 from hyperbox.memory.psi import INTERVAL_S, Sample, Sampler
 from hyperbox.processes import spawn, stop
-from suites.psi.program import Measured, run_program, seed
+from suites.program import Measured, run_program, seed
 from suites.psi.reference import Moment, RawReader, Recording, total_is_right
-from suites.psi.squeeze import squeeze, walker
+from suites.squeeze import squeeze, walker
 
 _SAMPLES = 7  # at the default 5 s: 30 s; from the third on the window is full
 _REFERENCE_S = 0.05

@@ -34,7 +34,7 @@ from hyperbox.linux.zswap import zswap_enabled
 from hyperbox.processes import spawn, stop
 from suites.psi.load import MEMORY_MIB, Place
 from suites.psi.senpai import Senpai
-from suites.psi.squeeze import MEBIBYTE
+from suites.squeeze import MEBIBYTE
 
 __all__ = ["ARMS", "FastSwap", "TunerProcess", "fast_swap", "tuner_process"]
 

@@ -11,18 +11,18 @@ import re
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from hyperbox.errors import WorkloadError
 from hyperbox.linux.pressure import PROC_PRESSURE, Resource
-from suites.psi.daemon import Answer, Daemon, running_daemon
-from suites.psi.program import Measured, run_program, seed
+from suites.daemon import Answer, Daemon, running_daemon
+from suites.judge import Judge
+from suites.program import Measured, run_program, seed
 from suites.psi.reference import Moment, RawReader, total_is_right
-from suites.psi.squeeze import squeeze, walker
+from suites.squeeze import squeeze, walker
 
-__all__ = ["Judge"]
+__all__ = ["EndpointJudge"]
 
 _QUESTIONS = 8
 _PAUSE_S = 2.0
@@ -33,18 +33,8 @@ _TWIN = re.compile(r"^node_pressure_(\w+)_(waiting|stalled)_seconds_total (\S+)$
 _LATENCY_NS = 5_000_000
 
 
-@dataclass
-class Judge:
-    """Counts what is compared, and names what is wrong."""
-
-    compared: int = 0
-    wrong: list[str] = field(default_factory=list)
-
-    def expect(self, truth: bool, what: str) -> None:
-        """Count a comparison; `what` is wrong if it does not hold."""
-        self.compared += 1
-        if not truth:
-            self.wrong.append(what)
+class EndpointJudge(Judge):
+    """Holds answers against the kernel's files, as they were before and after."""
 
     def json(self, before: Moment, answer: Answer, after: Moment) -> None:
         """Judge an answer of the JSON endpoint."""
@@ -88,7 +78,7 @@ def main() -> int:
 def _measure() -> Measured:
     names = [resource for resource in Resource if (PROC_PRESSURE / resource).exists()]
     reader = RawReader({str(name): Path(PROC_PRESSURE, name) for name in names})
-    judge = Judge()
+    judge = EndpointJudge()
     walk = ["--mib", "24", "--accesses", "20000", "--pause-us", "4000", "--seconds", "3600"]
     with (
         running_daemon() as daemon,
@@ -108,17 +98,16 @@ def _measure() -> Measured:
     if not grown.get(("memory", "some"), 0):
         raise WorkloadError("no memory pressure while the endpoint was asked")
     metrics = {
-        "deviations": float(len(judge.wrong)),
         "values": float(judge.compared),
         "answers": float(2 * _QUESTIONS),
         "worst_answer_ms": max(latencies),
         "end_ms": seconds * 1e3,
         "memory_stall_us": float(grown["memory", "some"]),
     }
-    return Measured(metrics, {"wrong": judge.wrong[:20]})
+    return judge.measured(metrics)
 
 
-def _asked(daemon: Daemon, reader: RawReader, judge: Judge) -> float:
+def _asked(daemon: Daemon, reader: RawReader, judge: EndpointJudge) -> float:
     """Ask both endpoints once; give the milliseconds of the JSON answer."""
     before = reader.read()
     began = time.monotonic()

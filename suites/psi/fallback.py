@@ -13,9 +13,9 @@ from hyperbox.errors import ExitCode, KernelFeatureMissing
 from hyperbox.linux.knob import read_knob
 from hyperbox.linux.pressure import PROC_PRESSURE
 from hyperbox.processes import run
-from suites.psi.daemon import Daemon, running_daemon
-from suites.psi.endpoint import Judge
-from suites.psi.program import Measured, run_program
+from suites.daemon import Daemon, running_daemon
+from suites.judge import Judge
+from suites.program import Measured, run_program
 
 _REASON = "psi=0"
 _WATCHED = ("/proc/swaps", "/proc/sys/vm/page-cluster", "/proc/sys/vm/swappiness")
@@ -38,8 +38,7 @@ def _measure() -> Measured:
         status, _ = daemon.end()
     judge.expect(status == 0, f"SIGTERM ended the daemon with {status}")
     judge.expect(_state() == before, "something of the machine was changed")
-    metrics = {"deviations": float(len(judge.wrong)), "values": float(judge.compared)}
-    return Measured(metrics, {"wrong": judge.wrong[:20]})
+    return judge.measured({"values": float(judge.compared)})
 
 
 def _program(module: str, judge: Judge) -> None:

@@ -17,7 +17,7 @@ from hyperbox.errors import WorkloadError
 from hyperbox.linux.pressure import PROC_PRESSURE, Kind, PressureFile, Resource, system_files
 from hyperbox.memory.psi import HISTORY, INTERVAL_S, Sample, Sampler, watch
 from hyperbox.processes import spawn, stop
-from suites.psi.program import Measured, run_program
+from suites.program import Measured, run_program
 from suites.psi.reference import Moment, RawReader, total_is_right
 
 __all__ = ["Kept", "Watched", "judge"]

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hyperbox.linux.cgroup import Cgroup, cgroup
-from suites.psi.squeeze import SteppedWorkload, squeeze, walker
+from suites.squeeze import SteppedWorkload, squeeze, walker
 
 __all__ = ["HIGH", "MEMORY_MIB", "MIXED", "NORMAL", "Load", "Place", "place", "running"]
 
@@ -96,7 +96,7 @@ def place(*, latency_ns: int = _LATENCY_NS) -> Iterator[Place]:
     Raises
     ------
     KernelFeatureMissing
-        As `suites.psi.squeeze.squeeze`.
+        As `suites.squeeze.squeeze`.
     """
     with contextlib.ExitStack() as stack:
         outer = stack.enter_context(

@@ -20,8 +20,8 @@ from hyperbox.linux.pressure import PROC_PRESSURE, PressureFile, Resource
 from hyperbox.linux.process_clock import process_cpu_ns
 from hyperbox.memory.psi import INTERVAL_S
 from hyperbox.processes import spawn, stop
-from suites.psi.program import Measured, run_program, seed
-from suites.psi.squeeze import squeeze, walker
+from suites.program import Measured, run_program, seed
+from suites.squeeze import squeeze, walker
 
 _DEFAULT_SAMPLES = 6  # half a minute at the default interval
 _FAST_S, _FAST_SAMPLES = 0.1, 30

@@ -12,11 +12,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hyperbox.errors import WorkloadError
+from suites.observing import observed
+from suites.program import Measured, run_program, seed
 from suites.psi.arms import ARMS, FastSwap
 from suites.psi.load import HIGH, MIXED, NORMAL, Load, Place, place, running
-from suites.psi.observing import observed
-from suites.psi.program import Measured, run_program, seed
-from suites.psi.squeeze import MEBIBYTE
+from suites.squeeze import MEBIBYTE
 
 __all__ = ["check_load", "check_share", "check_small_pages", "of_mix", "of_service"]
 

@@ -23,10 +23,11 @@ from hyperbox.linux.knob import read_knob
 from hyperbox.linux.swap import swap_areas
 from hyperbox.linux.undo import KINDS
 from hyperbox.repair import repair
+from suites.judge import Judge
+from suites.program import Measured, run_program, seed
 from suites.psi.arms import TunerProcess, tuner_process
 from suites.psi.load import Place, place
-from suites.psi.program import Measured, run_program, seed
-from suites.psi.squeeze import MEBIBYTE, walker
+from suites.squeeze import MEBIBYTE, walker
 
 _ACT, _RELIEVE = 80.0, 40.0
 _RELIEF = "page-cache"
@@ -39,18 +40,12 @@ _KNOBS = ("vm/page-cluster", "vm/swappiness", "vm/watermark_scale_factor", "vm/m
 
 
 @dataclass
-class Findings:
+class Findings(Judge):
     """What was expected and was not so, and the times that were measured."""
 
-    wrong: list[str] = field(default_factory=list)
     times: dict[str, float] = field(default_factory=dict)
     acts: int = 0
     relief: str = ""
-
-    def expect(self, truth: bool, what: str) -> None:
-        """Count `what` as wrong unless it is so."""
-        if not truth:
-            self.wrong.append(what)
 
     def same(self, before: Mapping[str, str], after: Mapping[str, str], when: str) -> None:
         """Count each value that is not as before."""
@@ -72,13 +67,12 @@ def _measure() -> Measured:
             _ramp(where, found, before)
         _killed(where, found, before)
     metrics = {
-        "deviations": float(len(found.wrong)),
         "seconds_to_act": found.times["act"],
         "seconds_to_restore": found.times["restore"],
         "acts": float(found.acts),
         "values": float(len(before)),
     }
-    return Measured(metrics, {"wrong": found.wrong[:20], "relief": found.relief})
+    return found.measured(metrics, relief=found.relief)
 
 
 def values(where: Place) -> dict[str, str]:

@@ -37,7 +37,7 @@ from hyperbox.memory.reclaim import MemoryHighActuator
 from hyperbox.memory.tuner import Tuner as RealTuner
 from hyperbox.processes import spawn, stop
 from hyperbox.repair import left_behind, repair
-from suites.psi.squeeze import Squeeze, squeeze, walker
+from suites.squeeze import Squeeze, squeeze, walker
 
 LOG = Path("/tmp/tuner.log")
 QUICK = ["--interval", "1", "--settle", "1", "--measure", "2", "--relax", "5", "--backoff", "5"]

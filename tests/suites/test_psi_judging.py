@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from hyperbox.linux.pressure import Line, Pressure, Resource
 from hyperbox.memory.psi import HISTORY, Sample
-from suites.psi.daemon import Answer
-from suites.psi.endpoint import Judge
+from suites.daemon import Answer
+from suites.observing import highest_average
+from suites.psi.endpoint import EndpointJudge
 from suites.psi.history import Kept, judge
-from suites.psi.observing import highest_average
 from suites.psi.reference import Moment
 from suites.psi.senpai import Settings, State, step
 
@@ -115,7 +115,7 @@ def test_each_fault_of_a_history_is_found(fault: str) -> None:
 # The endpoint
 
 
-def around(**changes: Any) -> Judge:
+def around(**changes: Any) -> EndpointJudge:
     """Judge a right answer with some values changed; None leaves one out."""
     moments = [Moment(0, 1, dict.fromkeys(KEYS, t), dict.fromkeys(KEYS, a)) for t, a in AROUND]
     said: dict[str, Any] = {f"{kind}_{name}_us": 105 for name, kind in KEYS}
@@ -123,7 +123,7 @@ def around(**changes: Any) -> Judge:
     said["avg10"] = {f"{kind}_{name}": {"kernel": 1.5} for name, kind in KEYS}
     status = changes.pop("status", 200)
     said = {key: value for key, value in (said | changes).items() if value is not None}
-    found = Judge()
+    found = EndpointJudge()
     found.json(moments[0], Answer(status, "application/json", json.dumps(said)), moments[1])
     return found
 
@@ -159,9 +159,9 @@ def test_the_twin_is_judged_by_the_same_files(value: str, faults: int) -> None:
     names = ("cpu_waiting", "memory_waiting", "memory_stalled")
     text = "".join(f"node_pressure_{name}_seconds_total {value}\n" for name in names)
     moments = [Moment(0, 1, dict.fromkeys(KEYS, total), {}) for total, _ in AROUND]
-    found = Judge()
+    found = EndpointJudge()
     found.twin(moments[0], Answer(200, "text/plain", text), moments[1])
     assert len(found.wrong) == faults
-    empty = Judge()
+    empty = EndpointJudge()
     empty.twin(moments[0], Answer(200, "text/plain", ""), moments[1])
     assert empty.wrong

@@ -28,10 +28,10 @@ from hyperbox.linux.pressure import Line, Pressure, Resource
 from hyperbox.linux.swap import swap_areas
 from hyperbox.memory.psi import Sample
 from hyperbox.processes import run, spawn, stop
+from suites.program import SKIP_STATUS, Measured, run_program
 from suites.psi.accuracy import Check, Tally, judge
 from suites.psi.arms import FastSwap, TunerProcess
 from suites.psi.pressure_reduction import check_load, check_share, check_small_pages, of_mix
-from suites.psi.program import SKIP_STATUS, Measured, run_program
 from suites.psi.reference import Moment, Recording, total_is_right
 from workloads.stress import Metrics, report
 
@@ -214,7 +214,7 @@ def test_termination_undoes_and_repeated_signals_do_not_cut_it_short(tmp_path: P
     program = tmp_path / "program.py"
     program.write_text(
         "import os, pathlib, signal, sys, time\n"
-        "from suites.psi.program import run_program\n"
+        "from suites.program import run_program\n"
         "def measure():\n"
         "    try:\n"
         "        print('ready', flush=True); time.sleep(600)\n"

@@ -1,4 +1,6 @@
-"""How a measuring program of this suite ends: one JSON line, or a skip, or one error line.
+"""How a measuring program ends: one JSON line, or a skip, or one error line.
+
+The line has the metrics of one arm in one block (see `hyperbox.harness.model`).
 
 SIGTERM and SIGINT become exceptions, so that everything changed is put back.
 """

@@ -15,7 +15,7 @@ from hyperbox.linux.block_stat import block_stat
 from hyperbox.linux.pressure import PressureFile, Resource, cgroup_files
 from hyperbox.linux.swap import swap_areas
 from hyperbox.linux.vmstat import vmstat
-from suites.psi.squeeze import MEBIBYTE
+from suites.squeeze import MEBIBYTE
 
 __all__ = ["COUNTERS", "Counters", "Observation", "highest_average", "observed"]
 

@@ -25,7 +25,7 @@ from hyperbox.processes import spawn, stop
 __all__ = ["MEBIBYTE", "Squeeze", "SteppedWorkload", "squeeze", "walker"]
 
 MEBIBYTE = 1 << 20
-_PROJECT = Path(__file__).resolve().parents[2]
+_PROJECT = Path(__file__).resolve().parents[1]
 
 
 @dataclass(frozen=True)
