@@ -211,7 +211,7 @@ class SettingsTable(Generic[T]):
             For an unknown key, a wrong value, or a file that cannot be read; it names the place.
         """
         given = vars(arguments)
-        path, table = self._in_file(given.get("config"), environment)
+        path, table = self._read(given.get("config"), environment)
         found: dict[str, Any] = {}
         for setting in self.settings:
             variable = self.variable(setting)
@@ -231,7 +231,7 @@ class SettingsTable(Generic[T]):
         default = f"default: {setting.default_text}; " if setting.default_text else ""
         return f"{setting.help} ({default}{self.variable(setting)})".replace("%", "%%")
 
-    def _in_file(
+    def _read(
         self, config: str | os.PathLike[str] | None, environment: Mapping[str, str]
     ) -> tuple[Path, Mapping[str, Any]]:
         """Return the settings file and this feature's table in it, its keys checked."""

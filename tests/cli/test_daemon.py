@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -42,6 +43,32 @@ def run(program: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=False
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "words", "message"),
+    [
+        ("[daemon]\nsocket = 'none'\nlisten = ['none']\n", [], "nowhere to listen"),
+        ("[daemon]\ntune = true\n", ["--dry-run"], "--tune and --dry-run exclude each other"),
+        ("[daemon]\ntune = true\n[tuner]\nact = 30\n", [], "thresholds out of order"),
+        ("[daemon]\ntune = true\ninterval = 0.5\n", [], "an interval of 0.5 s cannot be tuned by"),
+        ("[daemon]\nlisten = ['0.0.0.0:0']\n", ["--socket", "none"], "other machines"),
+    ],
+)
+def test_its_file_is_read_and_only_if_it_is_named(
+    text: str,
+    words: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "hyperbox.toml").write_text(text)
+    assert main(["daemon", "--config", "hyperbox.toml", *words]) == ExitCode.BAD_USAGE
+    assert message in capsys.readouterr().err
+    assert main(["daemon", *words]) == ExitCode.BAD_USAGE
+    assert "in a file that only lies in the current directory" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("words", [["--help"], ["psi", "--help"], ["daemon", "--help"]])
