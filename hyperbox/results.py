@@ -22,7 +22,7 @@ kernel_configs option of a kernel
 ============== ===========================================================================
 
 `COLUMNS` says what each column holds and in which unit; `columns()` gives that as a table, with
-types. A cell is told by kernel, experiment and lane in every table, so that tables join on
+types. A cell is named by kernel, experiment and lane in every table, so that tables join on
 these. What is not known is NaN or missing, never zero. A table is made when it is first asked for.
 """
 

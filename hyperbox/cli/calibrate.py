@@ -1,4 +1,4 @@
-"""``hyperbox calibrate``: how often verdicts err, held against what is promised."""
+"""``hyperbox calibrate``: how often verdicts err, against what is promised."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from hyperbox.console import TerminalConsole
 from hyperbox.errors import ExitCode
 from hyperbox.harness.report.comparison import compare
 from hyperbox.harness.report.comparison_data import SideComparison, comparison_document
-from hyperbox.harness.report.comparison_views import comparison_page, comparison_table, tells
+from hyperbox.harness.report.comparison_views import comparison_page, comparison_table, has_answer
 from hyperbox.harness.runs.loading import load_run
 from hyperbox.printing import legible
 
@@ -56,11 +56,11 @@ def _shown(found: SideComparison) -> str:
         # Names and damage are texts of others: no markup of theirs counts.
         console.print(Text(legible(found.sentence), style="bold"))
         console.print()
-        if tells(found):
+        if has_answer(found):
             console.print(comparison_table(found, console.width))
             console.print(
                 "An interval is each row's own, at 95 %. p is the chance of such a difference by "
-                "luck, with all rows paid for: below 0.05 a side is called better.",
+                "luck, corrected for all rows: below 0.05 a side is called better.",
                 highlight=False,
             )
         for remark in found.remarks:

@@ -5,7 +5,7 @@ is 0. Gates named ``harness.power.*`` judge a planted effect; if their experimen
 metric ``planted``, its value for the judged arm is the true relative change (in percent
 if its unit is ``%``), else the gate is declared so that PASS means "found".
 
-Each of the two pairs of arms is held against the targets of both gates, so that both a
+Each of the two pairs of arms is judged by the targets of both gates, so that both a
 wrong PASS and a wrong FAIL can be seen: equal arms must not "take at least 0.25 % less".
 Verdicts of one cell share its blocks, so they are wrong together more often than apart.
 """
@@ -38,7 +38,7 @@ __all__ = ["Evidence", "PlantedEffect", "SameArms", "evidence_of"]
 class SameArms:
     """Arms that are the same, by one metric on one kernel, and what was said of them.
 
-    `wrong` tells whether the gate's own verdict errs. `up` and `down` count the groups of
+    `wrong` says whether the gate's own verdict errs. `up` and `down` count the groups of
     8 successive blocks, of `groups`, that claim a change at the first look. `blocks` were
     measured; numbers are in the verdict's terms.
     """
@@ -63,7 +63,7 @@ class PlantedEffect:
     """A planted effect and what its gate said.
 
     `planted` is the true relative change (or difference), None if the run does not say.
-    `found` tells whether the verdict is the right one, `covered` whether the interval
+    `found` says whether the verdict is the right one, `covered` whether the interval
     holds the truth (None if either is unknown). `right_by_look` is the share of right
     verdicts by each planned look when the measured starts are drawn again with
     replacement. `starts` is how many starts the right verdict took; if it did not come,

@@ -1,4 +1,4 @@
-"""How many starts a verdict takes, told from the starts that were measured. Pure."""
+"""How many starts a verdict takes, estimated from the starts that were measured. Pure."""
 
 from __future__ import annotations
 

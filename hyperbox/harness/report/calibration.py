@@ -75,7 +75,7 @@ def calibration_page(found: Calibration) -> str:
         alpha=ALPHA,
         look_alpha=LOOK_ALPHA,
         confidence=CONFIDENCE,
-        told_planted=_told_planted,
+        found_planted=_found_planted,
         evidence_plot=evidence_plot,
         load_name=load_name,
         machine_name=machine_name,
@@ -101,8 +101,8 @@ def calibration_table(found: Calibration) -> Table:
         table.add_row(
             _rule_name(row),
             row.noise,
-            _told_rate(row.false_pass),
-            _told_rate(row.false_fail),
+            _rate_text(row.false_pass),
+            _rate_text(row.false_fail),
             said,
             style="" if row.promised else "dim",
         )
@@ -114,7 +114,7 @@ def percent(share: float) -> str:
     return f"{100 * share:.0f} %" if share >= 0.1 else f"{100 * share:.2f} %"
 
 
-def _told_rate(rate: Rate) -> str:
+def _rate_text(rate: Rate) -> str:
     rates = (100 * rate.rate, 100 * rate.upper)
     return " < ".join(f"{share:.2f}" if share < 10 else f"{share:.1f}" for share in rates)
 
@@ -138,7 +138,7 @@ def _slow(rows: Sequence[RuleRates]) -> list[tuple[str, list[RuleRates]]]:
     ]
 
 
-def _told_planted(evidence: Evidence) -> str:
+def _found_planted(evidence: Evidence) -> str:
     found = sum(1 for effect in evidence.planted if effect.found)
     return f"{found} of {len(evidence.planted)}"
 

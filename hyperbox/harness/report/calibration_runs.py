@@ -54,17 +54,17 @@ def starts_words(effect: PlantedEffect) -> str:
 
 
 def resolved(seen: Evidence) -> str:
-    """Say which planted effects were told right at the first look, on every kernel or not."""
-    told, untold = [], []
+    """Say which planted effects had the right verdict at the first look, on every kernel or not."""
+    loads, others = [], []
     for load in _loads(seen.planted):
         found = [one for one in seen.planted if load_name(one.gate) == load]
         missing = [machine_name(one) for one in found if one.starts != LOOKS[0] or not one.found]
         if missing:
-            untold.append(f"{load} ({', '.join(missing)})")
+            others.append(f"{load} ({', '.join(missing)})")
         else:
-            told.append(load)
-    words = f"told with {LOOKS[0]} starts on every kernel: {', '.join(told) or 'none'}"
-    return f"{words}; not: {', '.join(untold)}" if untold else words
+            loads.append(load)
+    words = f"resolved with {LOOKS[0]} starts on every kernel: {', '.join(loads) or 'none'}"
+    return f"{words}; not: {', '.join(others)}" if others else words
 
 
 def summary(seen: Evidence) -> str:
@@ -73,7 +73,7 @@ def summary(seen: Evidence) -> str:
     return legible(
         f"run {seen.run}: wrong PASS {_told(seen.false_pass)}, "
         f"wrong FAIL {_told(seen.false_fail)}; {found} of {len(seen.planted)} "
-        f"planted effects told; {resolved(seen)}"
+        f"planted effects found; {resolved(seen)}"
     )
 
 
@@ -81,7 +81,7 @@ def planted_table(seen: Evidence) -> Table:
     """Return the planted effects for the terminal: starts by load and kernel."""
     kernels = _kernels(seen)
     table = Table(
-        title="Starts until a planted effect is told",
+        title="Starts until a planted effect is found",
         box=SIMPLE,
         pad_edge=False,
     )
@@ -119,15 +119,15 @@ def evidence_plot(seen: Evidence, name: str) -> str:
                 planted.axvline(sign * change, color="#222222", lw=0.8, ls=(0, (4, 2)))
         same.set_yticks(range(len(loads)), loads)
         same.set_ylim(len(loads) - 0.5, -0.5)
-        starts.set_title("starts until it is told", loc="left")
+        starts.set_title("starts until it is found", loc="left")
         figure.legend(
             handles=[_handle(kernel, place) for place, kernel in enumerate(kernels)],
             loc="outside lower center",
             ncols=min(6, len(kernels)),
             frameon=False,
         )
-    told = "Equal arms and planted effects with intervals, and starts until the effect is told"
-    return inline_svg(figure, name, told)
+    label = "Equal arms and planted effects with intervals, and starts until an effect is found"
+    return inline_svg(figure, name, label)
 
 
 def _draw_changes(

@@ -68,7 +68,7 @@ class AttemptRow:
 
     @property
     def plain(self) -> bool:
-        """Whether there is nothing to tell: measured at the first attempt."""
+        """Whether it was measured at the first attempt, as most are."""
         return self.status == "measured" and self.number == "1"
 
 

@@ -3,14 +3,14 @@
 Compared are metrics of an arm that have a better direction, on blocks: log ratios where
 all values are positive, else differences. Blocks that share seed, kernel and number had
 the same perturbed start and are pairs, tested as the gates of their lane test pairs. Others are
-held against each other unpaired, as many of each side: rank sums are exact where both sides
+compared unpaired, as many of each side: rank sums are exact where both sides
 spread alike; where one spreads ten times as wide, false claims at 5 % become 7 to 8 % between
 sets of one size, but 22 % where 8 wide blocks stand against 32.
 
-A side is called better if its p-value stays below 5 % when all rows are paid for; rows of the same
-blocks are paid for together (`statistics.joint`). In the exact lane no side is better by less
+A side is called better if its p-value stays below 5 % when corrected for all rows; rows of the
+same blocks are corrected together (`statistics.joint`). In the exact lane no side is better by less
 than what two boots of one kernel differ by. Rows whose number of blocks cannot give such a
-p-value, whatever was measured, are told apart.
+p-value, whatever was measured, are listed apart.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from hyperbox.harness.verdicts.targets import EXACT_RESOLUTION, pairs_kind
 __all__ = ["compare"]
 
 _MOST_TOGETHER = 1000
-"""Beyond so many rows each is paid for as if it stood alone (Holm): the rest takes too long."""
+"""Beyond so many rows each is corrected for as if it stood alone (Holm): more takes too long."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def compare(
     found = [row for pair in alike for row in _measured(*pair, shared_starts=shared_starts)]
     if not found:
         why = "; ".join(dict.fromkeys(missing)) or "no metric was measured on both sides"
-        hint = f"{len(damage)} damaged: `hyperbox report RUN` tells" if damage else ""
+        hint = f"{len(damage)} damaged: `hyperbox report RUN` names them" if damage else ""
         raise ConfigError(f"cannot compare {one.label} with {two.label}: {why}", hint=hint)
     rows = _paid_for(found)
     remarks = (*caveats(alike, labels), *damage, *missing, *_unused(found), *_of_statistics(rows))
@@ -241,8 +241,8 @@ def _why_incomparable(one: _Side, two: _Side) -> str:
         return "a run without cells"
     lanes = ({c.cell.lane for c in left}, {c.cell.lane for c in right})
     if not lanes[0] & lanes[1]:
-        told = (", ".join(sorted(lane)) for lane in lanes)
-        return f"other lanes ({' against '.join(told)}): their numbers mean different things"
+        named = (", ".join(sorted(lane)) for lane in lanes)
+        return f"other lanes ({' against '.join(named)}): their numbers mean different things"
     if not {c.cell.experiment for c in left} & {c.cell.experiment for c in right}:
         return "no experiment in common"
     if not {c.cell.kernel for c in left} & {c.cell.kernel for c in right}:

@@ -29,8 +29,8 @@ _HOST_FACTS: Mapping[tuple[str, ...], str] = {
     ("host", "kernel"): "the host's kernel",
 }
 _BUILD = (("kernel", "sha256"), ("kernel", "build"))
-_MOST_TOLD = 40
-"""Longer values, such as hashes, are not told."""
+_MOST_SHOWN = 40
+"""Longer values, such as hashes, are not shown."""
 
 
 def exact_in_truth(cell: CellData) -> bool:
@@ -86,8 +86,8 @@ def caveats(pairs: Pairs, labels: tuple[str, str]) -> list[str]:
     for path, name in facts.items():
         odd = next((pair for pair in pairs if _differ(pair, path)), None)
         if odd is not None:
-            told = [str(_fact(cell, path)) for cell in odd]
-            values = f": {' against '.join(told)}" if max(map(len, told)) <= _MOST_TOLD else ""
+            found = [str(_fact(cell, path)) for cell in odd]
+            values = f": {' against '.join(found)}" if max(map(len, found)) <= _MOST_SHOWN else ""
             found.append(f"not the same on both sides: {name}{values}")
     found += _kernels(pairs)
     for place, label in enumerate(labels):
@@ -112,8 +112,8 @@ def _kernels(pairs: Pairs) -> Iterator[str]:
             if "" in versions or versions[0] == versions[1]:  # a build of the user's own
                 versions = [f"build {_fact(cell, path)!s:.12}" for cell in (left, right)]
             named[left.cell.kernel] = " against ".join(versions)
-    for kernel, told in named.items():
-        yield f"kernel {kernel}: {told}"
+    for kernel, builds in named.items():
+        yield f"kernel {kernel}: {builds}"
 
 
 def _lone_metrics(left: CellData, right: CellData, labels: tuple[str, str]) -> list[str]:
@@ -152,8 +152,8 @@ def _places(cells: Iterable[CellData]) -> str:
     kernels: dict[str, list[str]] = {}
     for cell in cells:
         kernels.setdefault(cell.cell.experiment, []).append(cell.cell.kernel)
-    told = (f"{name} on {', '.join(dict.fromkeys(on))}" for name, on in kernels.items())
-    return "; ".join(told)
+    named = (f"{name} on {', '.join(dict.fromkeys(on))}" for name, on in kernels.items())
+    return "; ".join(named)
 
 
 def _why(cell: CellData) -> str:
@@ -175,8 +175,8 @@ def _other_programs(pair: Sequence[CellData]) -> bool:
 
 
 def _version(cell: CellData) -> str:
-    told = (_fact(cell, ("hyperbox", key)) for key in ("commit", "hyperbox"))
-    return next((str(value) for value in told if value), "of unknown version")
+    known = (_fact(cell, ("hyperbox", key)) for key in ("commit", "hyperbox"))
+    return next((str(value) for value in known if value), "of unknown version")
 
 
 def _differ(pair: Sequence[CellData], path: tuple[str, ...]) -> bool:

@@ -36,8 +36,8 @@ class ComparedMetric:
 
     `first` and `second` are medians over blocks in the metric's unit. `shift` is second
     against first: log ratio if `ratio`, else in the unit. `identical` says that no block differs,
-    `close` that the change is smaller than what the lane can tell. `p` is adjusted for the number
-    of rows.
+    `close` that the change is smaller than what the lane can resolve. `p` is adjusted for
+    the number of rows.
     """
 
     kernel: str
@@ -55,7 +55,7 @@ class ComparedMetric:
 
     @property
     def able(self) -> bool:
-        """Whether so many blocks can tell anything, whatever they say."""
+        """Whether so many blocks can give a sure answer, whatever they are."""
         return self.shift.smallest_p <= ALPHA
 
     @property
@@ -94,11 +94,11 @@ class ComparedMetric:
         estimate, low, high = self.change
         if self.finding is SideFinding.SAME:
             return "identical"
-        if self.finding is SideFinding.TOO_FEW:  # an interval would feign what is not known
+        if self.finding is SideFinding.TOO_FEW:  # an interval would claim what is not known
             low = high = estimate
         if self.ratio:
-            told = relative_interval(estimate, low, high)
-            return told[: told.index(" (")] if self.finding is SideFinding.TOO_FEW else told
+            text = relative_interval(estimate, low, high)
+            return text[: text.index(" (")] if self.finding is SideFinding.TOO_FEW else text
         if self.finding is SideFinding.TOO_FEW:
             return f"{estimate:+.3g} {self.metric.unit}".removesuffix(" 1")
         return f"{estimate:+.3g} ({number(low)} … {number(high)}) {self.metric.unit}".removesuffix(

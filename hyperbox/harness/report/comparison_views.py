@@ -21,7 +21,7 @@ from hyperbox.harness.report.templating import environment
 from hyperbox.harness.verdicts.wording import number
 from hyperbox.printing import legible
 
-__all__ = ["Bar", "axis", "bars", "comparison_page", "comparison_table", "strip", "tells"]
+__all__ = ["Bar", "axis", "bars", "comparison_page", "comparison_table", "has_answer", "strip"]
 
 _SYMBOLS = {
     SideFinding.FIRST_BETTER: "◀",
@@ -43,13 +43,13 @@ _FURTHEST = math.log(20)  # beyond twentyfold a line's length says nothing more
 _FACTORS = (1.001, 1.002, 1.005, 1.01, 1.02, 1.05, 1.1, 1.2, 1.5, 2, 3, 5, 10, 20)
 
 
-def tells(found: SideComparison) -> bool:
-    """Whether any row says more than that it is identical, or has too few blocks."""
+def has_answer(found: SideComparison) -> bool:
+    """Whether any row has an answer: not all are identical or have too few blocks."""
     return any(row.finding not in _SILENT for row in found.rows)
 
 
 def comparison_table(found: SideComparison, width: int = _WIDE) -> RenderableType:
-    """Return one row per metric and arm, what is sure first; rows that tell nothing are left out.
+    """Return one row per metric and arm, what is sure first; rows without an answer are left out.
 
     From 100 columns on each row has a strip that draws which side is better.
     """
@@ -74,8 +74,8 @@ def comparison_table(found: SideComparison, width: int = _WIDE) -> RenderableTyp
         table.add_row(Text(legible(head), style="bold" if finding in _SURE else "dim"))
         for row in rows:
             drawn = [Text(strip(row, reach))] if wide else []
-            told = (Text(row.change_text), *drawn, Text(_p_text(row.p)))
-            table.add_row(Text(f" {_name(row, found)}"), *told)
+            cells = (Text(row.change_text), *drawn, Text(_p_text(row.p)))
+            table.add_row(Text(f" {_name(row, found)}"), *cells)
     return table
 
 
@@ -167,7 +167,7 @@ def _percent(place: float, reach: float) -> str:
 
 
 def _figure_rows(found: SideComparison) -> list[ComparedMetric]:
-    """Return the rows that a figure can tell something of, in its order."""
+    """Return the rows that a figure can show, in its order."""
     groups = [rows for finding, rows in found.groups if finding not in _SILENT]
     return [row for rows in groups for row in rows if row.ratio]
 
@@ -186,8 +186,8 @@ def _name(row: ComparedMetric, found: SideComparison) -> str:
 
 
 def _strip_title(found: SideComparison) -> str:
-    told = f"◀ {legible(found.first)}  {legible(found.second)} ▶"
-    return told if len(told) <= 15 else "◀ first second ▶"
+    title = f"◀ {legible(found.first)}  {legible(found.second)} ▶"
+    return title if len(title) <= 15 else "◀ first second ▶"
 
 
 def _ticks(reach: float) -> dict[float, str]:

@@ -39,7 +39,7 @@ def environment_differences(run: RunData, kernels: Sequence[str]) -> tuple[Diffe
 
     The kernel's own record and the numbers of the repeatability probe, which are what a kernel
     does, are left out. Of several values for one kernel (cells measured on several machines)
-    numbers are told by the smallest and the largest, texts are joined by "; ".
+    of numbers the smallest and the largest are shown, texts are joined by "; ".
     """
     found: dict[str, dict[str, list[str]]] = {}
     for cell in run.cells:

@@ -55,7 +55,7 @@ _FORMULA = tuple("=+-@\t")
 
 def summary(run: RunData) -> dict[str, Any]:
     """Return the run as JSON-ready values (no NaN, no infinity)."""
-    told = headline(run)
+    found = headline(run)
     return {
         "schema": 1,
         "run": run.run_id,
@@ -63,10 +63,10 @@ def summary(run: RunData) -> dict[str, Any]:
         "hyperbox": legible(run.hyperbox_version),
         "lane": str(run.lane),
         "seed": run.seed,
-        "outcome": str(told.outcome),
-        "headline": legible(told.text),
+        "outcome": str(found.outcome),
+        "headline": legible(found.text),
         "release": _release(run),
-        "exit_code": int(told.code),
+        "exit_code": int(found.code),
         "reproduce": legible(run.reproduce),
         "problems": [legible(problem) for problem in run.problems],
         "verdicts": [
@@ -125,7 +125,7 @@ def _cell(value: object) -> object:
 
 def _release(run: RunData) -> dict[str, Any]:
     """Return the verdict on a release, and the cells whose failure is proven for all together."""
-    told = release_headline(run)
+    found = release_headline(run)
     failing = [
         {
             "gate": legible(one.gate),
@@ -135,7 +135,7 @@ def _release(run: RunData) -> dict[str, Any]:
         }
         for one in release(run.deciding).failing
     ]
-    return {"outcome": str(told.outcome), "text": legible(told.text), "failing": failing}
+    return {"outcome": str(found.outcome), "text": legible(found.text), "failing": failing}
 
 
 def _record(entry: MatrixEntry, run: RunData) -> dict[str, Any]:

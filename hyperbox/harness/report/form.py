@@ -142,5 +142,5 @@ def _summary(rows: Sequence[MatrixEntry]) -> GateSummary:
 def _joined(value: object) -> str:
     """Return a fact as one text, nested ones as "name: value; name: value"."""
     if isinstance(value, Mapping):
-        return "; ".join(f"{name}: {told}" for name, told in flat(value).items())
+        return "; ".join(f"{name}: {fact}" for name, fact in flat(value).items())
     return flat({"": value})[""]

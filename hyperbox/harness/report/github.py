@@ -32,7 +32,7 @@ def annotation_lines(run: RunData) -> tuple[str, ...]:
     are warnings; the verdict sentence is a notice. Of each kind the last of ten lines counts
     those that are left out.
     """
-    told = headline(run)
+    sentence = headline(run).text
     lines: dict[str, list[str]] = {"error": [], "warning": []}
     for entry in entries(run):
         kind = _kind(run, entry)
@@ -40,7 +40,7 @@ def annotation_lines(run: RunData) -> tuple[str, ...]:
             title = f"{entry.style.word} {entry.gate.id} on {entry.column.label}"
             lines[kind].append(_line(kind, title, entry.reason))
     lines["error"] += [_line("error", "Unreadable", problem) for problem in run.problems]
-    found = [_line("notice", "hyperbox", told.text)]
+    found = [_line("notice", "hyperbox", sentence)]
     for kind, of_kind in lines.items():
         found += _capped(kind, of_kind)
     return tuple(found)

@@ -1,8 +1,8 @@
 """The same gates over earlier runs, and the runs at which their results changed. Pure.
 
 Change points are found by binary segmentation over the boundaries between runs: at each
-boundary the blocks before it are held against the blocks after it (Mann-Whitney), the
-surest boundary counts if it stays sure when all are paid for (Bonferroni), and both sides
+boundary the blocks before it are compared with the blocks after it (Mann-Whitney), the
+surest boundary counts if it stays sure when corrected for all (Bonferroni), and both sides
 are searched again. Blocks are the unit, never runs' averages: two runs are enough.
 """
 
@@ -92,10 +92,10 @@ def history(run: RunData, earlier: Sequence[RunData]) -> tuple[GateHistory, ...]
     """Return the series of every gate of `run` that an earlier run measured in the same way.
 
     Runs whose gate has another metric, rule or arms are left out of its series. A run given
-    twice counts once; runs are told apart by name and time, since a name may be used again.
+    twice counts once; runs differ by name or time, since a name may be used again.
     """
-    told_apart = {(one.run_id, one.created): one for one in (*earlier, run)}
-    runs = sorted(told_apart.values(), key=lambda one: one.created)
+    by_name = {(one.run_id, one.created): one for one in (*earlier, run)}
+    runs = sorted(by_name.values(), key=lambda one: one.created)
     found: dict[tuple[str, str, str], list[tuple[RunData, MatrixEntry]]] = {}
     for one in runs:
         for entry in entries(one):
@@ -103,15 +103,15 @@ def history(run: RunData, earlier: Sequence[RunData]) -> tuple[GateHistory, ...]
             found.setdefault(key, []).append((one, entry))
     series = []
     for entry in entries(run):
-        told = found[entry.gate.id, entry.kernel, entry.lane]
+        measured = found[entry.gate.id, entry.kernel, entry.lane]
         points = tuple(
-            _point(one, other) for one, other in told if _same_question(entry.gate, other.gate)
+            _point(one, other) for one, other in measured if _same_question(entry.gate, other.gate)
         )
         points = tuple(point for point in points if point.values)
         if len(points) > 1:
             changes = change_points([point.values for point in points])
-            told_changes = tuple(_change(entry, points, index, p) for index, p in changes)
-            series.append(GateHistory(entry.gate, entry.column, points, told_changes))
+            named = tuple(_change(entry, points, index, p) for index, p in changes)
+            series.append(GateHistory(entry.gate, entry.column, points, named))
     return tuple(series)
 
 

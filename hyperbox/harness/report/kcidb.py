@@ -2,7 +2,7 @@
 
 A kernel of the run is a checkout with one build (a distribution's package, tested as it
 is); a gate on it is a test. INCONCLUSIVE is DONE: a measurement without a word on the code.
-What could not be read is told with every checkout.
+What could not be read stands in every checkout.
 Follows the schema of kcidb-io, which allows no nulls.
 """
 

@@ -1,6 +1,6 @@
 """The gate x kernel matrix of a run: what every report form shows, and the headline.
 
-Pure. Cells are told apart by kernel, experiment and lane. A gate without a verdict on a
+Pure. Cells differ by kernel, experiment and lane. A gate without a verdict on a
 kernel is an entry too, so that no hole looks clean.
 """
 
@@ -114,11 +114,11 @@ class MatrixEntry:
         """The limit as people read it: "≤ -5.0 %", "-1.96 … 2.0 %"."""
         low, high = self.limits
         if low is not None and high is not None:
-            return f"{self._told(low)} … {self._told(high)}"
+            return f"{self._with_unit(low)} … {self._with_unit(high)}"
         sign = {Rule.AT_LEAST: "≥", Rule.NON_INFERIOR: "<"}.get(self.gate.rule, "≤")
         if self.gate.rule is Rule.NON_INFERIOR and self.limit < 0:
             sign = ">"
-        return f"{sign} {self._told(self.limit)}"
+        return f"{sign} {self._with_unit(self.limit)}"
 
     @property
     def estimate_text(self) -> str:
@@ -128,9 +128,9 @@ class MatrixEntry:
             return ""
         if self.gate.is_ratio and verdict.low is not None and verdict.high is not None:
             # The same decimals as the interval's.
-            told = relative_interval(verdict.estimate, verdict.low, verdict.high)
-            return told[: told.index(" (")]
-        return self._told(verdict.estimate)
+            text = relative_interval(verdict.estimate, verdict.low, verdict.high)
+            return text[: text.index(" (")]
+        return self._with_unit(verdict.estimate)
 
     @property
     def short_text(self) -> str:
@@ -147,8 +147,8 @@ class MatrixEntry:
         if verdict is None or verdict.low is None or verdict.high is None:
             return ""
         if self.gate.is_ratio:
-            told = relative_interval(verdict.estimate or 0.0, verdict.low, verdict.high)
-            return told[told.index("(") + 1 : -1]
+            text = relative_interval(verdict.estimate or 0.0, verdict.low, verdict.high)
+            return text[text.index("(") + 1 : -1]
         return f"{number(verdict.low)} … {number(verdict.high)}"
 
     @property
@@ -167,7 +167,7 @@ class MatrixEntry:
         """Remarks of the verdict."""
         return self.verdict.remarks if self.verdict else ()
 
-    def _told(self, value: float) -> str:
+    def _with_unit(self, value: float) -> str:
         return relative(value) if self.gate.is_ratio else with_unit(value, self.unit)
 
 
@@ -182,7 +182,7 @@ class Headline:
 
 @dataclass(frozen=True)
 class BlockValue:
-    """One block as a gate sees it: relative change or level; `baseline_first` tells the order."""
+    """One block as a gate sees it: relative change or level; `baseline_first` is the order."""
 
     block: int
     value: float
@@ -342,7 +342,7 @@ def block_values(cell: CellData, gate: Gate) -> tuple[BlockValue, ...]:
     """Return the complete blocks of a cell as the gate sees them, in run order.
 
     Blocks that the gate cannot use (a hole, no positive values for a ratio) are left
-    out: they are told in the verdict's reason.
+    out: the verdict's reason names them.
     """
     blocks: dict[int, dict[str, Sample]] = {}
     for sample in cell.samples:

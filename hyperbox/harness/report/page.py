@@ -156,7 +156,7 @@ def _pages(shared: ReportContext, history: Sequence[GateHistory]) -> Iterator[tu
 
 def _context(shared: ReportContext, history: Sequence[GateHistory]) -> Mapping[str, Any]:
     run, matrix = shared.run, shared.matrix
-    told = headline(run)
+    found = headline(run)
     kernels = list(dict.fromkeys(column.kernel for column in columns(run)))
     configs = config_differences(run, kernels)
     tried = attempts(run)
@@ -165,8 +165,8 @@ def _context(shared: ReportContext, history: Sequence[GateHistory]) -> Mapping[s
     series = sorted(history, key=lambda one: not one.changes)[:_MOST_SERIES]
     return {
         "run": run,
-        "headline": told,
-        "style": OUTCOME_STYLES[told.outcome],
+        "headline": found,
+        "style": OUTCOME_STYLES[found.outcome],
         "release": release_headline(run),
         "styles": OUTCOME_STYLES,
         "untested_style": UNTESTED,
@@ -187,7 +187,7 @@ def _context(shared: ReportContext, history: Sequence[GateHistory]) -> Mapping[s
         "gates_not_drawn": shared.gates_not_drawn,
         "false_alarms": shared.figures(false_alarms=True),
         "false_alarm_tables": chosen_tables(run, alarms, _MOST_ROWS) if alarms else [],
-        "attempts": _told_attempts(tried),
+        "attempts": _shown_attempts(tried),
         "attempt_count": len(tried),
         "environment": flat(run.environment),
         "environment_differences": environment_differences(run, kernels),
@@ -200,7 +200,7 @@ def _context(shared: ReportContext, history: Sequence[GateHistory]) -> Mapping[s
     }
 
 
-def _told_attempts(tried: Sequence[AttemptRow]) -> list[AttemptRow]:
+def _shown_attempts(tried: Sequence[AttemptRow]) -> list[AttemptRow]:
     if len(tried) <= _MOST_ROWS:
         return list(tried)
     return [attempt for attempt in tried if not attempt.plain][:_MOST_ROWS]

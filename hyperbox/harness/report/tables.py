@@ -24,9 +24,9 @@ _MOST_ROWS = 200
 
 def headline_text(run: RunData) -> Text:
     """Return the run's verdict sentence with its symbol."""
-    told = headline(run)
-    style = OUTCOME_STYLES[told.outcome]
-    return Text(legible(f"{style.symbol} {told.text}"), style=style.terminal)
+    found = headline(run)
+    style = OUTCOME_STYLES[found.outcome]
+    return Text(legible(f"{style.symbol} {found.text}"), style=style.terminal)
 
 
 def verdict_table(run: RunData, width: int = _WIDE) -> RenderableType:
@@ -70,7 +70,7 @@ def _wide(title: str, matrix: Sequence[MatrixEntry]) -> Table:
             Text(entry.gate.target),
             Text(_found(entry)),
             _blocks(entry),
-            _told(entry),
+            _verdict_text(entry),
         )
         previous = entry.column
     return table
@@ -120,7 +120,7 @@ def _found(entry: MatrixEntry) -> str:
     return f"{entry.estimate_text}{interval}"
 
 
-def _told(entry: MatrixEntry) -> Text:
+def _verdict_text(entry: MatrixEntry) -> Text:
     text = Text(f"{entry.style.symbol} {entry.style.word}", style=entry.style.terminal)
     if entry.style.word != "PASS":
         text.append(f"\n{legible(entry.reason)}", style="not bold dim")

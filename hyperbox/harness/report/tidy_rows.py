@@ -49,7 +49,7 @@ def _pairs(run: RunData) -> Rows:
 
 
 def _baselines(run: RunData, cell: CellData) -> dict[str, list[str]]:
-    """Return arm -> arms that it is held against: by the gates, else the first."""
+    """Return arm -> arms that it is compared with: by the gates, else the first."""
     found: dict[str, list[str]] = {}
     for gate in run.gates:
         known = found.setdefault(gate.arm, [])
@@ -72,8 +72,8 @@ def _blocks(run: RunData) -> Rows:
     for entry in entries(run):
         used = entry.verdict.n if entry.verdict else 0
         for place, block in enumerate(entry.blocks):
-            told = (block.block, block.value, _unit(entry), block.baseline_first, place < used)
-            yield (*_entry_place(run, entry), entry.gate.id, *told)
+            values = (block.block, block.value, _unit(entry), block.baseline_first, place < used)
+            yield (*_entry_place(run, entry), entry.gate.id, *values)
 
 
 def _verdicts(run: RunData) -> Rows:
@@ -154,8 +154,8 @@ def _attempts(run: RunData) -> Rows:
 
 def _environment(run: RunData) -> Rows:
     for cell in run.cells:
-        for fact, told in _facts(cell.environment):
-            yield (*_place(run, cell), fact, told)
+        for fact, text in _facts(cell.environment):
+            yield (*_place(run, cell), fact, text)
 
 
 def _facts(values: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, str]]:

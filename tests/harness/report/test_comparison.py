@@ -46,7 +46,7 @@ def test_p_values_are_paid_for(run: RunData) -> None:
 
 
 def test_the_default_number_of_blocks_can_tell_two_runs_of_one_seed_apart(run: RunData) -> None:
-    """Eight pairs give p = 0.008 at best: paid for one by one, 20 rows would say nothing."""
+    """Eight pairs give p = 0.008 at best: corrected one by one, 20 rows would say nothing."""
     found = compare(cut(run, 8), scaled(cut(run, 8), 1.01))
     sure = [row for row in found.rows if row.experiment == "psi.swap_storm"]
     assert len(sure) == 24

@@ -1,4 +1,4 @@
-"""Forms for programs, held against the schemas of those who read them."""
+"""Forms for programs, against the schemas of those who read them."""
 
 from __future__ import annotations
 

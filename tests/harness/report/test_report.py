@@ -517,7 +517,7 @@ def test_a_verdict_reached_in_spite_of_low_power_is_no_contradiction(run: RunDat
     assert f"a chance of {far.power_text}" in remark
     assert any(text.startswith(f"{UNDERPOWERED}:") for text in near.remarks)
     assert far.verdict
-    assert "no doubt about a verdict" in html_page(replace(run, verdicts=(far.verdict,)))
+    assert "does not question a verdict" in html_page(replace(run, verdicts=(far.verdict,)))
 
 
 def test_the_page_keeps_its_order(run: RunData, troubled_run: RunData) -> None:
