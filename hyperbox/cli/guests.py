@@ -19,7 +19,7 @@ from hyperbox.harness.lab.layers import read_layers
 from hyperbox.harness.lab.qemu import MEBIBYTE, find_qemu
 from hyperbox.harness.lab.session import keep_console
 from hyperbox.harness.lab.vm_laboratory import choose_lane
-from hyperbox.harness.model import Lane
+from hyperbox.harness.model import LEAST_MEMORY_MIB, Lane
 from hyperbox.harness.runs.progress import ProgressDisplay
 from hyperbox.printing import complain
 
@@ -42,7 +42,6 @@ KERNEL_HELP = (
     "series such as 6.12, set, packaged version such as 6.12.90, path of a bzImage, or host "
     "for the kernel that runs here"
 )
-_LEAST_MEMORY = 256
 
 
 @dataclass(frozen=True)
@@ -176,8 +175,10 @@ def _memory(text: str) -> int:
         number = int(text)
     except ValueError:
         number = 0
-    if number < _LEAST_MEMORY:
-        raise ConfigError(f"--memory must be a whole number from {_LEAST_MEMORY} up, not {text!r}")
+    if number < LEAST_MEMORY_MIB:
+        raise ConfigError(
+            f"--memory must be a whole number from {LEAST_MEMORY_MIB} up, not {text!r}"
+        )
     return number
 
 

@@ -16,7 +16,17 @@ from typing import Any
 from hyperbox.errors import ConfigError, near
 from hyperbox.foreign import read_toml
 from hyperbox.harness.expansion import expanded
-from hyperbox.harness.model import Arm, Experiment, Gate, Metric, Rule, Scale, Suite
+from hyperbox.harness.model import (
+    LEAST_MEMORY_MIB,
+    Arm,
+    Experiment,
+    Gate,
+    MachineRequest,
+    Metric,
+    Rule,
+    Scale,
+    Suite,
+)
 from hyperbox.paths import project_directory
 
 __all__ = ["load_suite", "load_suites", "parse_suite"]
@@ -144,6 +154,12 @@ class _Table:
             raise self.fail(f"{key} must be true or false, not {value!r}")
         return value
 
+    def table(self, key: str) -> _Table:
+        value = self.value(key, {})
+        if not isinstance(value, dict):
+            raise self.fail(f"{key} must be a table", f"write {key} = {{ ... }}")
+        return _Table(value, f"{self.where}: {key}")
+
     def tables(self, key: str, *, required: bool) -> Iterator[_Table]:
         value = self.value(key, _MISSING if required else ())
         if not isinstance(value, (list, tuple)) or not all(isinstance(t, dict) for t in value):
@@ -174,7 +190,7 @@ def _experiment(table: _Table, suite: str) -> Experiment:
         blocks=table.count("blocks", Experiment.blocks),
         timeout_s=table.number("timeout_s", Experiment.timeout_s, at_least=0.1),
         changes_machine=table.flag("changes_machine", Experiment.changes_machine),
-        commandline=table.line("commandline", Experiment.commandline),
+        machine=_machine(table.table("machine")),
         default=table.flag("default", Experiment.default),
         limit_s=table.number("limit_s", at_least=0.1) if "limit_s" in table.data else None,
         uses=table.words("uses", ()),
@@ -183,11 +199,29 @@ def _experiment(table: _Table, suite: str) -> Experiment:
     table.finish()
     _no_doubles(table, "arm", [arm.id for arm in experiment.arms])
     _no_doubles(table, "metric", [metric.id for metric in experiment.metrics])
+    if experiment.machine.processors > 1 and experiment.default:
+        raise table.fail(
+            f"{experiment.machine.processors} processors cannot be had in the exact lane",
+            "add default = false: a run that names nothing must work in every lane",
+        )
     if not experiment.program or not experiment.program[0]:
         raise table.fail("program is empty")
     if len(experiment.arms) > 1 and not any("{arm}" in word for word in experiment.program):
         raise table.fail("program does not use {arm}", "pass it, or the arms are all the same")
     return experiment
+
+
+def _machine(table: _Table) -> MachineRequest:
+    machine = MachineRequest(
+        memory_mib=table.count("memory_mib", MachineRequest.memory_mib),
+        processors=table.count("processors", MachineRequest.processors),
+        commandline=table.line("commandline", MachineRequest.commandline),
+        mitigations=table.flag("mitigations", MachineRequest.mitigations),
+    )
+    table.finish()
+    if machine.memory_mib < LEAST_MEMORY_MIB:
+        raise table.fail(f"memory_mib must be {LEAST_MEMORY_MIB} or more: no guest boots with less")
+    return machine
 
 
 def _arm(table: _Table) -> Arm:

@@ -11,11 +11,13 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 __all__ = [
+    "LEAST_MEMORY_MIB",
     "Arm",
     "Cell",
     "Experiment",
     "Gate",
     "Lane",
+    "MachineRequest",
     "Metric",
     "Outcome",
     "Perturbation",
@@ -26,6 +28,8 @@ __all__ = [
     "Verdict",
 ]
 
+LEAST_MEMORY_MIB = 256
+"""MiB with which the guests' root still comes up."""
 _READY_S = 1200.0  # boots, warm-up and preparation, perhaps after another cell's of the kernel
 
 
@@ -122,6 +126,22 @@ class Arm:
 
 
 @dataclass(frozen=True)
+class MachineRequest:
+    """The guest that an experiment asks for.
+
+    `memory_mib` is its memory in MiB, `commandline` is added to the kernel's command line.
+    More than one of `processors` cannot be had in the exact lane: QEMU records the
+    interleaving of one only (QEMU: docs/system/replay.rst). `mitigations` False boots with
+    ``mitigations=off``, which makes system calls cheaper than they are in production.
+    """
+
+    memory_mib: int = 768
+    processors: int = 1
+    commandline: str = ""
+    mitigations: bool = True
+
+
+@dataclass(frozen=True)
 class Experiment:
     """Arms measured on a machine by one program.
 
@@ -135,8 +155,8 @@ class Experiment:
     `blocks` is the largest number of blocks; looks happen at the planned counts up to it.
     `timeout_s` is host time for one arm, `limit_s` for a whole attempt at a cell with
     everything that it takes; None: see `limit`. `changes_machine` says that the program changes
-    settings beyond its own processes (refused on the host unless allowed). `commandline` is
-    added to the guest kernel's command line (the host's own is what it is: refused there).
+    settings beyond its own processes (refused on the host unless allowed). `machine` is the
+    guest that it needs (the host is what it is: a command line for it is refused there).
     `uses` names modules and files of the project that the program needs and its imports do not
     show ("hyperbox.cli.daemon", "suites/psi/*.json"): nothing else is in its guests.
     `layers` names what guests have beside their root (``vm-images/layers.toml``).
@@ -153,7 +173,7 @@ class Experiment:
     blocks: int = 8
     timeout_s: float = 300.0
     changes_machine: bool = True
-    commandline: str = ""
+    machine: MachineRequest = MachineRequest()
     default: bool = True
     limit_s: float | None = None
     uses: tuple[str, ...] = ()

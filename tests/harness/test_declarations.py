@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from hyperbox.errors import ConfigError, near
 from hyperbox.harness.declarations import load_suite, load_suites, parse_suite
-from hyperbox.harness.model import Rule
+from hyperbox.harness.model import MachineRequest, Rule
 
 _TEXT = """
 id = "demo"
@@ -29,7 +29,7 @@ blocks = 12
 timeout_s = 20
 limit_s = 900
 changes_machine = false
-commandline = "psi=0"
+machine = { memory_mib = 1024, processors = 2, commandline = "psi=0", mitigations = false }
 default = false
 arms = [{ id = "off", title = "untuned" }, { id = "on", title = "tuned" }]
 metrics = [
@@ -82,7 +82,8 @@ def test_every_key_arrives(tmp_path: Path) -> None:
     assert experiment.prepare == ("true",)
     assert (experiment.blocks, experiment.timeout_s) == (12, 20.0)
     assert experiment.limit == 900.0
-    assert (experiment.commandline, experiment.default) == ("psi=0", False)
+    assert experiment.machine == MachineRequest(1024, 2, "psi=0", mitigations=False)
+    assert not experiment.default
     assert not experiment.changes_machine
     assert [arm.id for arm in experiment.arms] == ["off", "on"]
     assert experiment.metric("rate").better == "higher"
@@ -115,6 +116,12 @@ def test_every_key_arrives(tmp_path: Path) -> None:
         (("experiment", 0), "program", [], "program is empty"),
         (("experiment", 0), "program", ["true"], "program does not use {arm}"),
         (("experiment", 0), "changes_machine", "no", "changes_machine must be true or false"),
+        (("experiment", 0), "machine", 3, "machine must be a table"),
+        (("experiment", 0), "default", True, "2 processors cannot be had in the exact lane"),
+        (("experiment", 0, "machine"), "memory", 512, "machine: unknown key 'memory'"),
+        (("experiment", 0, "machine"), "memory_mib", 128, "memory_mib must be 256 or more"),
+        (("experiment", 0, "machine"), "processors", 0, "processors must be a whole number"),
+        (("experiment", 0, "machine"), "mitigations", "off", "mitigations must be true or false"),
         (("experiment", 0, "metrics", 0), "better", "less", "metrics 'time': better 'less' does"),
         (("experiment", 0, "metrics", 0), "least", None, "least must be a number"),
         (("experiment", 0, "metrics", 0), "most", -1, "most must lie above least, which is 0"),
@@ -262,6 +269,6 @@ def test_whatever_a_value_is_it_loads_or_is_a_config_error(data: st.DataObject, 
 @pytest.mark.parametrize("value", ["a\nb", 5, "a\0"])
 def test_command_line_is_one_line(value: object) -> None:
     data = _data()
-    data["experiment"][0]["commandline"] = value
+    data["experiment"][0]["machine"]["commandline"] = value
     with pytest.raises(ConfigError, match="commandline must be one line"):
         parse_suite(data, Path("suite.toml"))

@@ -28,7 +28,7 @@ id = "storage.start"
 title = "Start of {image} at {rtt_ms} ms"
 vary = { image = ["debian", "python-3.13"], rtt_ms = [1, 50] }
 program = ["measure", "--image={image}", "--rtt={rtt_ms}", "--arm", "{arm}"]
-commandline = "image={image}"
+machine = { commandline = "image={image}" }
 arms = [{ id = "lazy", title = "lazy" }, { id = "pull", title = "all of {image} first" }]
 metrics = [{ set = "start" }, { id = "cpu_ms", title = "CPU time", unit = "ms" }]
 
@@ -95,7 +95,7 @@ def test_an_experiment_that_varies_is_one_for_each_combination() -> None:
     last = varied[-1]
     assert last.title == "Start of python-3.13 at 50 ms"
     assert last.program == ("measure", "--image=python-3.13", "--rtt=50", "--arm", "{arm}")
-    assert last.commandline == "image=python-3.13"
+    assert last.machine.commandline == "image=python-3.13"
     assert last.arms[1].title == "all of python-3.13 first"
 
 

@@ -177,9 +177,14 @@ class HostLaboratory:
         """
         if kernel != HOST or lane is not Lane.HOST:
             raise HarnessError(f"the host runs its own kernel, not {kernel} in the {lane} lane")
-        if experiment.commandline:
+        wanted = experiment.machine
+        if wanted.commandline:
             raise KernelFeatureMissing(
-                f"the host was not booted with {experiment.commandline} for this experiment"
+                f"the host was not booted with {wanted.commandline} for this experiment"
+            )
+        if wanted.processors > len(os.sched_getaffinity(0)):
+            raise KernelFeatureMissing(
+                f"the host has fewer than {wanted.processors} processors for this experiment"
             )
         if experiment.changes_machine and not self._allow_changes:
             raise ChangesRefused(

@@ -19,7 +19,7 @@ from pathlib import Path
 from hyperbox.errors import ConfigError, HarnessError
 from hyperbox.files import sha256_file
 from hyperbox.harness.lab.protocol import PORT_NAME
-from hyperbox.harness.model import Lane
+from hyperbox.harness.model import Lane, MachineRequest
 from hyperbox.processes import require, run
 
 __all__ = [
@@ -42,9 +42,7 @@ _TRUST = (
     "loglevel=5 panic=-1 oops=panic softlockup_panic=1 unknown_nmi_panic=1 "
     "sysctl.kernel.hung_task_panic=1 sysctl.kernel.panic_on_rcu_stall=1"
 )
-KERNEL_COMMAND_LINE = (
-    f"console=ttyS0 {_TRUST} psi=1 tsc=reliable random.trust_cpu=on mitigations=off"
-)
+KERNEL_COMMAND_LINE = f"console=ttyS0 {_TRUST} psi=1 tsc=reliable random.trust_cpu=on"
 
 # When a guest goes idle, QEMU's main thread lets the clock leap to the next timer. It may see
 # the guest halted before the instructions up to there are counted: those come on top (about
@@ -96,20 +94,28 @@ class GuestHardware:
     """What a guest is made of; equal hardware and images make equal guests.
 
     `memory` is in bytes; `images` are read-only files padded to 2 MiB, attached as
-    nvdimms; `extra_commandline` is appended to the kernel's command line.
+    nvdimms; `extra_commandline` is appended to the kernel's command line. For `processors`
+    and `mitigations` see `hyperbox.harness.model.MachineRequest`.
     """
 
     lane: Lane
     vmlinuz: Path
     initramfs: Path
     images: tuple[Path, ...]
-    memory: int = 768 * MEBIBYTE
+    memory: int = MachineRequest.memory_mib * MEBIBYTE
+    processors: int = 1
+    mitigations: bool = True
     extra_commandline: str = ""
 
     @property
     def commandline(self) -> str:
         """The kernel's whole command line."""
-        return f"{KERNEL_COMMAND_LINE} {self.extra_commandline}".strip()
+        parts = (
+            KERNEL_COMMAND_LINE,
+            "" if self.mitigations else "mitigations=off",
+            self.extra_commandline,
+        )
+        return " ".join(part for part in parts if part)
 
 
 def find_qemu() -> Qemu:
@@ -189,9 +195,15 @@ def command_line(
     otherwise the file is mapped copy-on-write (a clone). `incoming` starts stopped and
     waits for a migration.
     """
+    if hardware.lane is Lane.EXACT and hardware.processors > 1:
+        raise ConfigError(
+            f"the exact lane has one processor, not {hardware.processors}",
+            hint="use the fast lane, or KVM",
+        )
     words = [str(qemu.program), *_accelerator(qemu, hardware.lane)]
-    words += ["-M", qemu.machine, "-smp", "1"]
-    words += ["-m", f"{hardware.memory // MEBIBYTE}M,slots=16,maxmem=8G"]
+    words += ["-M", qemu.machine, "-smp", str(hardware.processors)]
+    most = max(8 << 10, hardware.memory // MEBIBYTE + (4 << 10))  # of which images take some
+    words += ["-m", f"{hardware.memory // MEBIBYTE}M,slots=16,maxmem={most}M"]
     share = "on" if ram_shared else "off"
     backend = f"memory-backend-file,id=ram,size={hardware.memory},mem-path={_value(ram_file)}"
     words += ["-object", f"{backend},share={share}"]

@@ -52,6 +52,7 @@ def snapshot_key(
         "qemu": qemu.sha256,
         "lane": str(hardware.lane),
         "memory": hardware.memory,
+        "processors": hardware.processors,
         "commandline": hardware.commandline,
         "kernel": files.sha256_file(hardware.vmlinuz),
         "initramfs": files.sha256_file(hardware.initramfs),

@@ -22,11 +22,11 @@ from hyperbox.harness.lab.guest_image import (
 from hyperbox.harness.lab.image_cache import GuestImage
 from hyperbox.harness.lab.kernel_kit import KernelKit
 from hyperbox.harness.lab.layers import PYTHON_DIRECTORY, layer_image
-from hyperbox.harness.lab.qemu import GuestHardware, Qemu, find_qemu
+from hyperbox.harness.lab.qemu import MEBIBYTE, GuestHardware, Qemu, find_qemu
 from hyperbox.harness.lab.snapshot import Snapshot, Step, boot_snapshot
 from hyperbox.harness.lab.snapshot_cache import SnapshotCache
 from hyperbox.harness.lab.vm import VirtualMachine
-from hyperbox.harness.model import Experiment, Lane
+from hyperbox.harness.model import Experiment, Lane, MachineRequest
 
 __all__ = ["LaneChoice", "VmLaboratory", "VmSource", "choose_lane", "hardware_for", "warm_snapshot"]
 
@@ -86,16 +86,25 @@ def hardware_for(
     lane: Lane,
     root: GuestImage,
     project: GuestImage,
-    commandline: str = "",
+    wanted: MachineRequest = Experiment.machine,
     layers: Sequence[GuestImage] = (),
 ) -> GuestHardware:
-    """Return the guest that a kernel runs in; `commandline` is added to the kernel's."""
+    """Return the guest that a kernel runs in."""
     images: tuple[Path, ...] = (root.path, agent_image().path, project.path)
     if kit.modules_image is not None:
         images = (*images, kit.modules_image)
     images = (*images, *(layer.path for layer in layers))
-    extra = f"hyperbox.nvdimms={len(images) + 1} {commandline}".strip()  # one is the mailbox
-    return GuestHardware(lane, kit.vmlinuz, kit.initramfs, images, extra_commandline=extra)
+    nvdimms = f"hyperbox.nvdimms={len(images) + 1}"  # one is the mailbox
+    return GuestHardware(
+        lane,
+        kit.vmlinuz,
+        kit.initramfs,
+        images,
+        memory=wanted.memory_mib * MEBIBYTE,
+        processors=wanted.processors,
+        mitigations=wanted.mitigations,
+        extra_commandline=f"{nvdimms} {wanted.commandline}".strip(),
+    )
 
 
 def warm_snapshot(
@@ -199,7 +208,7 @@ class VmLaboratory:
             "lane_reason": self._lane_reasons.get(hardware.lane, "asked for"),
             "commandline": hardware.commandline,
             "memory_bytes": hardware.memory,
-            "cpus": 1,
+            "cpus": hardware.processors,
             "images": {
                 "root": self._root.sha256,
                 "agent": agent_image().sha256,
@@ -217,7 +226,7 @@ class VmLaboratory:
     def _hardware(self, kit: KernelKit, experiment: Experiment, lane: Lane) -> GuestHardware:
         project = project_image(experiment)
         layers = [self._layer(name) for name in sorted(experiment.layers)]
-        return hardware_for(kit, lane, self._root, project, experiment.commandline, layers)
+        return hardware_for(kit, lane, self._root, project, experiment.machine, layers)
 
     def _layer(self, name: str) -> GuestImage:
         return layer_image(name, self._report)

@@ -256,7 +256,7 @@ def _same_measurement(left: CellData, right: CellData) -> bool:
     def essence(experiment: Experiment) -> tuple[object, ...]:
         arms = tuple(arm.id for arm in experiment.arms)
         metrics = tuple((m.id, m.unit, m.better) for m in experiment.metrics)
-        started = (experiment.program, experiment.prepare, experiment.commandline)
+        started = (experiment.program, experiment.prepare, experiment.machine.commandline)
         return (experiment.id, arms, metrics, *started)
 
     one, two = left.experiment, right.experiment

@@ -31,6 +31,14 @@ class CellData:
     attempts: tuple[Mapping[str, object], ...]
     environment: Mapping[str, object] = field(default_factory=dict)
 
+    @property
+    def where(self) -> str:
+        """The kernel, and how many processors it had if that was asked for."""
+        asked = self.experiment.machine.processors
+        if asked == 1:
+            return self.cell.kernel
+        return f"{self.cell.kernel} with {self.environment.get('cpus', asked)} processors"
+
 
 @dataclass(frozen=True)
 class RunData:

@@ -164,7 +164,7 @@ def _verdict(entry: MatrixEntry) -> Sequence[str]:
 
 
 def _cell(run: RunData, cell: CellData) -> Iterable[str]:
-    yield f"### {plain(cell.experiment.title)} on {plain(cell.cell.kernel)}"
+    yield f"### {plain(cell.experiment.title)} on {plain(cell.where)}"
     arms = [arm.id for arm in cell.experiment.arms]
     yield _table(
         ("metric", "unit", *arms, *(f"change {arm}" for arm in arms[1:]), "gates"),

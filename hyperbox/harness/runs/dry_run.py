@@ -75,7 +75,7 @@ def dry_run(settings: Settings, names: Sequence[str], costs: CostBook | None = N
         todo = plan.cells()
     book = costs or CostBook()
     expected = expect(plan, book.of(plan.cells()))
-    jobs, fewer = jobs_for(settings, target)
+    jobs, fewer = jobs_for(settings, plan, target)
     order = longest_first(plan, todo, expected)
     said = (*remarks, fewer) if fewer else remarks
     return DryRun(plan, jobs, order, recorded, expected, said)

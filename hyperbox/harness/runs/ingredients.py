@@ -26,6 +26,7 @@ _BEFORE_BOOT: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "suite's programs": (("programs",),),
     "command line": (("commandline",),),
     "memory": (("memory_bytes",),),
+    "processors": (("cpus",),),
 }
 _AFTER_BOOT: Mapping[str, tuple[tuple[str, ...], ...]] = {"snapshot": (("repeatability", "probe"),)}
 # Facts that records of hyperbox before December 2026 lack.

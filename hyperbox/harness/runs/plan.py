@@ -164,8 +164,21 @@ def make_plan(
     blocks: int | None = None,
     beside: Sequence[Lane] = (),
 ) -> Plan:
-    """Plan a run; `blocks` overrides the experiments' own number."""
+    """Plan a run; `blocks` overrides the experiments' own number.
+
+    Raises
+    ------
+    ConfigError
+        If a name does not exist, or an experiment cannot be measured in one of the lanes.
+    """
     experiments, gates = select(suites, names)
+    for experiment in experiments:
+        if experiment.machine.processors > 1 and Lane.EXACT in (lane, *beside):
+            raise ConfigError(
+                f"{experiment.id} needs {experiment.machine.processors} processors, and the exact "
+                "lane has one",
+                hint="use --lane fast (or kvm), or name other gates",
+            )
     if blocks is not None:
         experiments = tuple(replace(experiment, blocks=blocks) for experiment in experiments)
     others = tuple(dict.fromkeys(other for other in beside if other is not lane))

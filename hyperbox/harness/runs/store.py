@@ -27,6 +27,7 @@ from hyperbox.harness.model import (
     Experiment,
     Gate,
     Lane,
+    MachineRequest,
     Metric,
     Rule,
     Scale,
@@ -314,13 +315,19 @@ def _publish(scratch: Path, target: Path) -> bool:
 
 
 def _experiment(item: Mapping[str, Any]) -> Experiment:
+    """Return an experiment back; before machines could be asked for, mitigations were off."""
+    item = dict(item)
+    before = {"commandline": item.pop("commandline", ""), "mitigations": False}
     return Experiment(
         **{
             **item,
+            "machine": MachineRequest(**item.get("machine", before)),
             "arms": tuple(Arm(**arm) for arm in item["arms"]),
             "metrics": tuple(_metric(metric) for metric in item["metrics"]),
             "program": tuple(item["program"]),
             "prepare": tuple(item["prepare"]),
+            "uses": tuple(item.get("uses", ())),
+            "layers": tuple(item.get("layers", ())),
         }
     )
 

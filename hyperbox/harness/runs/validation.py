@@ -22,7 +22,7 @@ from hyperbox.harness.lab.host import HOST, HostLaboratory, check_unchanged, hos
 from hyperbox.harness.lab.kernel_kit import KernelKit
 from hyperbox.harness.lab.kernel_selectors import chosen_kernels, expand_kernels
 from hyperbox.harness.lab.machine import Laboratory
-from hyperbox.harness.lab.qemu import GuestHardware, find_qemu
+from hyperbox.harness.lab.qemu import MEBIBYTE, find_qemu
 from hyperbox.harness.lab.vm_laboratory import LaneChoice, VmLaboratory, choose_lane
 from hyperbox.harness.model import Lane, Suite
 from hyperbox.harness.runs.costs import CostBook
@@ -216,7 +216,7 @@ def _created(settings: Settings, job: _Job, names: Sequence[str]) -> RunStore:
 
 
 def _measure(job: _Job, store: RunStore, settings: Settings, listening: ProgressListener) -> None:
-    jobs, remark = jobs_for(settings, job.target)
+    jobs, remark = jobs_for(settings, job.plan, job.target)
     if remark:
         listening.step(remark, 0.0)
     book = CostBook()
@@ -230,12 +230,19 @@ def _measure(job: _Job, store: RunStore, settings: Settings, listening: Progress
         run_plan(job.plan, laboratory, store, executor, listen=listening, costs=book)
 
 
-def jobs_for(settings: Settings, target: str) -> tuple[int, str]:
-    """Return how many cells are measured at once, and why fewer than asked for, if so."""
-    wanted = settings.jobs or len(os.sched_getaffinity(0))
+def jobs_for(settings: Settings, plan: Plan, target: str) -> tuple[int, str]:
+    """Return how many cells are measured at once, and why fewer than asked for, if so.
+
+    Any cells may meet: each counts as the largest.
+    """
+    processors = len(os.sched_getaffinity(0))
     if target == "host":
-        return wanted, ""
-    jobs = cells_at_once(wanted, GuestHardware.memory, free_memory())
+        return settings.jobs or processors, ""
+    machines = [experiment.machine for experiment in plan.experiments]
+    widest = max(machine.processors for machine in machines)
+    wanted = settings.jobs or max(1, processors // widest)
+    largest = max(machine.memory_mib for machine in machines) * MEBIBYTE
+    jobs = cells_at_once(wanted, largest, free_memory())
     cells = "1 cell" if jobs == 1 else f"{jobs} cells"
     return jobs, f"{cells} at once, not {wanted}: memory carries no more" if jobs < wanted else ""
 

@@ -13,7 +13,7 @@ import pytest
 from hyperbox.errors import HarnessError, KernelFeatureMissing, WorkloadError
 from hyperbox.harness.lab.host import HOST, ChangesRefused, HostLaboratory, HostMachine
 from hyperbox.harness.lab.machine import Laboratory
-from hyperbox.harness.model import Arm, Experiment, Metric, Perturbation
+from hyperbox.harness.model import Arm, Experiment, MachineRequest, Metric, Perturbation
 
 
 def _experiment(*, changes: bool = False, prepare: tuple[str, ...] = ()) -> Experiment:
@@ -193,6 +193,6 @@ def test_the_fingerprint_names_kernel_and_load(tmp_path: Path) -> None:
 
 
 def test_host_was_not_booted_for_an_experiment(tmp_path: Path) -> None:
-    wanted = replace(_experiment(), commandline="psi=0")
+    wanted = replace(_experiment(), machine=MachineRequest(commandline="psi=0"))
     with pytest.raises(KernelFeatureMissing, match="not booted with psi=0"):
         HostLaboratory(project=tmp_path).source(HOST, wanted)

@@ -30,8 +30,23 @@ def image(tmp_path: Path) -> Path:
     return path
 
 
-def words(qemu: Qemu, image: Path, lane: Lane = Lane.EXACT, *, incoming: bool = False) -> str:
-    hardware = GuestHardware(lane, Path("vmlinuz"), Path("initramfs"), (image,))
+def words(
+    qemu: Qemu,
+    image: Path,
+    lane: Lane = Lane.EXACT,
+    *,
+    incoming: bool = False,
+    memory: int = 768 << 20,
+    processors: int = 1,
+) -> str:
+    hardware = GuestHardware(
+        lane,
+        Path("vmlinuz"),
+        Path("initramfs"),
+        (image,),
+        memory=memory,
+        processors=processors,
+    )
     line = command_line(
         qemu,
         hardware,
@@ -69,6 +84,27 @@ def test_new_qemu_has_no_timer_that_ticks_when_it_is_disabled(image: Path) -> No
 def test_migration_addresses_fit_the_version() -> None:
     assert OLD.migrate_in(7) == "exec:cat /proc/$PPID/fd/7"
     assert NEW.migrate_in(7) == "file:/proc/self/fd/7"
+
+
+@pytest.mark.parametrize("mitigations", [True, False])
+def test_mitigations_are_off_only_where_that_is_asked_for(mitigations: bool, image: Path) -> None:
+    hardware = GuestHardware(
+        Lane.FAST, image, image, (image,), mitigations=mitigations, extra_commandline="psi=0"
+    )
+    assert ("mitigations" in hardware.commandline) is not mitigations
+    assert hardware.commandline.endswith(" psi=0")
+
+
+def test_memory_and_processors_are_as_many_as_asked_for(image: Path) -> None:
+    line = words(OLD, image, Lane.FAST, memory=6 << 30, processors=2)
+    assert "-smp 2 -m 6144M,slots=16,maxmem=10240M" in line
+    assert "-smp 1 -m 768M,slots=16,maxmem=8192M" in words(OLD, image)
+
+
+def test_the_exact_lane_has_one_processor(image: Path) -> None:
+    with pytest.raises(ConfigError, match="the exact lane has one processor, not 2") as caught:
+        words(OLD, image, Lane.EXACT, processors=2)
+    assert "fast" in caught.value.hint
 
 
 def test_clone_waits_for_its_state(image: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 from pathlib import Path
@@ -146,3 +147,6 @@ def test_key_depends_on_what_decides_the_content(hardware: GuestHardware) -> Non
     base = snapshot_key(find_qemu(), hardware, (("a",),))
     assert snapshot_key(find_qemu(), hardware, (("b",),)) != base
     assert snapshot_key(find_qemu(), hardware, (("a",),)) == base
+    for changes in ({"memory": 1 << 30}, {"processors": 2}, {"mitigations": False}):
+        other = dataclasses.replace(hardware, **changes)
+        assert snapshot_key(find_qemu(), other, (("a",),)) != base

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from hyperbox.errors import ConfigError
-from hyperbox.harness.model import Lane
+from hyperbox.harness.model import Lane, MachineRequest
 from hyperbox.harness.report.comparison import compare
 from hyperbox.harness.report.comparison_data import SideFinding
 from hyperbox.harness.report.data import CellData, RunData
@@ -152,8 +152,7 @@ def test_what_one_side_alone_planned_or_measured_is_told(run: RunData) -> None:
 
 
 def test_another_command_line_is_another_experiment(run: RunData) -> None:
-    cells = tuple(
-        replace(c, experiment=replace(c.experiment, commandline="psi=0")) for c in run.cells
-    )
+    other = MachineRequest(commandline="psi=0")
+    cells = tuple(replace(c, experiment=replace(c.experiment, machine=other)) for c in run.cells)
     with pytest.raises(ConfigError, match="is not the same experiment on both sides"):
         compare(run, replace(run, run_id="other", cells=cells))

@@ -15,6 +15,7 @@ from hyperbox.harness.declarations import parse_suite
 from hyperbox.harness.lab.kernel_kit import kernel_kit
 from hyperbox.harness.lab.vm_laboratory import VmLaboratory, choose_lane
 from hyperbox.harness.model import Outcome
+from hyperbox.harness.report.markdown import markdown
 from hyperbox.harness.runs.attempt import State
 from hyperbox.harness.runs.engine import run_plan
 from hyperbox.harness.runs.ingredients import check_unchanged_since
@@ -37,6 +38,12 @@ _EATEN = (
     "open(f'{group}/cgroup.procs', 'w').write(str(os.getpid())); x = bytes(1) * (64 << 20)"
 )
 _STEPS = f"import time; time.sleep(1.5){_WORK}"
+_WIDE = f"""
+import os, re
+assert os.cpu_count() == 2
+assert int(re.search(r"MemTotal: +(\\d+)", open("/proc/meminfo").read())[1]) < 512 << 10
+assert "mitigations=off" in open("/proc/cmdline").read()
+{_WORK}"""
 _SKIP = """print('{"skip": "this kernel cannot"}'); raise SystemExit(77)"""
 
 
@@ -74,18 +81,20 @@ def test_guests_are_measured_and_a_panic_costs_its_own_cell_only(
     tmp_path: Path, no_leftovers: None
 ) -> None:
     programs = {"work": _WORK, "panic": _PANIC, "skip": _SKIP, "taint": _TAINT, "eaten": _EATEN}
+    asked = {"memory_mib": 512, "processors": 2, "mitigations": False}
+    wide = {**_experiment("wide", _WIDE), "default": False, "machine": asked}
     suite = parse_suite(
         {
             "id": "demo",
             "title": "Demo",
-            "experiment": [_experiment(name, program) for name, program in programs.items()],
-            "gate": [_gate(name) for name in programs],
+            "experiment": [*(_experiment(*program) for program in programs.items()), wide],
+            "gate": [*(_gate(name) for name in programs), _gate("wide")],
         },
         Path("suite.toml"),
     )
     kits = [kernel_kit("6.12")]
     lane = choose_lane("fast", kits)
-    plan = make_plan([suite], kernels=["6.12"], lane=lane.lane, seed=1)
+    plan = make_plan([suite], names=["demo"], kernels=["6.12"], lane=lane.lane, seed=1)
     store = _store(tmp_path / "run", plan)
     with (
         contextlib.closing(VmLaboratory(kits, lane=lane)) as laboratory,
@@ -107,7 +116,13 @@ def test_guests_are_measured_and_a_panic_costs_its_own_cell_only(
         "demo.skip.less": Outcome.SKIP,
         "demo.taint.less": Outcome.ERROR,
         "demo.eaten.less": Outcome.ERROR,
+        "demo.wide.less": Outcome.PASS,
     }
+    machines = [cell.environment for cell in run.cells if cell.samples]
+    assert [machine["cpus"] for machine in machines] == [1, 2]
+    assert ["mitigations" in str(machine["commandline"]) for machine in machines] == [False, True]
+    assert "work on 6.12\n" in markdown(run)
+    assert "wide on 6.12 with 2 processors\n" in markdown(run)
     panicked = store.records(plan.cells()[1])
     assert [record.state for record in panicked] == [State.FAILED, State.FAILED]
     assert panicked[0].document["error"] == "GuestCrash"

@@ -10,7 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hyperbox.errors import ConfigError
-from hyperbox.harness.model import Arm, Cell, Experiment, Gate, Lane, Metric, Rule, Suite
+from hyperbox.harness.model import (
+    Arm,
+    Cell,
+    Experiment,
+    Gate,
+    Lane,
+    MachineRequest,
+    Metric,
+    Rule,
+    Suite,
+)
 from hyperbox.harness.runs.plan import blocks_of, make_plan, select
 
 
@@ -135,3 +145,14 @@ def test_lanes_beside_are_measured_after_the_deciding_one() -> None:
     exact, fast = plan.cells()[0], plan.cells()[2]
     experiment = plan.experiment("a.one")
     assert list(blocks_of(exact, experiment, 1)) == list(blocks_of(fast, experiment, 1))
+
+
+@pytest.mark.parametrize("beside", [Lane.FAST, Lane.EXACT])
+def test_two_processors_are_refused_in_the_exact_lane(beside: Lane) -> None:
+    wide = replace(_experiment("c.wide"), machine=MachineRequest(processors=2))
+    suites = (Suite("c", "C", (wide,), (_gate("c.g1", "c.wide"),)),)
+    lanes = (Lane.FAST, Lane.EXACT) if beside is Lane.EXACT else (Lane.EXACT, Lane.FAST)
+    with pytest.raises(ConfigError, match=r"c\.wide needs 2 processors.* exact lane has one") as no:
+        make_plan(suites, kernels=["6.12"], lane=lanes[0], beside=lanes[1:], seed=1)
+    assert "--lane fast" in no.value.hint
+    assert make_plan(suites, kernels=["6.12"], lane=Lane.FAST, seed=1).experiments == (wide,)

@@ -23,6 +23,7 @@ from hyperbox.harness.model import (
     Experiment,
     Gate,
     Lane,
+    MachineRequest,
     Metric,
     Perturbation,
     Rule,
@@ -267,3 +268,14 @@ def test_a_full_disk_leaves_whole_attempts_only(small_disk: Path) -> None:
     assert attempts > 0
     assert {path.name for path in home.iterdir()} == {f"attempt-{n + 1}" for n in range(attempts)}
     assert all(record.samples() == _SAMPLES for record in store.records(_CELL))
+
+
+def test_experiments_before_machines_could_be_asked_for_are_read() -> None:
+    plan = Plan(("6.12",), Lane.EXACT, (_EXPERIMENT,), (), seed=7)
+    document = plan_document(plan)
+    assert plan_from(document) == plan
+    (item,) = document["experiments"]
+    del item["machine"]
+    item["commandline"] = "psi=0"
+    (found,) = plan_from(document).experiments
+    assert found.machine == MachineRequest(commandline="psi=0", mitigations=False)
