@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from hyperbox.errors import ConfigError, HarnessError
+from hyperbox.harness.declarations import load_suites
 from hyperbox.harness.lab.machine import Artifacts
 from hyperbox.harness.model import (
     Arm,
@@ -90,7 +91,14 @@ def test_the_published_schemas_are_valid_schemas(kind: str) -> None:
 
 
 def test_plan_round_trip() -> None:
-    assert plan_from(json.loads(json.dumps(plan_document(_PLAN)))) == _PLAN
+    """Resuming compares it with what is declared: every field has to come back."""
+    suites = load_suites()
+    experiments = tuple(one for suite in suites for one in suite.experiments)
+    declared = replace(
+        _PLAN, experiments=experiments, gates=tuple(g for s in suites for g in s.gates)
+    )
+    for plan in (_PLAN, declared):
+        assert plan_from(json.loads(json.dumps(plan_document(plan)))) == plan
 
 
 def test_plans_of_old_runs_know_ratios_only() -> None:
