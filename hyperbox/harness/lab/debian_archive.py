@@ -394,7 +394,12 @@ class DebianArchive:
         write_text(configuration, _CONFIGURATION)
         # Words of the command line, since strings of a configuration file have no escapes.
         places = (f"--option={name}={self.root / place}" for name, place in _PLACES.items())
-        return [program, f"--config-file={configuration}", *places, *map(os.fspath, words)]
+        return [
+            program,
+            f"--config-file={configuration}",
+            *places,
+            *(os.fspath(word) for word in words),
+        ]
 
 
 def _mirror_for(sources: Iterable[Source], suites: re.Pattern[str], ending: str) -> str | None:
