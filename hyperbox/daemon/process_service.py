@@ -29,6 +29,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from hyperbox.daemon.service import Endpoint, State, Status
+from hyperbox.daemon.supervisor import TAKEN
 from hyperbox.daemon.worker import load
 from hyperbox.errors import ConfigError, HarnessError
 from hyperbox.processes import spawn, stop
@@ -181,7 +182,8 @@ class ProcessService:
         if self._privileges.user is not None:
             account = self._privileges.account()
             os.chown(directory, account.pw_uid, account.pw_gid)
-        supervisor = [sys.executable, "-m", "hyperbox.daemon.supervisor"]
+        lock = os.fspath(self._socket.with_suffix(".lock"))
+        supervisor = [sys.executable, "-m", "hyperbox.daemon.supervisor", "--lock", lock]
         if self._outlives:
             supervisor.append("--outlive")
         worker = [sys.executable, "-m", "hyperbox.daemon.worker", self._reference]
@@ -194,8 +196,9 @@ class ProcessService:
             )
         deadline = time.monotonic() + _START_S
         while self._ask("GET", "/healthz", timeout=_STATUS_S) is None:
-            if self._supervisor.poll() is not None:
-                status = self._ended(self._supervisor)
+            status = self._supervisor.poll()
+            if status not in (None, TAKEN):  # taken: the other one's program is about to answer
+                self._supervisor = None
                 raise HarnessError(
                     f"the process of {self.name} ended with status {status}; its log says more"
                 )
@@ -203,6 +206,8 @@ class ProcessService:
                 self._ended(self._supervisor)
                 raise HarnessError(f"the process of {self.name} does not answer")
             time.sleep(0.02)
+        if self._supervisor.poll() == TAKEN:
+            self._supervisor = None
 
     def _ended(self, supervisor: subprocess.Popen[bytes]) -> int:
         """End a process with its supervisor; give its exit status."""
@@ -223,7 +228,7 @@ class ProcessService:
         if not self._outlives:
             yield sys.stderr.fileno()
             return
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
         handle = os.open(self._socket.with_suffix(".log"), flags, 0o640)
         try:
             yield handle

@@ -1,12 +1,13 @@
 """Starts a program again when it dies, and keeps its descriptors meanwhile.
 
-``python3 -m hyperbox.daemon.supervisor [--outlive] -- PROGRAM [ARGUMENT ...]`` does for one
-program what systemd does for a unit with ``Restart=on-failure`` and ``FileDescriptorStoreMax=``,
-by the same protocol (`hyperbox.daemon.descriptor_store`), so that the program need not know which
-of them it has. It reads no data and holds no lock: there is little that could end it.
+``python3 -m hyperbox.daemon.supervisor [--outlive] [--lock FILE] -- PROGRAM [ARGUMENT ...]`` does
+for one program what systemd does for a unit with ``Restart=on-failure`` and a
+``FileDescriptorStoreMax=``, by the same protocol (`hyperbox.daemon.descriptor_store`), so that the
+program need not know which of them it has. It reads no data: there is little that could end it.
 
-With ``--outlive`` the program goes on when the supervisor is killed, with its own copies of the
-descriptors; without, it ends with the supervisor.
+Of several supervisors with one lock the first stays, and the others end with `TAKEN`; the lock has
+its number. With ``--outlive`` the program goes on when the supervisor is killed, with its own
+copies of the descriptors; without, it ends with the supervisor.
 """
 
 from __future__ import annotations
@@ -24,12 +25,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from hyperbox.daemon.descriptor_store import FIRST
 from hyperbox.daemon.logs import configure, fields
+from hyperbox.errors import HarnessError
+from hyperbox.linux.exclusive_lock import exclusive_lock
 from hyperbox.processes import spawn, stop
 
-__all__ = ["Supervisor", "main"]
+__all__ = ["TAKEN", "Supervisor", "main"]
+
+TAKEN = 75  # EX_TEMPFAIL of sysexits.h
+"""Exit status of a supervisor that finds another one at work."""
 
 _LOG = logging.getLogger(__name__)
 _ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -185,10 +192,18 @@ def main() -> int:
     """Supervise the program that the arguments name; give its exit status."""
     parser = argparse.ArgumentParser(prog="hyperbox.daemon.supervisor", description=__doc__)
     parser.add_argument("--outlive", action="store_true")
+    parser.add_argument("--lock", type=Path)
     parser.add_argument("program", nargs="+")
     arguments = parser.parse_args()
     configure()
-    return Supervisor(arguments.program, outlive=arguments.outlive).run()
+    with contextlib.ExitStack() as stack:
+        if arguments.lock is not None:
+            try:
+                stack.enter_context(exclusive_lock(arguments.lock, "a supervisor"))
+            except HarnessError as error:
+                _LOG.info("not needed", extra=fields(why=error.message))
+                return TAKEN
+        return Supervisor(arguments.program, outlive=arguments.outlive).run()
 
 
 if __name__ == "__main__":

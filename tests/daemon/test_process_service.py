@@ -121,13 +121,16 @@ def test_process_that_outlives_the_daemon_is_found_by_the_next(tmp_path: Path) -
             client.put("/notes/a", content="held", headers=PLAIN)
             pid = pid_of(path)
             (supervisor,) = children(running.process.pid)
+            assert int(path.with_suffix(".lock").read_text()) == supervisor
             running.process.kill()
             running.process.wait()
         assert pid_of(path) == pid
         os.kill(pid, signal.SIGKILL)  # nobody but its supervisor is there
         gone(pid)
+        # This daemon comes while the process is away: it must not start another supervisor.
         with served(path, outlives=True) as running, running.client() as client:
             assert client.get("/notes/a").text == "held"
+            assert children(running.process.pid) == []
             assert running.end() == 0
         with worker(path) as direct:
             assert direct.get("/notes/a").text == "held"
