@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hyperbox.errors import ConfigError, HarnessError, near
+from hyperbox.errors import ConfigError, HarnessError
 from hyperbox.harness.lab.kernel_kit import KernelKit
 from hyperbox.harness.lab.kernel_lock import read_matrix
 from hyperbox.harness.lab.kernel_selectors import chosen_kernels, expand_kernels
-from hyperbox.harness.lab.layers import read_layers
+from hyperbox.harness.lab.layers import named_layers
 from hyperbox.harness.lab.qemu import MEBIBYTE, find_qemu
 from hyperbox.harness.lab.session import keep_console
 from hyperbox.harness.lab.vm_laboratory import choose_lane
@@ -102,7 +102,7 @@ def asked_kernels(arguments: argparse.Namespace) -> Sequence[str]:
 
 def prepare(arguments: argparse.Namespace) -> Prepared:
     """Fetch and build what the options ask for; shows progress if it takes a while."""
-    names, layers = asked_kernels(arguments), _known_layers(arguments.layer)
+    names, layers = asked_kernels(arguments), named_layers(arguments.layer)
     if arguments.modules is not None and not any(os.sep in name for name in names):
         raise ConfigError(
             "--modules are those of a bzImage, and no --kernel names one",
@@ -157,17 +157,6 @@ def pair(text: str, option: str, *, last: bool) -> tuple[str, str]:
 def exit_status(status: int) -> int:
     """Return a command's status as shells do: 128 and more for a signal."""
     return 128 - status if status < 0 else status
-
-
-def _known_layers(names: Sequence[str]) -> Sequence[str]:
-    """Return the names in order and once; refuses unknown ones before anything is built."""
-    if not names:
-        return ()
-    known = read_layers()
-    for name in names:
-        if name not in known:
-            raise ConfigError(f"--layer: no layer is called {name!r}", hint=near(name, known))
-    return tuple(sorted(set(names)))
 
 
 def _memory(text: str) -> int:

@@ -66,7 +66,7 @@ def test_several_get_the_same_input_as_it_comes_and_none_waits_for_its_end() -> 
         (["--memory", "64", "--", "true"], "--memory must be a whole number from 256 up"),
         (["--modules", "/tmp", "--", "true"], "--modules are those of a bzImage"),
         (["--lane", "slow", "--", "true"], "invalid choice: 'slow'"),
-        (["--layer", "radis", "--", "true"], "--layer: no layer is called 'radis'"),
+        (["--layer", "radis", "--", "true"], "no layer is called 'radis'"),
     ],
 )
 def test_bad_usage_is_one_line(

@@ -83,7 +83,11 @@ def _found(name: str, files: Mapping[str, Path], modules: Mapping[str, str]) -> 
 @functools.cache
 def _mentions(source: str) -> tuple[str, ...]:
     """Return every name in a module's source that may be one of the project's."""
-    names = (name for node in ast.walk(ast.parse(source)) for name in _names_of(node))
+    try:
+        tree = ast.parse(source)
+    except SyntaxError:  # Python says so better where it is run
+        return ()
+    names = (name for node in ast.walk(tree) for name in _names_of(node))
     return tuple(dict.fromkeys(names))
 
 

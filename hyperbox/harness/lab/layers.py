@@ -24,7 +24,15 @@ from hyperbox.harness.lab.guest_image import root_image, root_packages
 from hyperbox.harness.lab.image_cache import GuestImage, made_once
 from hyperbox.paths import project_directory
 
-__all__ = ["PYTHON_DIRECTORY", "Layer", "layer_image", "layers_path", "parse_layers", "read_layers"]
+__all__ = [
+    "PYTHON_DIRECTORY",
+    "Layer",
+    "layer_image",
+    "layers_path",
+    "named_layers",
+    "parse_layers",
+    "read_layers",
+]
 
 PYTHON_DIRECTORY = "usr/lib/hyperbox/python"
 """Where a layer's Python distributions lie in a guest; the warm-up compiles them."""
@@ -56,6 +64,16 @@ def read_layers() -> Mapping[str, Layer]:
     """Return the declared layers by their ids; ConfigError if a declaration is wrong."""
     path = layers_path()
     return parse_layers(read_toml(path), path)
+
+
+def named_layers(names: Iterable[str]) -> tuple[str, ...]:
+    """Return names of layers, sorted and once each; ConfigError if one is not declared."""
+    wanted = sorted(set(names))
+    known = read_layers() if wanted else {}
+    for name in wanted:
+        if name not in known:
+            raise ConfigError(f"no layer is called {name!r}", hint=near(name, known))
+    return tuple(wanted)
 
 
 def parse_layers(document: Mapping[str, Any], path: Path) -> Mapping[str, Layer]:
@@ -95,10 +113,8 @@ def layer_image(name: str, progress: Callable[[str, float], None] | None = None)
     HarnessError
         If the mirror does not answer, or has other versions than the cached root.
     """
-    layers = read_layers()
-    if name not in layers:
-        raise ConfigError(f"no layer is called {name!r}", hint=near(name, layers))
-    layer = layers[name]
+    named_layers([name])
+    layer = read_layers()[name]
     report = progress or (lambda _text, _fraction: None)
     root = root_image(progress) if layer.packages else None
     distributions = _distributions(layer.python)

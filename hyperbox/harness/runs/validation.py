@@ -21,6 +21,7 @@ from hyperbox.harness.lab.capacity import cells_at_once, free_memory
 from hyperbox.harness.lab.host import HOST, HostLaboratory, check_unchanged, host_facts
 from hyperbox.harness.lab.kernel_kit import KernelKit
 from hyperbox.harness.lab.kernel_selectors import chosen_kernels, expand_kernels
+from hyperbox.harness.lab.layers import layer_image, named_layers
 from hyperbox.harness.lab.machine import Laboratory
 from hyperbox.harness.lab.qemu import MEBIBYTE, find_qemu
 from hyperbox.harness.lab.vm_laboratory import LaneChoice, VmLaboratory, choose_lane
@@ -251,6 +252,8 @@ def _laboratory(job: _Job, listening: ProgressListener) -> Laboratory:
     if job.target == "host":
         project = job.suites.resolve().parent if job.suites else None
         return HostLaboratory(allow_changes=job.allow_host_changes, project=project)
+    for name in named_layers(name for one in job.plan.experiments for name in one.layers):
+        layer_image(name, listening.step)  # before cells need it, and wait for one another
     return VmLaboratory(job.kits, lane=job.lane, progress=listening.step)
 
 
