@@ -49,7 +49,7 @@ def markdown(run: RunData) -> str:
         "## Verdicts",
         *_verdicts(run, matrix),
         "## Measurements",
-        *(part for cell in run.cells[:_MOST_CELLS] for part in _cell(run, cell)),
+        *(part for cell in run.cells[:_MOST_CELLS] for part in _cell(run, cell, matrix)),
         *_left_out(len(run.cells) - _MOST_CELLS, "cells"),
         "## Attempts",
         _table(
@@ -159,11 +159,11 @@ def _verdict(entry: MatrixEntry) -> Sequence[str]:
         str(entry.verdict.n) if entry.verdict else "",
         entry.power_text,
         f"{entry.style.symbol} {entry.style.word}",
-        "; ".join((entry.reason, *entry.remarks)),
+        "; ".join((entry.reason, *entry.summary_remarks)),
     )
 
 
-def _cell(run: RunData, cell: CellData) -> Iterable[str]:
+def _cell(run: RunData, cell: CellData, matrix: Sequence[MatrixEntry]) -> Iterable[str]:
     yield f"### {plain(cell.experiment.title)} on {plain(cell.where)}"
     arms = [arm.id for arm in cell.experiment.arms]
     yield _table(
@@ -173,6 +173,9 @@ def _cell(run: RunData, cell: CellData) -> Iterable[str]:
             for r in metric_rows(run, cell)
         ),
     )
+    remarked = [e for e in matrix if e.cell is cell and e.remarks]
+    if remarked:
+        yield _table(("gate", "remarks"), ((e.gate.id, "; ".join(e.remarks)) for e in remarked))
 
 
 def _kernel_facts(run: RunData) -> Iterable[Sequence[str]]:

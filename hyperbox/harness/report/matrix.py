@@ -16,6 +16,7 @@ from hyperbox.errors import ExitCode
 from hyperbox.harness.model import Gate, Lane, Metric, Outcome, Rule, Sample, Verdict
 from hyperbox.harness.report.data import CellData, RunData
 from hyperbox.harness.report.outcome_styles import OutcomeStyle, style_of
+from hyperbox.harness.verdicts.explanation import summary_remarks
 from hyperbox.harness.verdicts.gates import exit_code
 from hyperbox.harness.verdicts.release import release
 from hyperbox.harness.verdicts.targets import limit_of, limits_of
@@ -164,8 +165,13 @@ class MatrixEntry:
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """Remarks of the verdict."""
+        """All remarks of the verdict, for the details."""
         return self.verdict.remarks if self.verdict else ()
+
+    @property
+    def summary_remarks(self) -> tuple[str, ...]:
+        """The remarks that stand beside the verdict in a table of many."""
+        return summary_remarks(self.verdict) if self.verdict else ()
 
     def _with_unit(self, value: float) -> str:
         return relative(value) if self.gate.is_ratio else with_unit(value, self.unit)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from hyperbox.harness.model import Gate, Metric, Outcome, Rule
+from hyperbox.harness.model import Gate, Metric, Outcome, Rule, Verdict
 from hyperbox.harness.statistics.design import LOOKS
 from hyperbox.harness.statistics.location import Location
+from hyperbox.harness.verdicts.diagnosis import UNDERPOWERED
 from hyperbox.harness.verdicts.targets import limits_of
 from hyperbox.harness.verdicts.wording import (
     EXCEEDS_BAND,
@@ -18,7 +19,27 @@ from hyperbox.harness.verdicts.wording import (
     with_unit,
 )
 
-__all__ = ["VerdictExplanation"]
+__all__ = ["VerdictExplanation", "summary_remarks"]
+
+_SAME = "perturbed starts gave the same value"
+_SPREAD = "perturbed starts spread from"
+_LOOK = "(planned look)"
+
+
+def summary_remarks(verdict: Verdict) -> tuple[str, ...]:
+    """Return the remarks that a reader of many verdicts needs; the details have all of them.
+
+    The spread of starts and the look that decided are seen in the cell's figure and numbers.
+    Power is a remark on what was not decided: a verdict that came did not want for it.
+    """
+    decided = verdict.outcome in (Outcome.PASS, Outcome.FAIL)
+    return tuple(
+        remark
+        for remark in verdict.remarks
+        if not remark.startswith(_SPREAD)
+        and not remark.endswith((_SAME, _LOOK))
+        and not (decided and remark.startswith(UNDERPOWERED))
+    )
 
 
 @dataclass(frozen=True)
@@ -66,11 +87,11 @@ class VerdictExplanation:
             remarks.append(EXCEEDS_BAND)
         n, (smallest, largest) = self.shown.n, self.spread
         if n > 1 and smallest == largest:
-            remarks.append(f"all {n} perturbed starts gave the same value")
+            remarks.append(f"all {n} {_SAME}")
         elif n > 1:
-            remarks.append(f"perturbed starts spread from {self._range(smallest, largest)}")
+            remarks.append(f"{_SPREAD} {self._range(smallest, largest)}")
         if measured > n:
-            remarks.append(f"decided on the first {n} of {measured} blocks (planned look)")
+            remarks.append(f"decided on the first {n} of {measured} blocks {_LOOK}")
         return tuple(remarks)
 
     def _value(self, value: float) -> str:

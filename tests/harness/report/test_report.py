@@ -12,6 +12,7 @@ import shlex
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree as ET
@@ -35,7 +36,7 @@ from hyperbox.harness.report.page import html_page, write_report
 from hyperbox.harness.report.tables import headline_text, verdict_table
 from hyperbox.harness.verdicts.diagnosis import UNDERPOWERED
 from hyperbox.harness.verdicts.gates import decide
-from hyperbox.harness.verdicts.wording import relative
+from hyperbox.harness.verdicts.wording import relative, typeset
 
 Draw = Callable[[RunData], str]
 
@@ -191,6 +192,28 @@ def test_the_page_opens_with_matrix_and_what_did_not_pass(
         assert rows == tiles.total() - tiles["pass"]
     assert "no /proc/pressure: boot with psi=1" in rest
     assert rest.index("ERROR") < rest.index("UNTESTED") < rest.index("SKIP")
+
+
+def test_remarks_that_help_nobody_choose_stand_in_the_details_only(
+    run: RunData, page_of: Draw
+) -> None:
+    """ "underpowered for smaller effects" filled half of every table beside a PASS far beyond."""
+    page = unescape(page_of(run))
+    summary, details = page[: page.index('id="cells"')], page[page.index('id="cells"') :]
+    text = markdown(run)
+    tables, measurements = text.split("## Measurements")
+    seen = [remark for entry in entries(run) for remark in entry.remarks]
+    hidden = [one for one in seen if one.startswith("perturbed starts spread from")]
+    decided = [e for e in entries(run) if e.style.word in ("PASS", "FAIL")]
+    hidden += [one for e in decided for one in e.remarks if one.startswith(UNDERPOWERED)]
+    assert len(hidden) > 10
+    for remark in hidden:
+        words = typeset(remark)
+        assert words not in summary
+        assert words in details
+        assert remark.split(" from ")[0] not in tables
+        assert remark.split(" from ")[0] in measurements
+    assert "exceeds band" in summary
 
 
 def test_lanes_of_one_kernel_stand_side_by_side(run: RunData) -> None:
@@ -516,6 +539,8 @@ def test_a_verdict_reached_in_spite_of_low_power_is_no_contradiction(run: RunDat
     assert "(the verdict stands)" in remark
     assert f"a chance of {far.power_text}" in remark
     assert any(text.startswith(f"{UNDERPOWERED}:") for text in near.remarks)
+    assert any(text.startswith(UNDERPOWERED) for text in near.summary_remarks)
+    assert not any(text.startswith(UNDERPOWERED) for text in far.summary_remarks)
     assert far.verdict
     assert "does not question a verdict" in html_page(replace(run, verdicts=(far.verdict,)))
 
