@@ -42,8 +42,8 @@ def load_suites(directory: Path | None = None) -> tuple[Suite, ...]:
     Raises
     ------
     ConfigError
-        If there is none, if one is broken, or if two share the id of a suite, an
-        experiment or a gate.
+        If there is none, if one is broken, if two share the id of a suite, an experiment or a
+        gate, or if a gate's fallback does not exist or leads back to the gate.
     """
     top = project_directory() / "suites" if directory is None else directory
     files = sorted(top.glob("*/suite.toml"))
@@ -58,6 +58,8 @@ def load_suites(directory: Path | None = None) -> tuple[Suite, ...]:
             for item in getattr(suite, kind)
         ]
         _unique(kind[:-1], owners)
+    declared = zip(files, suites, strict=True)
+    _check_fallbacks([(gate, path) for path, suite in declared for gate in suite.gates])
     return tuple(sorted(suites, key=lambda suite: suite.id))
 
 
@@ -266,6 +268,7 @@ def _gate(table: _Table, experiments: Sequence[Experiment]) -> Gate:
         baseline=table.reference("baseline", arms) if has_baseline else None,
         band_upper=table.number("band_upper") if has_band else None,
         scale=Scale(table.reference("scale", [scale.value for scale in Scale], Gate.scale)),
+        fallback=table.identifier("fallback") if "fallback" in table.data else None,
     )
     table.finish()
     _check_gate(table, gate, experiment)
@@ -310,6 +313,22 @@ def _check_margins(table: _Table, gate: Gate) -> None:
         raise table.fail("band_upper must lie between margin and 1")
     if gate.band_upper <= gate.margin:
         raise table.fail("band_upper must lie above margin")
+
+
+def _check_fallbacks(owners: Sequence[tuple[Gate, Path]]) -> None:
+    """Refuse fallbacks that do not exist, and circles; a fallback may be of another suite."""
+    next_of = {gate.id: gate.fallback for gate, _ in owners}
+    for gate, path in owners:
+        passed, name = [gate.id], gate.fallback
+        while name is not None:
+            if name not in next_of:
+                hint = near(name, next_of)
+                message = f"{path}: gate {passed[-1]!r}: fallback {name!r} does not exist"
+                raise ConfigError(message, hint=hint)
+            passed.append(name)
+            if name in passed[:-1]:
+                raise ConfigError(f"{path}: fallbacks in a circle: {' -> '.join(passed)}")
+            name = next_of[name]
 
 
 def _no_doubles(table: _Table, kind: str, ids: Sequence[str]) -> None:

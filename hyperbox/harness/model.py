@@ -202,7 +202,8 @@ class Gate:
 
     `arm` is the arm judged (the tuned one); `baseline` the arm compared against, for
     paired rules, on `scale`. `band_upper` (a fraction) adds the remark "exceeds band" to a PASS
-    beyond it.
+    beyond it. `fallback` is the id of the gate that must pass on a kernel where this one is
+    skipped.
     """
 
     id: str
@@ -216,6 +217,7 @@ class Gate:
     baseline: str | None = None
     band_upper: float | None = None
     scale: Scale = Scale.RATIO
+    fallback: str | None = None
 
     @property
     def is_paired(self) -> bool:
@@ -297,8 +299,9 @@ class Verdict:
 
     `estimate`, `low` and `high` are in the gate's terms: for ratio rules the relative
     change of tuned against baseline (-0.25 = 25 % lower), else the metric's unit. `level`
-    is the two-sided confidence level of the interval. `n` counts blocks. The numbers in
-    `details` are named in `hyperbox.harness.verdicts.gates` and ``diagnosis``.
+    is the two-sided confidence level of the interval. `n` counts blocks. `stand_in` is the id of
+    the gate that passed on this kernel in place of one that is skipped; without one a SKIP is a
+    hole. The numbers in `details` are named in `hyperbox.harness.verdicts.gates` and ``diagnosis``.
     """
 
     gate: str
@@ -313,6 +316,12 @@ class Verdict:
     level: float | None = None
     remarks: tuple[str, ...] = ()
     details: Mapping[str, float] = field(default_factory=dict)
+    stand_in: str = ""
+
+    @property
+    def is_hole(self) -> bool:
+        """Whether nothing is known of the target on this kernel, nor of one in its place."""
+        return self.outcome is Outcome.SKIP and not self.stand_in
 
 
 def _find(items: tuple[Metric, ...], wanted: str) -> Metric:

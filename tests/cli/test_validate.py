@@ -98,6 +98,12 @@ def suites(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["tiny.faster", "--blocks", "4", "--strict"], 2, {"tiny.faster": "INCONCLUSIVE"}),
         (["tiny.correct"], 3, {"tiny.correct": "SKIP"}),
         (["tiny.correct", "--allow-host-changes"], 0, {"tiny.correct": "PASS"}),
+        (["tiny.faster", "tiny.correct"], 0, {"tiny.faster": "PASS", "tiny.correct": "SKIP"}),
+        (
+            ["tiny.faster", "tiny.correct", "--strict"],
+            2,
+            {"tiny.faster": "PASS", "tiny.correct": "SKIP"},
+        ),
         (["tiny"], 1, {"tiny.faster": "PASS", "tiny.much_faster": "FAIL", "tiny.correct": "SKIP"}),
     ],
 )
@@ -112,6 +118,8 @@ def test_verdicts_and_exit_codes(
     told = json.loads(capsys.readouterr().out)
     assert {verdict["gate"]: verdict["outcome"] for verdict in told["verdicts"]} == outcomes
     assert told["exit_code"] == code
+    skips = [verdict["reason"] for verdict in told["verdicts"] if verdict["outcome"] == "SKIP"]
+    assert all(reason.endswith("; no gate stands in") for reason in skips)
     assert all(Path(page).is_file() for page in told["report"])
     assert Path(told["directory"]).parent == Path("runs")
 

@@ -160,6 +160,31 @@ def test_faults_are_named(
     assert caught.value.exit_code == 64
 
 
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (("demo.limit", None), ""),
+        (("demo.limt", None), "gate 'demo.faster': fallback 'demo.limt' does not exist"),
+        (("demo.faster", None), "fallbacks in a circle: demo.faster -> demo.faster"),
+        (("demo.limit", "demo.faster"), "demo.faster -> demo.limit -> demo.faster"),
+        (("other.faster", None), ""),
+        (("other.faster", "Not An Id"), "fallback 'Not An Id' is not an id"),
+    ],
+)
+def test_fallbacks_exist_and_end(tmp_path: Path, names: tuple[str, str], message: str) -> None:
+    text = _TEXT
+    for at, name in zip(('rule = "reduces_at_least"', 'rule = "at_most"'), names, strict=True):
+        if name is not None:
+            text = text.replace(at, f'fallback = "{name}"\n{at}')
+    _write(tmp_path, "demo", text)
+    _write(tmp_path, "other", _TEXT.replace("demo", "other"))
+    if message:
+        with pytest.raises(ConfigError, match=message):
+            load_suites(tmp_path)
+    else:
+        assert load_suites(tmp_path)[0].gates[0].fallback == names[0]
+
+
 def test_differences_have_margins_in_the_metrics_unit() -> None:
     data = _data()
     data["gate"][0] |= {"scale": "difference", "margin": 5, "band_upper": 20}

@@ -38,6 +38,7 @@ CSV_COLUMNS = (
     "power",
     "reason",
     "remarks",
+    "stand_in",
 )
 """Ratio rules state `estimate`, `low`, `high` and `limit` as fractions (-0.25 = 25 %
 lower, `unit` "1"); level rules in the metric's unit. `p_met` and `p_missed` are exact
@@ -161,6 +162,7 @@ def _record(entry: MatrixEntry, run: RunData) -> dict[str, Any]:
         "power": _finite(details.get("power")),
         "reason": legible(entry.reason),
         "remarks": legible("; ".join(entry.remarks)),
+        "stand_in": legible(verdict.stand_in) if verdict else "",
     }
 
 

@@ -28,9 +28,9 @@ _KINDS = {Outcome.FAIL: "error", Outcome.ERROR: "error", Outcome.INCONCLUSIVE: "
 def annotation_lines(run: RunData) -> tuple[str, ...]:
     """Return one ``::error``, ``::warning`` or ``::notice`` line for what calls for a reader.
 
-    FAIL and ERROR are errors; INCONCLUSIVE, untested and the same in lanes that decide nothing
-    are warnings; the verdict sentence is a notice. Of each kind the last of ten lines counts
-    those that are left out.
+    FAIL and ERROR are errors; INCONCLUSIVE, untested, skipped without a gate in its place and all
+    of that in lanes that decide nothing are warnings; the verdict sentence is a notice. Of each
+    kind the last of ten lines counts those that are left out.
     """
     sentence = headline(run).text
     lines: dict[str, list[str]] = {"error": [], "warning": []}
@@ -63,7 +63,7 @@ def job_summary(run: RunData, *, taken: int = 0) -> str:
 
 
 def _kind(run: RunData, entry: MatrixEntry) -> str | None:
-    if entry.verdict is None:
+    if entry.verdict is None or entry.verdict.is_hole:
         return "warning"
     kind = _KINDS.get(entry.verdict.outcome)
     return "warning" if kind and entry.lane is not run.lane else kind

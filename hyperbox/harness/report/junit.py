@@ -14,7 +14,15 @@ from xml.etree import ElementTree as ET
 from hyperbox.errors import ExitCode
 from hyperbox.harness.model import Outcome
 from hyperbox.harness.report.data import RunData
-from hyperbox.harness.report.matrix import Column, MatrixEntry, columns, entries, headline
+from hyperbox.harness.report.matrix import (
+    Column,
+    MatrixEntry,
+    columns,
+    entries,
+    headline,
+    release_headline,
+)
+from hyperbox.harness.verdicts.release import release
 from hyperbox.printing import legible
 
 __all__ = ["junit_xml"]
@@ -55,9 +63,11 @@ def _add_suite(
 
 
 def _add_record(root: ET.Element, run: RunData) -> None:
-    """Add what is wrong with the run as a whole: what was left out, that nothing was decided."""
+    """Add what is wrong with the run as a whole: what was left out, skipped, or not decided."""
     told = headline(run)
     found = [("skipped", "UNREADABLE", problem) for problem in run.problems]
+    if release(run.deciding).holes:
+        found.append(("skipped", "SKIP", release_headline(run).text))
     if told.code is ExitCode.HARNESS_ERROR and told.outcome is not Outcome.ERROR:
         found.append(("error", "UNDECIDED", told.text))
     if not found:

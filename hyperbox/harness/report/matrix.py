@@ -301,7 +301,10 @@ def headline(run: RunData) -> Headline:
         f" Beside it, the {lane} lane: {sum(words)} of {len(words)} pass."
         for lane, words in passed.items()
     )
-    return replace(told, text=told.text + others)
+    unanswered = release(run.deciding).unanswered
+    named = _listed(_shortened(unanswered, "gates"))
+    nowhere = f" Skipped on every kernel: {named}." if unanswered else ""
+    return replace(told, text=told.text + nowhere + others)
 
 
 def _deciding_headline(run: RunData) -> Headline:
@@ -311,7 +314,8 @@ def _deciding_headline(run: RunData) -> Headline:
     untested = untested_count(matrix)
     total, passed = len(matrix), counts[Outcome.PASS]
     kernels = _counted(len({column.kernel for column in columns(run)}), "kernel")
-    tail = f"{passed} of {total} verdicts on {kernels} pass{_also(counts, untested)}."
+    holes = sum(1 for entry in matrix if entry.verdict and entry.verdict.is_hole)
+    tail = f"{passed} of {total} verdicts on {kernels} pass{_also(counts, untested, holes)}."
     if counts[Outcome.ERROR]:
         where = _where(matrix, Outcome.ERROR)
         return Headline(Outcome.ERROR, f"Incomplete: {where} could not be measured; {tail}", code)
@@ -319,7 +323,7 @@ def _deciding_headline(run: RunData) -> Headline:
         return Headline(Outcome.FAIL, f"Failed: {_where(matrix, Outcome.FAIL)}; {tail}", code)
     if not passed:
         return Headline(Outcome.INCONCLUSIVE, f"Nothing was decided: {tail}", code)
-    if counts[Outcome.INCONCLUSIVE] or untested:
+    if counts[Outcome.INCONCLUSIVE] or untested or holes:
         return Headline(Outcome.INCONCLUSIVE, f"Nothing failed, with gaps: {tail}", code)
     if passed == total:
         all_of_them = f"all {total} verdicts" if total > 1 else "the one verdict"
@@ -390,27 +394,23 @@ def _where(matrix: Sequence[MatrixEntry], outcome: Outcome) -> str:
     return _listed(named)
 
 
-def _also(counts: Counter[Outcome], untested: int) -> str:
-    parts = [
-        f"{counts[outcome]} {word}"
-        for outcome, word in (
-            (Outcome.INCONCLUSIVE, "inconclusive"),
-            (Outcome.SKIP, "skipped with a reason"),
-        )
-        if counts[outcome]
-    ]
-    if untested:
-        parts.append(f"{untested} untested")
-    return "".join(f", {part}" for part in parts)
+def _also(counts: Counter[Outcome], untested: int, holes: int) -> str:
+    parts = (
+        (counts[Outcome.INCONCLUSIVE], "inconclusive"),
+        (counts[Outcome.SKIP] - holes, "skipped where another gate passes in their place"),
+        (holes, "skipped with no gate in their place"),
+        (untested, "untested"),
+    )
+    return "".join(f", {count} {words}" for count, words in parts if count)
 
 
 def _counted(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
-def _shortened(words: Sequence[str]) -> Sequence[str]:
+def _shortened(words: Sequence[str], noun: str = "kernels") -> Sequence[str]:
     """Keep a sentence a sentence: beyond five words, the first three and a count."""
-    return words if len(words) <= 5 else [*words[:3], f"{len(words) - 3} more kernels"]
+    return words if len(words) <= 5 else [*words[:3], f"{len(words) - 3} more {noun}"]
 
 
 def _listed(words: Sequence[str]) -> str:

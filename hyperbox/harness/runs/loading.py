@@ -22,6 +22,7 @@ from hyperbox.harness.runs.plan import Plan
 from hyperbox.harness.runs.record import Record, attempt_number, counting, read_record
 from hyperbox.harness.runs.store import RunInfo, RunStore
 from hyperbox.harness.verdicts import gates as rules
+from hyperbox.harness.verdicts.fallbacks import with_stand_ins
 from hyperbox.printing import legible
 
 __all__ = ["command_line", "judge", "load_run"]
@@ -88,7 +89,10 @@ def load_run(directory: Path) -> RunData:
         kernels=tuple(_kernels(info.plan, environments)),
         cells=cells,
         gates=info.plan.gates,
-        verdicts=_in_order(info.plan, [verdict for one in read for verdict in one.verdicts]),
+        verdicts=with_stand_ins(
+            info.plan.gates,
+            _in_order(info.plan, [verdict for one in read for verdict in one.verdicts]),
+        ),
         reproduce=command_line(info),
         directory=directory,
         problems=tuple(

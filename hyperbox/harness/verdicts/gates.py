@@ -115,14 +115,17 @@ def exit_code(verdicts: Iterable[Verdict], *, strict: bool) -> ExitCode:
 
     Any ERROR is a harness error, even beside a FAIL: the run is not complete. A run that
     decided nothing (no PASS and no FAIL) is never a pass: it is INCONCLUSIVE if `strict`
-    and something was measured, else a harness error.
+    and something was measured, else a harness error. A SKIP for which no other gate stands in
+    is INCONCLUSIVE if `strict`.
     """
-    outcomes = {verdict.outcome for verdict in verdicts}
+    given = tuple(verdicts)
+    outcomes = {verdict.outcome for verdict in given}
     if Outcome.ERROR in outcomes:
         return ExitCode.HARNESS_ERROR
     if Outcome.FAIL in outcomes:
         return ExitCode.GATE_FAILED
-    if strict and Outcome.INCONCLUSIVE in outcomes:
+    holes = Outcome.PASS in outcomes and any(verdict.is_hole for verdict in given)
+    if strict and (Outcome.INCONCLUSIVE in outcomes or holes):
         return ExitCode.INCONCLUSIVE
     return ExitCode.PASS if Outcome.PASS in outcomes else ExitCode.HARNESS_ERROR
 

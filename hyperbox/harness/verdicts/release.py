@@ -12,7 +12,8 @@ that every verdict carries. With 8 blocks, no single cell of two or more can FAI
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from hyperbox.harness.model import Lane, Outcome, Verdict
@@ -20,6 +21,8 @@ from hyperbox.harness.statistics.design import ALPHA
 from hyperbox.harness.statistics.multiplicity import blocks_needed, holm
 
 __all__ = ["CellFinding", "ReleaseVerdict", "release"]
+
+_MOST_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -45,12 +48,18 @@ class CellFinding:
 
 @dataclass(frozen=True)
 class ReleaseVerdict:
-    """What the whole matrix says. `skipped` counts the cells that answer nothing."""
+    """What the whole matrix says.
+
+    `skipped` counts the cells that answer nothing, `holes` those of them for which no other
+    gate stands in; `unanswered` are the gates that are skipped on every kernel.
+    """
 
     outcome: Outcome
     reason: str
     findings: tuple[CellFinding, ...]
     skipped: int
+    holes: int = 0
+    unanswered: tuple[str, ...] = ()
 
     @property
     def failing(self) -> tuple[CellFinding, ...]:
@@ -62,8 +71,9 @@ class ReleaseVerdict:
 def release(verdicts: Iterable[Verdict]) -> ReleaseVerdict:
     """Return the verdict on a release.
 
-    A SKIP is no part of the family: the gate of the fallback must stand in for it. An
-    ERROR is part of it and keeps the release from passing.
+    A SKIP is not part of the family: its gate's fallback, which is, must have passed there
+    (see `fallbacks`). Without that it is a hole, and the release cannot pass. An ERROR is part
+    of the family and keeps the release from passing.
     """
     given = tuple(verdicts)
     family = [verdict for verdict in given if verdict.outcome is not Outcome.SKIP]
@@ -73,7 +83,31 @@ def release(verdicts: Iterable[Verdict]) -> ReleaseVerdict:
         for cell, p, adjusted in zip(family, raw, holm(raw), strict=True)
     )
     outcome, reason = _decided(findings)
-    return ReleaseVerdict(outcome, reason, findings, len(given) - len(family))
+    holes = sum(verdict.is_hole for verdict in given)
+    if holes and outcome is Outcome.PASS:
+        outcome = Outcome.INCONCLUSIVE
+    answered = {verdict.gate for verdict in family}
+    unanswered = tuple(dict.fromkeys(v.gate for v in given if v.gate not in answered))
+    told = (reason, *_skips(given), *_unanswered(unanswered))
+    return ReleaseVerdict(
+        outcome, "; ".join(told), findings, len(given) - len(family), holes, unanswered
+    )
+
+
+def _skips(verdicts: Sequence[Verdict]) -> Iterator[str]:
+    """Say which gates stood in for skipped ones, and how many had none."""
+    stood_in = Counter(verdict.stand_in for verdict in verdicts if verdict.stand_in)
+    for gate, count in stood_in.items():
+        yield f"{gate} passes in the place of {count} skipped"
+    holes = sum(verdict.is_hole for verdict in verdicts)
+    if holes:
+        yield f"no gate passes in the place of {holes} skipped"
+
+
+def _unanswered(gates: Sequence[str]) -> Iterator[str]:
+    if gates:
+        named = ", ".join(gates[:_MOST_NAMED]) + (" ..." if len(gates) > _MOST_NAMED else "")
+        yield f"skipped on every kernel: {named}"
 
 
 def _p_missed(verdict: Verdict) -> float:

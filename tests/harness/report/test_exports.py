@@ -34,6 +34,7 @@ from hyperbox.harness.report.form import Form, gate_summaries
 from hyperbox.harness.report.github import annotation_lines, job_summary
 from hyperbox.harness.report.junit import junit_xml
 from hyperbox.harness.report.kcidb import kcidb
+from hyperbox.harness.report.markdown import markdown
 from hyperbox.harness.report.matrix import entries, release_headline
 from hyperbox.harness.verdicts.gates import exit_code
 
@@ -70,6 +71,18 @@ def test_junit_is_green_for_a_pass_only(small_run: RunData, outcome: Outcome) ->
     assert bool(found) is (outcome is not Outcome.PASS)
     red = found["failure"] + found["error"] > 0
     assert red is (exit_code(run.deciding, strict=False) is not ExitCode.PASS)
+
+
+def test_a_hole_is_told_wherever_a_build_is_looked_at(run: RunData) -> None:
+    skip = replace(run.verdicts[0], outcome=Outcome.SKIP, reason="no PSI; no gate stands in")
+    hole = replace(run, verdicts=(skip, *run.verdicts[1:]))
+    covered = replace(run, verdicts=(replace(skip, stand_in="x"), *run.verdicts[1:]))
+    told = "no gate passes in the place of 1 skipped"
+    assert told in junit_xml(hole)
+    assert told in markdown(hole)
+    assert len(annotation_lines(hole)) == len(annotation_lines(covered)) + 1
+    assert told not in junit_xml(covered) + markdown(covered)
+    assert [row["stand_in"] for row in summary(covered)["verdicts"]].count("x") == 1
 
 
 def test_junit_of_nothing_is_an_error(empty_run: RunData) -> None:
@@ -148,7 +161,9 @@ def test_annotations_tell_only_what_calls_for_a_reader(run: RunData, troubled_ru
     troubled = annotation_lines(troubled_run)
     assert not any("\n" in line or "\r" in line for line in troubled)
     assert any("panic" in line for line in troubled if line.startswith("::error "))
-    assert sum(line.startswith("::warning ") for line in troubled) == 7  # 6 untested, 1 open
+    assert (
+        sum(line.startswith("::warning ") for line in troubled) == 8
+    )  # 6 untested, 1 open, 1 SKIP
 
 
 def test_annotations_escape_what_would_end_them(small_run: RunData) -> None:

@@ -31,7 +31,13 @@ from hyperbox.harness.report.forest import forest_plot
 from hyperbox.harness.report.history import history
 from hyperbox.harness.report.junit import junit_xml
 from hyperbox.harness.report.markdown import markdown
-from hyperbox.harness.report.matrix import MatrixEntry, block_values, entries, headline
+from hyperbox.harness.report.matrix import (
+    MatrixEntry,
+    block_values,
+    entries,
+    headline,
+    release_headline,
+)
 from hyperbox.harness.report.page import html_page, write_report
 from hyperbox.harness.report.tables import headline_text, verdict_table
 from hyperbox.harness.verdicts.diagnosis import UNDERPOWERED
@@ -250,8 +256,25 @@ def test_headlines(run: RunData, troubled_run: RunData, empty_run: RunData) -> N
     assert headline(single).text == "Passed: the one verdict on 1 kernel passes."
     skip = Verdict("psi.accuracy", "5.10", Lane.EXACT, Outcome.SKIP, "no PSI")
     skipped = replace(one, verdicts=(*(v for v in one.verdicts if v.kernel != "5.10"), skip))
-    assert headline(skipped).outcome is Outcome.PASS
-    assert "1 skipped with a reason" in headline(skipped).text
+    assert headline(skipped).outcome is Outcome.INCONCLUSIVE
+    assert "1 skipped with no gate in their place" in headline(skipped).text
+    assert "on every kernel" not in headline(skipped).text
+    stood_in = tuple(replace(v, stand_in="psi.fallback" * v.is_hole) for v in skipped.verdicts)
+    covered = headline(replace(skipped, verdicts=stood_in))
+    assert covered.outcome is Outcome.PASS
+    assert "1 skipped where another gate passes in their place" in covered.text
+
+
+def test_a_gate_that_every_kernel_skips_is_named(run: RunData) -> None:
+    gone = run.gates[1].id
+    skips = tuple(
+        replace(v, outcome=Outcome.SKIP, stand_in="x") if v.gate == gone else v
+        for v in run.verdicts
+    )
+    other = replace(run, verdicts=skips)
+    assert headline(other).text.endswith(f" Skipped on every kernel: {gone}.")
+    assert f"skipped on every kernel: {gone}" in release_headline(other).text
+    assert f"Skipped on every kernel: {gone}" in markdown(other)
 
 
 def test_junit_counts_what_it_holds(any_run: RunData) -> None:

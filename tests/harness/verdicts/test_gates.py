@@ -339,7 +339,7 @@ P, F, INC, S, E = (
     ("outcomes", "lenient", "strict"),
     [
         ([P, P], 0, 0),
-        ([P, S], 0, 0),
+        ([P, S], 0, 2),
         ([P, INC], 0, 2),
         ([P, F, INC], 1, 1),
         ([P, F, E], 3, 3),
@@ -353,3 +353,9 @@ def test_exit_codes(outcomes: list[Outcome], lenient: int, strict: int) -> None:
     verdicts = [with_outcome(outcome) for outcome in outcomes]
     assert exit_code(verdicts, strict=False) == ExitCode(lenient)
     assert exit_code(iter(verdicts), strict=True) == ExitCode(strict)
+
+
+def test_a_skip_with_a_gate_in_its_place_is_no_hole() -> None:
+    skip = replace(with_outcome(S), stand_in="psi.fallback")
+    assert exit_code([with_outcome(P), skip], strict=True) == ExitCode.PASS
+    assert exit_code([skip], strict=True) == ExitCode.HARNESS_ERROR

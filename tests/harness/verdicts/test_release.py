@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -28,11 +30,16 @@ def cell(outcome: Outcome, p: float | None = None, kernel: str = "6.12") -> Verd
     return Verdict("psi.gate", kernel, Lane.EXACT, outcome, "because", n=8, details=details)
 
 
+STOOD_IN = replace(cell(SKIP), stand_in="psi.other")
+
+
 @pytest.mark.parametrize(
     ("cells", "outcome", "words"),
     [
         ([cell(PASS)] * 40, PASS, "all 40 verdicts pass"),
-        ([cell(PASS), cell(SKIP)], PASS, "all 1 verdicts pass"),
+        ([cell(PASS), cell(SKIP)], OPEN, "pass; no gate passes in the place of 1 skipped"),
+        ([cell(PASS), STOOD_IN], PASS, "all 1 verdicts pass; psi.other passes in the place of 1"),
+        ([cell(OPEN), cell(SKIP)], OPEN, "inconclusive; no gate passes in the place of 1"),
         ([cell(PASS), cell(OPEN)], OPEN, "1 of 2 verdicts are inconclusive"),
         ([cell(FAIL, 0.0156)], FAIL, "1 of 1 verdicts fail"),
         ([*[cell(PASS)] * 39, cell(FAIL, 0.0156)], OPEN, "--blocks 20 or more settles that"),
@@ -49,6 +56,14 @@ def test_release(cells: list[Verdict], outcome: Outcome, words: str) -> None:
     assert found.outcome is outcome
     assert words in found.reason
     assert found.skipped == sum(1 for verdict in cells if verdict.outcome is SKIP)
+    assert found.holes == sum(1 for verdict in cells if verdict.is_hole)
+
+
+def test_a_gate_that_every_kernel_skips_is_named() -> None:
+    gone = [replace(cell(SKIP, kernel=kernel), gate="psi.gone") for kernel in ("5.10", "6.12")]
+    found = release([cell(PASS), replace(gone[0], stand_in="psi.gate"), gone[1], cell(SKIP)])
+    assert found.unanswered == ("psi.gone",)
+    assert found.reason.endswith("skipped on every kernel: psi.gone")
 
 
 def test_a_run_fails_by_what_is_too_weak_to_fail_a_release() -> None:
