@@ -26,7 +26,8 @@ from hyperbox.errors import HarnessError, MissingDependency
 
 __all__ = ["Completed", "end_started", "require", "run", "spawn", "stop"]
 
-_started: weakref.WeakKeyDictionary[subprocess.Popen[bytes], int] = weakref.WeakKeyDictionary()
+_Started = tuple[int, signal.Signals]
+_started: weakref.WeakKeyDictionary[subprocess.Popen[bytes], _Started] = weakref.WeakKeyDictionary()
 _started_lock = threading.Lock()
 
 _KEPT = ("PATH", "HOME", "USER", "TMPDIR", "TERM", "http_proxy", "https_proxy", "no_proxy")
@@ -75,6 +76,7 @@ def spawn(
     stderr: int | IO[bytes] = subprocess.DEVNULL,
     cwd: Path | None = None,
     outlives: bool = False,
+    end_signal: signal.Signals = signal.SIGKILL,
 ) -> subprocess.Popen[bytes]:
     """Start a process in a session of its own that dies with the calling thread.
 
@@ -82,6 +84,9 @@ def spawn(
     ----------
     outlives
         Whether it goes on when the caller dies, and is left alone by `end_started`.
+    end_signal
+        What `end_started` sends: SIGKILL to the whole group, anything else to the process
+        alone, which then ends what it has started.
 
     Raises
     ------
@@ -103,7 +108,7 @@ def spawn(
     )
     if not outlives:
         with _started_lock:
-            _started[process] = threading.get_ident()
+            _started[process] = threading.get_ident(), end_signal
     return process
 
 
@@ -169,16 +174,19 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def end_started(thread: int | None = None) -> None:
-    """Kill what a thread (`threading.get_ident`) has started here, or what any has, with groups.
+    """End what a thread (`threading.get_ident`) has started here, or what any has, with groups.
 
     For other threads to call: the one that waits for such a process finds it dead.
     """
     with _started_lock:
-        found = [process for process, by in _started.items() if thread in (None, by)]
-    for process in found:
+        found = [(one, how) for one, (by, how) in _started.items() if thread in (None, by)]
+    for process, end_signal in found:
         if process.poll() is None:
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+                if end_signal is signal.SIGKILL:
+                    os.killpg(process.pid, signal.SIGKILL)
+                else:
+                    os.kill(process.pid, end_signal)
 
 
 def _mortal() -> Sequence[str]:

@@ -102,7 +102,7 @@ STARTERS = {
 MAY_START = {
     "hyperbox/processes.py": "the door itself",
     "hyperbox/harness/lab/agent.py": "first process of a guest: no setpriv, a child's pid at once",
-    "hyperbox/harness/lab/supervisor.py": "the program shares its group, killed as a whole",
+    "hyperbox/harness/lab/supervisor.py": "its program's orphans are its own: a child of its own",
     "suites/harness/computing.py": "starting a program is what is measured",
     "suites/harness/start.py": "becomes the program: what a door does would be measured too",
 }

@@ -18,12 +18,19 @@ from hyperbox.errors import WorkloadError
 
 __all__ = ["become_subreaper", "end_children"]
 
-_SET_CHILD_SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER of linux/prctl.h
+# linux/prctl.h: PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER
+_SET_PDEATHSIG = 1
+_SET_CHILD_SUBREAPER = 36
 _PAUSE_S = 0.001
 
 
-def become_subreaper() -> None:
+def become_subreaper(death_signal: signal.Signals | None = None) -> None:
     """Let orphans among the descendants of this process become its children.
+
+    Parameters
+    ----------
+    death_signal
+        What this process gets when its parent ends, so that it can end them.
 
     Raises
     ------
@@ -33,9 +40,13 @@ def become_subreaper() -> None:
     import ctypes  # noqa: PLC0415 - the first process of a guest has no need of it
 
     libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(_SET_CHILD_SUBREAPER, ctypes.c_ulong(1), 0, 0, 0) != 0:
-        reason = os.strerror(ctypes.get_errno())
-        raise WorkloadError(f"cannot adopt the orphans of a program: {reason}")
+    options = {_SET_CHILD_SUBREAPER: 1}
+    if death_signal is not None:
+        options[_SET_PDEATHSIG] = death_signal
+    for option, value in options.items():
+        if libc.prctl(option, ctypes.c_ulong(value), 0, 0, 0) != 0:
+            reason = os.strerror(ctypes.get_errno())
+            raise WorkloadError(f"cannot adopt the orphans of a program: {reason}")
 
 
 def end_children(spare: Collection[int] = (), *, patience_s: float = 20.0) -> tuple[int, ...]:

@@ -289,6 +289,7 @@ def _supervised(
                 stdout=streams[0],
                 stderr=streams[1],
                 cwd=directory,
+                end_signal=signal.SIGTERM,
             )
         finally:
             os.close(writing)
@@ -297,9 +298,11 @@ def _supervised(
         except subprocess.TimeoutExpired:
             raise HarnessError(f"{argv[0]} cannot be ended: its supervisor hangs") from None
         finally:
+            if process.poll() is None:  # an interruption: it ends the program
+                process.terminate()
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(_GRACE_S)
             stop(process)
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(process.pid, signal.SIGKILL)  # what outlived a killed supervisor
         said = report.read().splitlines()
     end = ProgramEnd.decode(said[-1]) if said else ProgramEnd()
     return replace(end, status=status, output=(-1, -1)) if status else end

@@ -1,17 +1,17 @@
 """Runs one program on the host as its subreaper, so that all it has started ends with it.
 
-``supervisor.py DESCRIPTOR SECONDS PROGRAM [ARGUMENT ...]`` is started by `HostMachine`. The
-program shares its process group, which the harness can kill as a whole.
+``supervisor.py DESCRIPTOR SECONDS PROGRAM [ARGUMENT ...]`` is started by `HostMachine`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-import select
 import shutil
 import signal
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
@@ -20,17 +20,17 @@ from hyperbox.linux.process_tree import become_subreaper, end_children
 
 __all__ = ["ProgramEnd", "main"]
 
-# Of a group whose leader this is; a program may send them to all of its own.
-_IGNORED = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
-# Python ignores these; a shell's pipelines rely on the first.
-_DEFAULT = (*_IGNORED, signal.SIGPIPE, signal.SIGXFSZ)
+_AWAITED = (signal.SIGCHLD, signal.SIGTERM)
+# A shell's pipelines rely on the first.
+_IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
 
 
 @dataclass(frozen=True)
 class ProgramEnd:
     """What became of a program.
 
-    `status` is None for one that was not started (`error` says why) or outlived its time;
+    `status` is None for one that was not started or was stopped (`error` says why) or outlived
+    its time;
     `output` are the sizes of its output and its error output when it ended, in bytes (-1: all
     that is there), and `pids` the program and every process that it left running.
     """
@@ -55,35 +55,47 @@ class ProgramEnd:
 def main(argv: Sequence[str]) -> None:
     """Run the program, end what it leaves, and report on the descriptor.
 
-    The number of the program is reported as soon as it is known: both may be killed.
+    The number of the program is reported as soon as it is known. SIGTERM, which the harness
+    sends and the kernel when the harness is gone, ends the program too.
     """
     report, seconds, program = int(argv[0]), float(argv[1]), argv[2:]
     os.set_inheritable(report, False)
-    for number in _IGNORED:
-        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, _AWAITED)
     try:
-        become_subreaper()
+        become_subreaper(death_signal=signal.SIGTERM)
         pid = _start(program)
         os.write(report, ProgramEnd(pids=(pid,)).encode())
         end = _until_end(pid, seconds)
     except (OSError, WorkloadError) as error:
         end = ProgramEnd(error=f"{program[0]} cannot be run: {error}")
-    os.write(report, end.encode())
+    with contextlib.suppress(BrokenPipeError):  # nobody is left to be told
+        os.write(report, end.encode())
 
 
 def _start(argv: Sequence[str]) -> int:
     if shutil.which(argv[0]) is None:
         raise WorkloadError("no such program")
     words = ["setpriv", "--pdeathsig", "KILL", "--", *argv]
-    return os.posix_spawnp(words[0], words, os.environ, setsigdef=_DEFAULT)
+    return os.posix_spawnp(
+        words[0], words, os.environ, setsid=True, setsigmask=(), setsigdef=_IGNORED_BY_PYTHON
+    )
 
 
 def _until_end(pid: int, seconds: float) -> ProgramEnd:
-    select.select([os.pidfd_open(pid)], [], [], seconds)
-    sizes = os.fstat(1).st_size, os.fstat(2).st_size
-    ended, status = os.waitpid(pid, os.WNOHANG)
+    deadline = time.monotonic() + seconds
+    stopped = False
+    while not (ended := _has_ended(pid)) and not stopped and time.monotonic() < deadline:
+        found = signal.sigtimedwait(_AWAITED, max(deadline - time.monotonic(), 0))
+        stopped = found is not None and found.si_signo == signal.SIGTERM
+    sizes = os.fstat(1).st_size, os.fstat(2).st_size  # before anybody can know that it has ended
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) if ended else None
     left = end_children()
-    return ProgramEnd(os.waitstatus_to_exitcode(status) if ended else None, sizes, (pid, *left))
+    return ProgramEnd(status, sizes, (pid, *left), "stopped by the harness" if stopped else "")
+
+
+def _has_ended(pid: int) -> bool:
+    options = os.WEXITED | os.WNOHANG | os.WNOWAIT
+    return os.waitid(os.P_PID, pid, options) is not None
 
 
 if __name__ == "__main__":

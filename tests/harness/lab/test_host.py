@@ -5,6 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +17,7 @@ from hyperbox.errors import HarnessError, KernelFeatureMissing, WorkloadError
 from hyperbox.harness.lab.host import HOST, ChangesRefused, HostLaboratory, HostMachine
 from hyperbox.harness.lab.machine import Laboratory
 from hyperbox.harness.model import Arm, Experiment, MachineRequest, Metric, Perturbation
+from hyperbox.paths import project_directory
 
 
 def _experiment(*, changes: bool = False, prepare: tuple[str, ...] = ()) -> Experiment:
@@ -100,6 +104,28 @@ def test_a_daemon_ends_with_the_program_that_made_it(
     with contextlib.suppress(WorkloadError):
         machine.execute(["sh", "-c", script], timeout=2)
     assert not Path("/proc", (tmp_path / "pid").read_text().strip()).exists()
+
+
+HARNESS = """
+import sys; from pathlib import Path; from hyperbox.harness.lab.host import HostMachine
+HostMachine(Path.cwd()).execute(["sh", "-c", sys.argv[1]], timeout=600)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_daemon_ends_with_the_harness(tmp_path: Path, number: signal.Signals) -> None:
+    script = f"{DAEMON}; until [ -e pid ]; do sleep 0.01; done; echo > up; sleep 600"
+    path = {**os.environ, "PYTHONPATH": os.fspath(project_directory())}
+    process = subprocess.Popen([sys.executable, "-c", HARNESS, script], cwd=tmp_path, env=path)
+    while not (tmp_path / "up").exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(number)
+    process.wait()
+    daemon, deadline = Path("/proc", (tmp_path / "pid").read_text().strip()), time.monotonic() + 30
+    while daemon.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def test_the_result_is_what_was_there_when_the_program_ended(machine: HostMachine) -> None:
