@@ -24,7 +24,7 @@ from typing import IO
 
 from hyperbox.errors import HarnessError, MissingDependency
 
-__all__ = ["Completed", "end_started", "require", "run", "spawn", "stop"]
+__all__ = ["Completed", "end_started", "ends_by", "require", "run", "spawn", "stop"]
 
 _Started = tuple[int, signal.Signals]
 _started: weakref.WeakKeyDictionary[subprocess.Popen[bytes], _Started] = weakref.WeakKeyDictionary()
@@ -76,7 +76,6 @@ def spawn(
     stderr: int | IO[bytes] = subprocess.DEVNULL,
     cwd: Path | None = None,
     outlives: bool = False,
-    end_signal: signal.Signals = signal.SIGKILL,
 ) -> subprocess.Popen[bytes]:
     """Start a process in a session of its own that dies with the calling thread.
 
@@ -84,9 +83,6 @@ def spawn(
     ----------
     outlives
         Whether it goes on when the caller dies, and is left alone by `end_started`.
-    end_signal
-        What `end_started` sends: SIGKILL to the whole group, anything else to the process
-        alone, which then ends what it has started.
 
     Raises
     ------
@@ -108,7 +104,7 @@ def spawn(
     )
     if not outlives:
         with _started_lock:
-            _started[process] = threading.get_ident(), end_signal
+            _started[process] = threading.get_ident(), signal.SIGKILL
     return process
 
 
@@ -171,6 +167,15 @@ def stop(process: subprocess.Popen[bytes]) -> None:
     for stream in (process.stdin, process.stdout, process.stderr):
         if stream is not None:
             stream.close()
+
+
+def ends_by(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    """Let `end_started` send another signal than SIGKILL, and to the process alone.
+
+    It ends what it has started by itself.
+    """
+    with _started_lock:
+        _started[process] = _started[process][0], number
 
 
 def end_started(thread: int | None = None) -> None:

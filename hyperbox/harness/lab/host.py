@@ -31,7 +31,7 @@ from hyperbox.harness.model import Experiment, Lane, Perturbation
 from hyperbox.journal import Outcome, state_directory
 from hyperbox.linux.undo import KINDS
 from hyperbox.paths import project_directory
-from hyperbox.processes import run, spawn, stop
+from hyperbox.processes import ends_by, run, spawn, stop
 from hyperbox.repair import damage, repair
 
 __all__ = [
@@ -289,8 +289,8 @@ def _supervised(
                 stdout=streams[0],
                 stderr=streams[1],
                 cwd=directory,
-                end_signal=signal.SIGTERM,
             )
+            ends_by(process, signal.SIGTERM)
         finally:
             os.close(writing)
         try:
