@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import fnmatch
 import os
 import shutil
 import signal
@@ -12,6 +13,56 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+
+_EVERY = "test_architecture.py"
+TESTS_OF = {
+    "daemon": ("daemon/*", "cli/test_daemon*"),
+    "ground": ("test_*", "cli/test_main*", "cli/test_extras*"),
+    "harness": (
+        "harness/*",
+        "suites/test_harness*",
+        "examples/*",
+        *(f"cli/test_{name}*" for name in ("bad_input", "bisect", "calibrate", "doctor", "exec")),
+        *(f"cli/test_{name}*" for name in ("guests", "kernels", "reporting", "shell", "validate")),
+    ),
+    "isolation": ("isolation/*", "runtime/*"),
+    "memory": (
+        "memory/*",
+        "linux/*",
+        "workloads/*",
+        "suites/test_psi*",
+        "cli/test_psi*",
+        "daemon/test_tuner*",
+    ),
+}
+"""Whose tests are where, below tests/; who works on one feature runs `pytest --feature NAME`."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add ``--feature``."""
+    parser.addoption(
+        "--feature",
+        action="append",
+        choices=sorted(TESTS_OF),
+        help="collect the tests of this feature only, and the architecture's; may be repeated",
+    )
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave out the files of other features."""
+    chosen = config.getoption("--feature")
+    if not chosen or not collection_path.is_file() or collection_path.name == _EVERY:
+        return None
+    name = collection_path.relative_to(Path(__file__).parent).as_posix()
+    return not any(belongs(name, feature) for feature in chosen) or None
+
+
+def belongs(name: str, feature: str) -> bool:
+    """Whether a file below tests/ is a feature's."""
+    return any(
+        fnmatch.fnmatchcase(name, pattern) and ("/" in pattern or "/" not in name)
+        for pattern in TESTS_OF[feature]
+    )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import TESTS_OF, belongs
+
 PROJECT = Path(__file__).resolve().parents[1]
 OURS = ("hyperbox", "suites", "workloads")
 GROUND = (
@@ -336,6 +338,13 @@ def test_module_is_one_noun_of_readable_size(name: str) -> None:
     assert path.stem not in ("utils", "helpers", "common", "manager", "misc")
     assert len(path.read_text().splitlines()) <= 500
     assert ast.get_docstring(tree(name)), "a module says what it is"
+
+
+def test_every_test_is_of_a_feature() -> None:
+    """So that `pytest --feature` leaves none out."""
+    tests = PROJECT / "tests"
+    names = [path.relative_to(tests).as_posix() for path in tests.rglob("test_*.py")]
+    assert [one for one in names if not any(belongs(one, feature) for feature in TESTS_OF)] == []
 
 
 @pytest.mark.parametrize("name", sources())
