@@ -24,6 +24,7 @@ from hyperbox.harness.lab.capacity import free_memory
 from hyperbox.harness.lab.kernel_kit import cached_kits
 from hyperbox.harness.lab.kernel_lock import read_matrix
 from hyperbox.harness.lab.qemu import QEMU_VARIABLE, find_qemu
+from hyperbox.harness.lab.user_namespace import need_namespace
 from hyperbox.journal import Outcome
 from hyperbox.linux.undo import KINDS
 from hyperbox.paths import cache_directory, project_directory
@@ -95,6 +96,7 @@ def checks() -> Iterator[Check]:
     yield _space("cache", cache_directory(), 2 * _GIB, _CACHE_MEND)
     yield _pressure()
     yield Check("root", os.geteuid() == 0, False, f"user id {os.geteuid()}", "run as root")
+    yield _attempted("user ids", need_namespace)
     yield _leftovers()
     yield from _changes()
 

@@ -119,7 +119,7 @@ class _Table:
     def identifier(self, key: str) -> str:
         value = self.text(key)
         if not _ID.fullmatch(value):
-            hint = "use lower-case letters, digits, '_', '.' and single '-'"
+            hint = "use at most 80 lower-case letters, digits, '_', '.' and single '-'"
             raise self.fail(f"{key} {value!r} is not an id", hint)
         return value
 

@@ -150,6 +150,7 @@ def test_variants_are_selected_together_or_one_by_one() -> None:
         ('image = ["debian", "python-3.13"]', "image = []", "vary image is not a list", ""),
         ('"python-3.13"]', '"Python 3"]', "vary image is not a list of values", "lower-case"),
         ('"python-3.13"]', '"debian"]', "vary image has a value twice", ""),
+        ('"python-3.13"]', f'"{"x" * 70}"]', "is not an id", "at most 80"),
         ("rtt_ms = [1, 50]", "rtt_ms = [true]", "vary rtt_ms is not a list of values", ""),
         ("vary = { image", 'vary = { arm = ["a"], image', "vary 'arm' is not a name", ""),
         ("vary = { image", 'vary = { none = ["a"], image', "vary none changes nothing", "{none}"),

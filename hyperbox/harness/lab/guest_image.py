@@ -19,6 +19,7 @@ from hyperbox.files import sha256_file
 from hyperbox.harness.lab.debian_tree import accounts, bootstrap, debian_key
 from hyperbox.harness.lab.image_cache import GuestImage, forget_old_images, made_once
 from hyperbox.harness.lab.import_closure import import_closure, named_in
+from hyperbox.harness.lab.user_namespace import run_as_root
 from hyperbox.harness.model import Experiment
 from hyperbox.paths import project_directory
 
@@ -31,7 +32,7 @@ __all__ = [
     "root_packages",
 ]
 
-_FORMAT = 4  # raise it when the way of building changes
+_FORMAT = 5  # raise it when the way of building changes
 _PROJECT_PARTS = ("hyperbox", "suites", "workloads")
 _PROJECT_SIZE = 8 << 20  # bytes of every project image: one can take another's place
 _AGENT = (
@@ -71,7 +72,12 @@ def root_image(progress: Callable[[str, float], None] | None = None) -> GuestIma
         report("building the guest root", 1.0)
         return {**facts, "paths": paths, "accounts": accounts(tree)}
 
-    return made_once(f"root-{debian_key(packages)}", "root", fill)
+    def as_root() -> None:
+        report("building the guest root", 0.0)
+        run_as_root("hyperbox.harness.lab.layers")
+        report("building the guest root", 1.0)
+
+    return made_once(f"root-{debian_key(packages)}", "root", fill, as_root=as_root)
 
 
 def root_packages() -> tuple[str, ...]:
@@ -137,9 +143,12 @@ def _packed(kind: str, files: Mapping[str, Path], *, size: int = 0) -> GuestImag
         for name, path in files.items():
             (tree / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, tree / name)
+        for path in (tree, *tree.rglob("*")):  # whatever the user's umask
+            path.chmod(0o755 if path.is_dir() else 0o644)
         return {}
 
-    return made_once(f"{kind}-{digest.hexdigest()[:16]}", kind, fill, size=size)
+    stem = f"{kind}-{digest.hexdigest()[:16]}"
+    return made_once(stem, kind, fill, size=size, root_owned=True)
 
 
 def _project_files() -> dict[str, Path]:

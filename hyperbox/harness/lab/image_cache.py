@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hyperbox.errors import HarnessError
 from hyperbox.files import has_sha256, locked, read_sealed, sha256_file, write_sealed
 from hyperbox.harness.lab.erofs_image import make_erofs
 from hyperbox.paths import cache_directory
@@ -33,7 +34,13 @@ class GuestImage:
 
 
 def made_once(
-    stem: str, label: str, fill: Callable[[Path], Mapping[str, object]], *, size: int = 0
+    stem: str,
+    label: str,
+    fill: Callable[[Path], Mapping[str, object]],
+    *,
+    size: int = 0,
+    root_owned: bool = False,
+    as_root: Callable[[], None] | None = None,
 ) -> GuestImage:
     """Return a cached image, or make it; a damaged one is made again.
 
@@ -41,24 +48,40 @@ def made_once(
     ----------
     stem
         Its name in the cache, which says everything that decides its content.
-    label, size
+    label, size, root_owned
         As of `make_erofs`.
     fill
         Makes a directory of the image's files and returns what is worth knowing of them.
+    as_root
+        Makes the image in another process, as root of a user namespace: for users who are not
+        root, where the files have several owners.
     """
     directory = cache_directory() / "guest"
     image = directory / f"{stem}.erofs"
-    with locked(directory / f"{stem}.lock"):
+    if as_root is not None and os.geteuid() != 0:
+        return _made_as_root(image, as_root)
+    with locked(image.with_suffix(".lock")):
         cached = _cached(image)
         if cached is not None:
             return cached
         with tempfile.TemporaryDirectory(dir=directory) as scratch:
             tree = Path(scratch) / "tree"
             facts = fill(tree)
-            make_erofs(tree, image, label, size=size)
+            make_erofs(tree, image, label, size=size, root_owned=root_owned)
         digest = sha256_file(image)
         write_sealed(image.with_suffix(".json"), {**facts, "sha256": digest})
         return GuestImage(image, digest)
+
+
+def _made_as_root(image: Path, make: Callable[[], None]) -> GuestImage:
+    for last in (False, True):
+        with locked(image.with_suffix(".lock")):
+            cached = _cached(image)
+        if cached is not None:
+            return cached
+        if not last:
+            make()
+    raise HarnessError(f"{image} is gone or damaged as soon as it was made")
 
 
 def forget_old_images(kind: str) -> None:

@@ -11,18 +11,28 @@ import importlib.metadata
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hyperbox.errors import ConfigError, HarnessError, MissingDependency, near
+from hyperbox.errors import (
+    ConfigError,
+    ExitCode,
+    HarnessError,
+    HyperboxError,
+    MissingDependency,
+    near,
+)
 from hyperbox.files import sha256_file
 from hyperbox.foreign import read_toml
 from hyperbox.harness.lab.debian_tree import accounts, bootstrap, debian_key
 from hyperbox.harness.lab.guest_image import root_image, root_packages
 from hyperbox.harness.lab.image_cache import GuestImage, made_once
+from hyperbox.harness.lab.user_namespace import run_as_root
 from hyperbox.paths import project_directory
+from hyperbox.printing import print_error
 
 __all__ = [
     "PYTHON_DIRECTORY",
@@ -130,7 +140,27 @@ def layer_image(name: str, progress: Callable[[str, float], None] | None = None)
     inputs = [_FORMAT, sorted(layer.packages), sorted(layer.files.items())]
     inputs += [[target, sha256_file(source)] for target, source in sorted(modules.items())]
     inputs += [root.sha256] if root else []
-    return made_once(f"layer-{name}-{debian_key(*inputs)}", f"layer-{name}", fill)
+
+    def as_root() -> None:
+        report(f"building the layer {name}", 0.0)
+        run_as_root("hyperbox.harness.lab.layers", name)
+        report(f"building the layer {name}", 1.0)
+
+    stem = f"layer-{name}-{debian_key(*inputs)}"
+    return made_once(stem, f"layer-{name}", fill, as_root=as_root)
+
+
+def main(names: Sequence[str]) -> int:
+    """Make the root, or the layers that are named: what `run_as_root` runs. Give the exit code."""
+    try:
+        for name in names:
+            layer_image(name)
+        if not names:
+            root_image()
+    except HyperboxError as error:
+        print_error(error)
+        return error.exit_code
+    return ExitCode.PASS
 
 
 def _layer(entry: object, where: str) -> Layer:
@@ -245,3 +275,7 @@ def _modules(distribution: importlib.metadata.Distribution) -> Iterator[tuple[st
             )
         if entry.suffix == ".py" and ".." not in entry.parts:
             yield entry.as_posix(), Path(str(distribution.locate_file(entry)))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
