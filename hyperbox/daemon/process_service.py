@@ -122,6 +122,7 @@ class ProcessService:
         self._environment = environment
         self._endpoints = [replace(e, answer=self._pass_on) for e in service.endpoints()]
         self._supervisor: subprocess.Popen[bytes] | None = None
+        self._asked: set[_Connection] = set()
         self._started = False
 
     def start(self) -> None:
@@ -145,6 +146,8 @@ class ProcessService:
             If it does not end, or says that it could not put something back.
         """
         self._started = False
+        for connection in list(self._asked):  # whoever waits for an answer would keep the daemon
+            connection.give_up()
         if self._supervisor is None or self._outlives:
             return
         status = self._ended(self._supervisor)
@@ -257,6 +260,9 @@ class ProcessService:
     ) -> tuple[int, Mapping[str, str], bytes] | None:
         """Return status, headers and body of an answer; None without one."""
         connection = _Connection(self._socket, timeout)
+        self._asked.add(connection)
+        if not self._started:  # looked at after, so that `stop` misses nobody
+            connection.give_up()
         try:
             connection.request(method, target, body or None, dict(headers or {}))
             answer = connection.getresponse()
@@ -266,6 +272,7 @@ class ProcessService:
         except (OSError, http.client.HTTPException):
             return None
         finally:
+            self._asked.discard(connection)
             connection.close()
 
 
@@ -275,8 +282,17 @@ class _Connection(http.client.HTTPConnection):
     def __init__(self, path: Path, timeout: float) -> None:
         super().__init__("localhost", timeout=timeout)
         self._path = path
+        self._given_up = False
 
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         self.sock.settimeout(self.timeout)
         self.sock.connect(os.fspath(self._path))
+        if self._given_up:
+            raise ConnectionAbortedError
+
+    def give_up(self) -> None:
+        """Let another thread that waits for an answer find the end of it."""
+        self._given_up = True
+        with contextlib.suppress(OSError, AttributeError):  # not connected yet, or closed by now
+            self.sock.shutdown(socket.SHUT_RDWR)

@@ -109,7 +109,11 @@ class Endpoint:
 
 
 class Service(Protocol):
-    """A feature of the daemon. `start` and `stop` may come from different threads."""
+    """A feature of the daemon.
+
+    `start` and `stop` may come from different threads, `status` and `metrics` from several at
+    once; they may ask another process, for about a second.
+    """
 
     @property
     def name(self) -> str:

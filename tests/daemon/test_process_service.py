@@ -6,7 +6,9 @@ import contextlib
 import os
 import shutil
 import signal
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +140,30 @@ def test_process_that_outlives_the_daemon_is_found_by_the_next(tmp_path: Path) -
         os.kill(pid_of(path), signal.SIGTERM)
     gone(supervisor)
     assert not path.exists()
+
+
+def test_a_process_that_hangs_does_not_keep_the_daemon(tmp_path: Path) -> None:
+    path = tmp_path / "notes.sock"
+    try:
+        with served(path, outlives=True) as running, running.client() as client:
+            pid = pid_of(path)
+            os.kill(pid, signal.SIGSTOP)
+            health = client.get("/healthz")
+            assert (health.status_code, health.json()["live"]) == (503, True)
+            reason = health.json()["services"]["notes"]["reason"]
+            assert reason == "its process does not answer"
+            with ThreadPoolExecutor(1) as pool:
+                waiting = pool.submit(client.get, "/notes")
+                asked = time.monotonic()
+                assert running.end() == 0
+                # An answer may take 30 s; the bound leaves room for a machine that is busy.
+                assert time.monotonic() - asked < 20
+                with contextlib.suppress(httpx.TransportError):
+                    assert waiting.result().status_code == 503
+    finally:
+        os.kill(pid, signal.SIGCONT)
+        os.kill(pid_of(path), signal.SIGTERM)
+        gone(int(path.with_suffix(".lock").read_text()))
 
 
 @pytest.fixture
