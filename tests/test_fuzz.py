@@ -22,6 +22,7 @@ from hyperbox.errors import ConfigError, HyperboxError
 from hyperbox.foreign import parse_toml
 from hyperbox.harness.declarations import parse_suite
 from hyperbox.harness.lab.debian_archive import debian_mirror
+from hyperbox.harness.lab.guest_lock import GuestLock, guest_lock_document, parse_guest_lock
 from hyperbox.harness.lab.kernel_lock import read_lock
 from hyperbox.harness.lab.kernel_matrix import (
     compare_versions,
@@ -89,6 +90,21 @@ def test_lock_file(texts: list[str]) -> None:
 
 
 MATRIX = (PROJECT / "vm-images/matrix.toml").read_text()
+GUESTS = json.dumps(
+    guest_lock_document(
+        GuestLock({one.name: one for one in read_lock()["6.12"].packages}, {"root": ()})
+    )
+)
+
+
+@thorough
+@example([DEEP, '{"format": 1e999}', '{"format": 1, "packages": [], "parts": {"root": [[]]}}'])
+@example(['{"format": 1, "packages": [], "parts": {"root": 5}}', "[]", "5"])
+@given(batches([GUESTS]))
+def test_guest_lock_file(texts: list[str]) -> None:
+    refused_or_read(parse_guest_lock, texts)
+
+
 SMALL_MATRIX = """\
 flavour = "cloud-amd64"
 suites = ["trixie", "trixie-security"]

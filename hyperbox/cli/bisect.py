@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rich.table import Table
 
-from hyperbox.cli.guests import add_memory, pair
+from hyperbox.cli.guest_options import add_memory, pair
 from hyperbox.console import TerminalConsole
 from hyperbox.errors import ConfigError, ExitCode
 from hyperbox.harness.declarations import load_suites

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hyperbox.cli.guests import (
+from hyperbox.cli.guest_options import (
     Prepared,
     add_options,
     asked_kernels,

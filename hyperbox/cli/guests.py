@@ -1,191 +1,102 @@
-"""What the verbs that boot a guest for people share: options, preparation, bad news."""
+"""``hyperbox guests``: list, lock and update the Debian packages that guests are made of."""
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import io
-import os
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+import json
+from collections.abc import Callable
 
-from hyperbox.errors import ConfigError, HarnessError
-from hyperbox.harness.lab.kernel_kit import KernelKit
-from hyperbox.harness.lab.kernel_lock import read_matrix
-from hyperbox.harness.lab.kernel_selectors import chosen_kernels, expand_kernels
-from hyperbox.harness.lab.layers import named_layers
-from hyperbox.harness.lab.qemu import MEBIBYTE, find_qemu
-from hyperbox.harness.lab.session import keep_console
-from hyperbox.harness.lab.vm_laboratory import choose_lane
-from hyperbox.harness.model import LEAST_MEMORY_MIB, Lane
-from hyperbox.harness.runs.progress import ProgressDisplay
-from hyperbox.printing import complain
+from rich.table import Table
 
-__all__ = [
-    "Prepared",
-    "add_memory",
-    "add_options",
-    "asked_kernels",
-    "exit_status",
-    "lost",
-    "pair",
-    "prepare",
-    "progress",
-    "standard_input",
-    "to_stderr",
-    "to_stdout",
-]
-
-KERNEL_HELP = (
-    "series such as 6.12, set, packaged version such as 6.12.90, path of a bzImage, or host "
-    "for the kernel that runs here"
+from hyperbox.console import TerminalConsole
+from hyperbox.errors import ExitCode
+from hyperbox.harness.lab.guest_lock import (
+    guest_archive,
+    guest_lock_path,
+    moved_packages,
+    pinned,
+    read_guest_lock,
+    resolve_guests,
+    write_guest_lock,
 )
+from hyperbox.harness.lab.layers import guest_parts
+from hyperbox.printing import complain, one_line
+
+__all__ = ["add_parser"]
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """Kernels ready to boot, and how."""
+def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the verb with its three actions."""
+    parser = verbs.add_parser("guests", help="list, lock and update what guests are made of")
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    one = _action(actions, "list", "show the root and the layers with their locked packages", _list)
+    one.add_argument("--refresh", action="store_true", help="ask the mirror what it has now")
+    one.add_argument("--json", action="store_true", help="print JSON")
+    _action(actions, "lock", "lock the packages, unless all are locked already", _lock)
+    _action(actions, "update", "lock the newest version of every package", _update)
 
-    kits: Sequence[KernelKit]
-    lane: Lane
-    memory: int | None
-    layers: Sequence[str] = ()
 
-
-def add_options(parser: argparse.ArgumentParser, *, several: bool) -> None:
-    """Add ``--kernel``, ``--modules``, ``--lane``, ``--memory`` and ``--layer``."""
-    again = "; may be repeated" if several else ""
+def _action(
+    actions: argparse._SubParsersAction[argparse.ArgumentParser],
+    name: str,
+    text: str,
+    function: Callable[[argparse.Namespace], int],
+) -> argparse.ArgumentParser:
+    parser = actions.add_parser(name, help=text, description=text)
     parser.add_argument(
-        "--kernel",
-        action="append" if several else "store",
-        metavar="KERNEL",
-        help=f"{KERNEL_HELP}{again} (default: the newest series)",
+        "--mirror",
+        metavar="URL",
+        help="Debian mirror instead of the one this machine uses; may be a snapshot of the archive",
     )
-    parser.add_argument(
-        "--modules",
-        type=Path,
-        metavar="DIR",
-        help="modules of the bzImage: a lib/modules/RELEASE directory",
-    )
-    parser.add_argument(
-        "--lane",
-        choices=("fast", "exact", "kvm", "auto"),
-        default="fast",
-        help="how time passes in the guest: fast is the host's time, emulated; exact counts "
-        "instructions; auto is kvm where it works (default: fast)",
-    )
-    add_memory(parser)
-    parser.add_argument(
-        "--layer",
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="what the guest has beside its root, such as redis or gcc; may be repeated "
-        "(declared in vm-images/layers.toml)",
-    )
+    parser.set_defaults(run=function)
+    return parser
 
 
-def add_memory(parser: argparse.ArgumentParser) -> None:
-    """Add ``--memory``."""
-    parser.add_argument(
-        "--memory", type=_memory, metavar="MIB", help="the guest's memory in MiB (default: 768)"
-    )
+def _list(arguments: argparse.Namespace) -> int:
+    parts, lock = guest_parts(), read_guest_lock()
+    newest = resolve_guests(guest_archive(arguments.mirror), parts) if arguments.refresh else None
+    moved = moved_packages(lock.versions(), newest.versions()) if lock and newest else ()
+    found = {part: pinned(part, names) for part, names in parts.items()}
+    if arguments.json:
+        rows = [
+            {
+                "part": part,
+                "asked": list(parts[part]),
+                "locked": {p.name: p.version for p in locked.packages} if locked else None,
+            }
+            for part, locked in found.items()
+        ]
+        document = {"lists_known": newest is not None, "moved": list(moved), "parts": rows}
+        print(json.dumps(document, indent=2))
+        return ExitCode.PASS
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for title in ("part", "asked for", "locked packages"):
+        table.add_column(title)
+    for part, locked in found.items():
+        table.add_row(part, str(len(parts[part])), str(len(locked.packages)) if locked else "-")
+    console = TerminalConsole()
+    console.print(table)
+    for text in moved:
+        console.print(f"the mirror has others: {text}", highlight=False, soft_wrap=True)
+    if newest is None:
+        console.print("--refresh asks the mirror what it has now", highlight=False)
+    return ExitCode.PASS
 
 
-def asked_kernels(arguments: argparse.Namespace) -> Sequence[str]:
-    """Return the names of the kernels that the options ask for; ConfigError if one is unknown."""
-    asked = arguments.kernel or read_matrix().labels()[-1]
-    return expand_kernels([asked] if isinstance(asked, str) else asked)
+def _lock(arguments: argparse.Namespace) -> int:
+    parts = guest_parts()
+    if all(pinned(part, names) for part, names in parts.items()):
+        print(one_line(f"{guest_lock_path()}: all {len(parts)} parts are locked"))
+        return ExitCode.PASS
+    return _update(arguments)
 
 
-def prepare(arguments: argparse.Namespace) -> Prepared:
-    """Fetch and build what the options ask for; shows progress if it takes a while."""
-    names, layers = asked_kernels(arguments), named_layers(arguments.layer)
-    if arguments.modules is not None and not any(os.sep in name for name in names):
-        raise ConfigError(
-            "--modules are those of a bzImage, and no --kernel names one",
-            hint="a packaged kernel has its own",
-        )
-    find_qemu()
-    with progress() as step:
-        kits = [one.kit for one in chosen_kernels(names, arguments.modules, step)]
-    for kit in kits:
-        for remark in kit.remarks:
-            if "lacks drivers" not in remark:
-                complain(f"hyperbox: note: kernel {kit.label}: {remark}")
-    lane = choose_lane(arguments.lane, kits).lane
-    memory = None if arguments.memory is None else arguments.memory * MEBIBYTE
-    return Prepared(kits, lane, memory, layers)
-
-
-@contextlib.contextmanager
-def progress() -> Iterator[Callable[[str, float], None]]:
-    """Show steps on standard error; where that is no terminal, all but the boot."""
-    with ProgressDisplay() as display:
-
-        def quiet(text: str, fraction: float) -> None:
-            if not text.startswith("booting"):
-                display.step(text, fraction)
-
-        yield display.step if display.console.is_terminal else quiet
-
-
-def lost(label: str, error: HarnessError) -> HarnessError:
-    """Return the error with the kernel, the crash's fingerprint and where the console is."""
-    text = f"kernel {label}: {error.message}"
-    if error.fingerprint:
-        text += f" [{error.fingerprint}]"
-    if error.console:
-        try:
-            text += f"; console: {keep_console(label, error.console)}"
-        except HarnessError as unkept:  # must not hide why the machine is lost
-            text += f"; its console is lost: {unkept.message}"
-    return HarnessError(text, hint=error.hint)
-
-
-def pair(text: str, option: str, *, last: bool) -> tuple[str, str]:
-    """Split at the colon beside the guest's path: a name on the host may have colons."""
-    one, colon, other = text.rpartition(":") if last else text.partition(":")
-    if not (one and colon and other):
-        form = "FILE:PATH" if last else "PATH:FILE"
-        raise ConfigError(f"{option} takes {form}, not {text!r}")
-    return one, other
-
-
-def exit_status(status: int) -> int:
-    """Return a command's status as shells do: 128 and more for a signal."""
-    return 128 - status if status < 0 else status
-
-
-def _memory(text: str) -> int:
-    try:
-        number = int(text)
-    except ValueError:
-        number = 0
-    if number < LEAST_MEMORY_MIB:
-        raise ConfigError(
-            f"--memory must be a whole number from {LEAST_MEMORY_MIB} up, not {text!r}"
-        )
-    return number
-
-
-def standard_input() -> io.FileIO | None:
-    """Return what is piped into hyperbox, unbuffered; None if it is closed or a directory."""
-    try:
-        return io.FileIO(0, closefd=False)
-    except OSError:
-        return None
-
-
-def to_stdout(data: bytes) -> None:
-    """Pass output of a guest on at once."""
-    sys.stdout.buffer.write(data)
-    sys.stdout.buffer.flush()
-
-
-def to_stderr(data: bytes) -> None:
-    """Pass error output of a guest on at once."""
-    sys.stderr.buffer.write(data)
-    sys.stderr.buffer.flush()
+def _update(arguments: argparse.Namespace) -> int:
+    complain("hyperbox: asking the mirror what each part takes")
+    old = read_guest_lock()
+    new = resolve_guests(guest_archive(arguments.mirror), guest_parts())
+    write_guest_lock(new)
+    for text in moved_packages(old.versions() if old else {}, new.versions()):
+        print(one_line(text))
+    print(one_line(f"wrote {guest_lock_path()}"))
+    return ExitCode.PASS

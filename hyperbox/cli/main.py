@@ -40,6 +40,7 @@ _VERBS = {
     "compare": "compare two runs, or two kernels of a run",
     "merge": "join runs of one plan that were measured on several machines",
     "kernels": "list, fetch, lock and update kernels",
+    "guests": "list, lock and update the packages that guests are made of",
     "exec": "run a command under a kernel",
     "shell": "open a console in a guest",
     "bisect": "find the kernel with which a gate or a command changed",

@@ -7,7 +7,7 @@ import contextlib
 import os
 import sys
 
-from hyperbox.cli.guests import (
+from hyperbox.cli.guest_options import (
     Prepared,
     add_options,
     exit_status,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hyperbox.cli.guests import lost
+from hyperbox.cli.guest_options import lost
 from hyperbox.errors import GuestCrash
 
 

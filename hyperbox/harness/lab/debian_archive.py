@@ -13,14 +13,28 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import unquote
 
 from hyperbox.errors import ConfigError, HarnessError, MissingDependency
-from hyperbox.files import locked, read_sealed, replace_file, sha256_file, write_sealed, write_text
-from hyperbox.foreign import read_bytes, read_text
+from hyperbox.files import (
+    has_sha256,
+    locked,
+    read_sealed,
+    replace_file,
+    sha256_file,
+    write_sealed,
+    write_text,
+)
+from hyperbox.harness.lab.apt_sources import (
+    machine_sources,
+    main_mirror,
+    resolved,
+    scheme,
+    security_mirror,
+)
 from hyperbox.harness.lab.kernel_matrix import Package, package_from, packages_in
 from hyperbox.processes import require, run, spawn, stop
 
@@ -29,29 +43,19 @@ __all__ = [
     "HashMismatch",
     "MirrorSilent",
     "PackageGone",
-    "Source",
     "UntrustedLists",
     "debian_mirror",
-    "machine_sources",
-    "main_mirror",
-    "security_mirror",
 ]
 
 MIRROR_VARIABLE = "HYPERBOX_DEBIAN_MIRROR"
-_APT = Path("/etc/apt")
 _KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 _HELPER = "/usr/lib/apt/apt-helper"
-_DEBIAN_SUITE = re.compile(
-    r"(bullseye|bookworm|trixie|forky|duke|sid|unstable|testing|(old){0,2}stable)(-updates)?/?"
-)
-_SECURITY_SUITE = re.compile(r"(bullseye|bookworm|trixie|forky|(old){0,2}stable)-security/?")
-_LIST_LINE = re.compile(r"deb\s+(?:\[[^\]]*\]\s+)?(?P<uri>\S+)\s+(?P<suite>\S+)\s*(?P<parts>.*)")
 _BROKEN_TRUST = re.compile(
     "not signed|no longer signed|GPG error|NO_PUBKEY|BADSIG|[Hh]ash|unexpected size|"
     "Clearsigned|Splitting"
 )
 _ABSENT = re.compile(r"The repository '\S+ (?P<suite>\S+) Release' does not have a Release file")
-_MOST_SOURCES = 1 << 20  # bytes; files of a few lines
+_MINIMAL = ("?essential", "?priority(required)", "apt")
 _FILE_LIMIT_S = 1800.0
 _UPDATE_LIMIT_S = 600.0
 
@@ -103,43 +107,6 @@ class HashMismatch(HarnessError):
     """The mirror's file is not the one that the lock or the signed list names."""
 
 
-@dataclass(frozen=True)
-class Source:
-    """One entry of the machine's apt sources: a URI with suites and components."""
-
-    uri: str
-    suites: tuple[str, ...]
-    components: tuple[str, ...]
-
-
-def machine_sources(directory: Path = _APT) -> tuple[Source, ...]:
-    """Read the binary sources of ``sources.list`` and ``sources.list.d`` (both formats)."""
-    found: list[Source] = []
-    for path in (directory / "sources.list", *sorted(directory.glob("sources.list.d/*"))):
-        try:
-            text = read_bytes(path, most=_MOST_SOURCES).decode(errors="replace")
-        except HarnessError:
-            continue
-        if path.suffix == ".list":
-            found += _one_line_sources(text)
-        elif path.suffix == ".sources":
-            found += _deb822_sources(text)
-    return tuple(found)
-
-
-def main_mirror(sources: Iterable[Source]) -> str | None:
-    """Pick the URI of Debian's main archive: a Debian suite with the component main.
-
-    Foreign repositories may use Debian's suite names; a path ending in ``/debian`` wins.
-    """
-    return _mirror_for(sources, _DEBIAN_SUITE, "/debian")
-
-
-def security_mirror(sources: Iterable[Source]) -> str | None:
-    """Pick the URI of Debian's security archive."""
-    return _mirror_for(sources, _SECURITY_SUITE, "/debian-security")
-
-
 def debian_mirror(mirror: str | None = None) -> str:
     """Return the URL of the Debian mirror to use, without a final slash.
 
@@ -152,7 +119,7 @@ def debian_mirror(mirror: str | None = None) -> str:
     """
     chosen = mirror or os.environ.get(MIRROR_VARIABLE)
     if chosen:
-        if _scheme(chosen) not in ("http", "https", "file"):
+        if scheme(chosen) not in ("http", "https", "file"):
             raise ConfigError(
                 f"the Debian mirror {chosen!r} is not a URL", hint="use http://HOST/debian"
             )
@@ -163,7 +130,7 @@ def debian_mirror(mirror: str | None = None) -> str:
             "no Debian mirror in this machine's apt sources",
             hint=f"set {MIRROR_VARIABLE} to the URL of one",
         )
-    return _resolved(found)
+    return resolved(found)
 
 
 class DebianArchive:
@@ -187,7 +154,7 @@ class DebianArchive:
         found = security_mirror(configured) if configured else None
         # Mirrors carry the security archive beside the main one, by convention.
         self.left_out: tuple[str, ...] = ()
-        self.security = _resolved(found) if found else f"{self.mirror}-security"
+        self.security = resolved(found) if found else f"{self.mirror}-security"
 
     def refresh(
         self, suites: Iterable[str], flavour: str, progress: Progress | None = None
@@ -281,6 +248,64 @@ class DebianArchive:
             target.unlink()
             raise _mismatch(package, self.url(package))
 
+    def download_all(
+        self, packages: Sequence[Package], directory: Path, progress: Progress | None = None
+    ) -> None:
+        """Fetch the files that `directory` lacks, each named by its hash, ``<sha256>.deb``.
+
+        Raises
+        ------
+        PackageGone, HashMismatch, MirrorSilent
+            As their names say; what arrived before stays.
+        """
+        places = {one.sha256: directory / f"{one.sha256}.deb" for one in packages}
+        lacking = [
+            one
+            for one in packages
+            if not (places[one.sha256].exists() and has_sha256(places[one.sha256], one.sha256))
+        ]
+        if not lacking:
+            return
+        report = progress or (lambda _text, _fraction: None)
+        report(f"fetching {len(lacking)} packages", 0.0)
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=directory, prefix=".fetching-") as scratch:
+            words: list[str | os.PathLike[str]] = []
+            for one in lacking:
+                words += [self.url(one), Path(scratch, one.sha256), f"SHA256:{one.sha256}"]
+            command = self._apt(_HELPER, "download-file", *words)
+            done = run(command, timeout=_FILE_LIMIT_S, check=False)
+            errors = done.stderr.decode(errors="replace")
+            for one in lacking:
+                partial = Path(scratch, one.sha256)
+                if not partial.exists():
+                    raise self._explained(one, errors)
+                if sha256_file(partial) != one.sha256:
+                    raise _mismatch(one, self.url(one))
+                _keep(partial, places[one.sha256])
+        report(f"fetching {len(lacking)} packages", 1.0)
+
+    def closures(
+        self, suite: str, wanted: Mapping[str, Sequence[str]]
+    ) -> dict[str, tuple[Package, ...]]:
+        """Return what installing sets of packages in an empty system takes, newest versions.
+
+        That is Debian's minimal system ("minbase" of debootstrap(8)), the packages and what
+        they depend on, without recommendations.
+
+        Raises
+        ------
+        MirrorSilent, UntrustedLists, MissingDependency
+            As of `refresh`.
+        HarnessError
+            If a package does not exist or cannot be installed beside the others.
+        """
+        with locked(self.root / "lock"):
+            errors = self._update([suite])
+            if errors:
+                raise self._refused(errors[0])
+            return {part: self._closure(suite, names) for part, names in wanted.items()}
+
     def download_unlisted(self, package: Package, target: Path) -> None:
         """Fetch a file that no signed list names any more, to take its hash for the lock.
 
@@ -329,10 +354,7 @@ class DebianArchive:
                     stop(process)
             if process.returncode != 0:
                 raise self._explained(package, errors.read_text(errors="replace"))
-            if partial.is_symlink():  # how apt "fetches" from a file: mirror
-                original, partial = partial.resolve(), partial.with_name("copy")
-                shutil.copyfile(original, partial)
-            replace_file(partial, target)
+            _keep(partial, target)
         report(package.name, 1.0)
 
     def _watch(
@@ -388,6 +410,18 @@ class DebianArchive:
                 text = run(self._apt(_HELPER, "cat-file", filename), timeout=120).text()
                 yield from packages_in(text, suite, flavour)
 
+    def _closure(self, suite: str, names: Sequence[str]) -> tuple[Package, ...]:
+        words = ["install", "--print-uris", "--yes", "-qq", "--no-install-recommends"]
+        words += ["--option=Acquire::ForceHash=SHA256", *_MINIMAL, *names]
+        done = run(self._apt(require("apt-get", "apt"), *words), timeout=60, check=False)
+        if done.status:
+            reason = _errors(done.stderr.decode(errors="replace"))[0]
+            raise HarnessError(f"{suite} of {self.mirror}: {reason}")
+        return tuple(
+            package_from({**_uri_fields(line, self.mirror), "suite": suite})
+            for line in done.text().splitlines()
+        )
+
     def _apt(self, program: str, *words: str | os.PathLike[str]) -> list[str]:
         configuration = self.root / "apt.conf"
         write_text(self.root / "status", "")
@@ -402,64 +436,27 @@ class DebianArchive:
         ]
 
 
-def _mirror_for(sources: Iterable[Source], suites: re.Pattern[str], ending: str) -> str | None:
-    fitting = [
-        source.uri.rstrip("/")
-        for source in sources
-        if "main" in source.components
-        and any(suites.fullmatch(one) for one in source.suites)
-        and _scheme(source.uri)
-    ]
-    fitting.sort(key=lambda uri: not urlsplit(uri).path.endswith(ending))
-    return fitting[0] if fitting else None
+def _keep(partial: Path, target: Path) -> None:
+    if partial.is_symlink():  # how apt "fetches" from a file: mirror
+        original, partial = partial.resolve(), partial.with_name(f"{partial.name}.copy")
+        shutil.copyfile(original, partial)
+    replace_file(partial, target)
 
 
-def _one_line_sources(text: str) -> Iterator[Source]:
-    for line in text.splitlines():
-        match = _LIST_LINE.match(line.partition("#")[0].strip())
-        if match:
-            yield Source(match["uri"], (match["suite"],), tuple(match["parts"].split()))
+def _uri_fields(line: str, mirror: str) -> dict[str, object]:
+    """Return the fields of a package as ``apt-get --print-uris`` prints it.
 
-
-def _deb822_sources(text: str) -> Iterator[Source]:
-    for stanza in re.split(r"\n[ \t]*\n", text):
-        fields: dict[str, list[str]] = {}
-        key = ""
-        for line in stanza.splitlines():
-            if line.startswith("#") or not line.strip():
-                continue
-            if line[0] in " \t":
-                fields.setdefault(key, []).extend(line.split())
-            else:
-                key, _, value = line.partition(":")
-                key = key.lower()
-                fields[key] = value.split()
-        if "deb" not in fields.get("types", []) or fields.get("enabled") in (["no"], ["false"]):
-            continue
-        for uri in fields.get("uris", []):
-            suites, components = fields.get("suites", []), fields.get("components", [])
-            yield Source(uri, tuple(suites), tuple(components))
-
-
-def _resolved(uri: str) -> str:
-    # Cloud images name their mirrors in a file: mirror+file:/etc/apt/mirrors/debian.list
-    if not uri.startswith("mirror+file:"):
-        return uri.rstrip("/")
-    path = Path(urlsplit(uri).path)
-    lines = read_text(path, most=_MOST_SOURCES, refusal=ConfigError).split()
-    if not lines or not _scheme(lines[0]):
-        raise ConfigError(f"the mirror list {path} begins with no URL of a mirror")
-    return lines[0].rstrip("/")
-
-
-def _scheme(text: str) -> str:
-    """Return the scheme of a URL that can be a word of a sources.list; else nothing."""
-    if not (text.isascii() and text.isprintable()) or set(text) & set(' "#<>'):
-        return ""
-    try:
-        return urlsplit(text).scheme
-    except ValueError:  # http://[::1
-        return ""
+    That is 'URI' NAME_VERSION_ARCHITECTURE.deb SIZE SHA256:HASH, percent signs quoting.
+    """
+    uri, file, size, digest = line.split()
+    name, version, _ = unquote(file).rsplit("_", 2)
+    return {
+        "name": name,
+        "version": version,
+        "sha256": digest.removeprefix("SHA256:"),
+        "size": int(size),
+        "filename": unquote(uri.strip("'").removeprefix(f"{mirror}/")),
+    }
 
 
 def _is_security(suite: str) -> bool:

@@ -17,6 +17,7 @@ from pathlib import Path
 from hyperbox.errors import ConfigError
 from hyperbox.files import sha256_file
 from hyperbox.harness.lab.debian_tree import accounts, bootstrap, debian_key
+from hyperbox.harness.lab.guest_lock import ROOT, pinned
 from hyperbox.harness.lab.image_cache import GuestImage, forget_old_images, made_once
 from hyperbox.harness.lab.import_closure import import_closure, named_in
 from hyperbox.harness.lab.user_namespace import run_as_root
@@ -63,11 +64,12 @@ def root_image(progress: Callable[[str, float], None] | None = None) -> GuestIma
         If the mirror does not answer or the disk is full.
     """
     packages = root_packages()
+    locked = pinned(ROOT, packages)
     report = progress or (lambda _text, _fraction: None)
 
     def fill(tree: Path) -> Mapping[str, object]:
         report("building the guest root", 0.0)
-        facts = bootstrap(tree, packages)
+        facts = bootstrap(tree, ROOT, packages, report)
         paths = sorted(path.relative_to(tree).as_posix() for path in tree.rglob("*"))
         report("building the guest root", 1.0)
         return {**facts, "paths": paths, "accounts": accounts(tree)}
@@ -77,7 +79,8 @@ def root_image(progress: Callable[[str, float], None] | None = None) -> GuestIma
         run_as_root("hyperbox.harness.lab.layers")
         report("building the guest root", 1.0)
 
-    return made_once(f"root-{debian_key(packages)}", "root", fill, as_root=as_root)
+    key = debian_key(locked.key() if locked else packages)
+    return made_once(f"root-{key}", "root", fill, as_root=as_root)
 
 
 def root_packages() -> tuple[str, ...]:

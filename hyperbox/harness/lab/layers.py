@@ -29,6 +29,7 @@ from hyperbox.files import sha256_file
 from hyperbox.foreign import read_toml
 from hyperbox.harness.lab.debian_tree import accounts, bootstrap, debian_key
 from hyperbox.harness.lab.guest_image import root_image, root_packages
+from hyperbox.harness.lab.guest_lock import ROOT, pinned
 from hyperbox.harness.lab.image_cache import GuestImage, made_once
 from hyperbox.harness.lab.user_namespace import run_as_root
 from hyperbox.paths import project_directory
@@ -37,6 +38,7 @@ from hyperbox.printing import print_error
 __all__ = [
     "PYTHON_DIRECTORY",
     "Layer",
+    "guest_parts",
     "layer_image",
     "layers_path",
     "named_layers",
@@ -132,14 +134,16 @@ def layer_image(name: str, progress: Callable[[str, float], None] | None = None)
 
     def fill(tree: Path) -> Mapping[str, object]:
         report(f"building the layer {name}", 0.0)
-        facts = {} if root is None else _install(layer, tree, root.facts())
+        facts = {} if root is None else _install(layer, tree, root.facts(), report)
         _copy(layer, tree, modules)
         report(f"building the layer {name}", 1.0)
         return {**facts, "python": {key: one.version for key, one in distributions.items()}}
 
     inputs = [_FORMAT, sorted(layer.packages), sorted(layer.files.items())]
     inputs += [[target, sha256_file(source)] for target, source in sorted(modules.items())]
-    inputs += [root.sha256] if root else []
+    if root:
+        locked = pinned(name, _installed_with(layer))
+        inputs += [root.sha256, locked.key() if locked else "newest"]
 
     def as_root() -> None:
         report(f"building the layer {name}", 0.0)
@@ -185,9 +189,21 @@ def _layer(entry: object, where: str) -> Layer:
     return Layer(name, title, **tables)
 
 
-def _install(layer: Layer, tree: Path, root: Mapping[str, Any]) -> Mapping[str, object]:
+def guest_parts() -> dict[str, tuple[str, ...]]:
+    """Return the packages that are declared for the root and for each layer that has any."""
+    layers = {one.id: _installed_with(one) for one in read_layers().values() if one.packages}
+    return {ROOT: root_packages(), **layers}
+
+
+def _installed_with(layer: Layer) -> tuple[str, ...]:
+    return (*root_packages(), *layer.packages)
+
+
+def _install(
+    layer: Layer, tree: Path, root: Mapping[str, Any], report: Callable[[str, float], None]
+) -> Mapping[str, object]:
     """Install the packages beside the root's, and leave what the root does not have."""
-    facts = bootstrap(tree, [*root_packages(), *layer.packages], layer.files)
+    facts = bootstrap(tree, layer.id, _installed_with(layer), report, layer.files)
     versions: Any = facts["packages"]
     ours: Mapping[str, str] = root["packages"]
     moved = sorted(one for one in ours if versions.get(one) != ours[one])
@@ -195,7 +211,7 @@ def _install(layer: Layer, tree: Path, root: Mapping[str, Any]) -> Mapping[str, 
         raise HarnessError(
             f"layer {layer.id}: the mirror has other versions than the guests' root was made of: "
             f"{moved[0]} {versions.get(moved[0])}, not {ours[moved[0]]}, and {len(moved) - 1} more",
-            hint="remove root-*.json from guest/ in the cache: root and layer are made anew",
+            hint="hyperbox guests update locks what the mirror has: root and layer are made anew",
         )
     mine = accounts(tree)
     for path in (tree / name for name in _UNWANTED):

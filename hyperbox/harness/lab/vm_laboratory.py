@@ -215,6 +215,7 @@ class VmLaboratory:
                 "project": project_image(experiment).sha256,
                 "layers": {name: self._layer(name).sha256 for name in experiment.layers},
             },
+            **_guest_packages([self._root, *map(self._layer, experiment.layers)]),
         }
 
     def close(self) -> None:
@@ -252,6 +253,14 @@ class VmLaboratory:
         if before:
             return self._snapshot(kit, hardware, tuple(before)).derive(Step(last), hardware)
         return _boot(kit, hardware, self._qemu, self._report)
+
+
+def _guest_packages(images: Sequence[GuestImage]) -> Mapping[str, object]:
+    """Return what guests are made of, and where that is not what is locked."""
+    facts = [image.facts() for image in images]
+    packages = {name: version for one in facts for name, version in one["packages"].items()}
+    remarks = [remark for one in facts for remark in one["remarks"]]
+    return {"guest_packages": packages, "guest_remarks": list(dict.fromkeys(remarks))}
 
 
 def _without_project(hardware: GuestHardware) -> GuestHardware:

@@ -10,12 +10,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hyperbox.errors import ConfigError
+from hyperbox.harness.lab.guest_lock import moved_packages
 from hyperbox.harness.lab.machine import Laboratory
 from hyperbox.harness.runs.plan import Plan
 from hyperbox.harness.runs.store import RunStore
 
 __all__ = ["check_unchanged_since", "differing_ingredients", "fact"]
 
+_PACKAGES = "guest packages"
 # By their places in a record's environment.
 _BEFORE_BOOT: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "QEMU": (("qemu", "sha256"),),
@@ -23,6 +25,7 @@ _BEFORE_BOOT: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "guest root": (("images", "root"),),
     "project's code": (("images", "project"), ("images", "agent")),
     "layers": (("images", "layers"),),
+    _PACKAGES: (("guest_packages",),),
     "suite's programs": (("programs",),),
     "command line": (("commandline",),),
     "memory": (("memory_bytes",),),
@@ -30,13 +33,23 @@ _BEFORE_BOOT: Mapping[str, tuple[tuple[str, ...], ...]] = {
 }
 _AFTER_BOOT: Mapping[str, tuple[tuple[str, ...], ...]] = {"snapshot": (("repeatability", "probe"),)}
 # Facts that records of hyperbox before December 2026 lack.
-_LATER_ON_RECORD = (("kernel", "build"), ("programs",), ("images", "agent"), ("images", "layers"))
+_LATER_ON_RECORD = (
+    ("kernel", "build"),
+    ("programs",),
+    ("images", "agent"),
+    ("images", "layers"),
+    ("guest_packages",),
+)
 _DIGITS = 12
 
 
 def differing_ingredients(known: Mapping[str, Any], again: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the names of the ingredients that differ between two records' environments."""
-    return tuple(_differing(known, again, {**_BEFORE_BOOT, **_AFTER_BOOT}))
+    """Return the names of the ingredients that differ between two records' environments.
+
+    Packages of the guests that moved are named one by one.
+    """
+    found = _differing(known, again, {**_BEFORE_BOOT, **_AFTER_BOOT})
+    return tuple(f"{name} ({found[name]})" if name == _PACKAGES else name for name in found)
 
 
 def check_unchanged_since(plan: Plan, store: RunStore, laboratory: Laboratory) -> None:
@@ -82,8 +95,15 @@ def _differing(
         for path in paths:
             then, now = fact(known, path), fact(again, path)
             if then != now and not (then is None and path in _LATER_ON_RECORD):
-                found.setdefault(name, f"{_short(then)} -> {_short(now)}")
+                found.setdefault(name, _change(then, now))
     return found
+
+
+def _change(then: object, now: object) -> str:
+    if isinstance(then, Mapping) and isinstance(now, Mapping):
+        before, after = ({key: _short(one) for key, one in some.items()} for some in (then, now))
+        return ", ".join(moved_packages(before, after))
+    return f"{_short(then)} -> {_short(now)}"
 
 
 def _short(value: object) -> str:

@@ -121,17 +121,19 @@ def judge(
     verdict = rules.decide(gate, experiment, cell.kernel, lane, samples)
     warnings = tuple(f"the kernel warned: {text}" for text in record.document["warnings"])
     crowd = () if lane is Lane.EXACT else _crowded(record.document["blocks"])
-    remarks = (*verdict.remarks, *_unsigned(record), *doubt, *crowd, *warnings)
+    remarks = (*verdict.remarks, *_provenance(record), *doubt, *crowd, *warnings)
     return replace(verdict, lane=cell.lane, remarks=remarks)
 
 
-def _unsigned(record: Record) -> tuple[str, ...]:
-    """Say that nobody vouches for a part of the kernel: every report has a verdict's remarks."""
-    kernel = record.document["environment"].get("kernel")
+def _provenance(record: Record) -> Iterator[str]:
+    """Say what is not signed or not as locked: every report has a verdict's remarks."""
+    environment = record.document["environment"]
+    kernel = environment.get("kernel")
     names = kernel.get("unsigned") if isinstance(kernel, Mapping) else None
-    if not names or not isinstance(names, list):
-        return ()
-    return (f"unsigned kernel: no signed list names {', '.join(map(str, names))}",)
+    if names and isinstance(names, list):
+        yield f"unsigned kernel: no signed list names {', '.join(map(str, names))}"
+    remarks = environment.get("guest_remarks")
+    yield from map(str, remarks if isinstance(remarks, list) else ())
 
 
 def _crowded(blocks: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:

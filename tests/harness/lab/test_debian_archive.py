@@ -16,17 +16,19 @@ from pathlib import Path
 import pytest
 
 from hyperbox.errors import ConfigError, HarnessError, MissingDependency
+from hyperbox.harness.lab.apt_sources import (
+    Source,
+    machine_sources,
+    main_mirror,
+    security_mirror,
+)
 from hyperbox.harness.lab.debian_archive import (
     DebianArchive,
     HashMismatch,
     MirrorSilent,
     PackageGone,
-    Source,
     UntrustedLists,
     debian_mirror,
-    machine_sources,
-    main_mirror,
-    security_mirror,
 )
 from hyperbox.harness.lab.kernel_matrix import Package
 

@@ -425,12 +425,15 @@ def test_a_kernel_that_nobody_vouches_for_is_named_in_every_report(
 ) -> None:
     def unsigned(document: Any) -> None:
         document["environment"]["kernel"]["unsigned"] = ["linux-modules-7.1.8"]
+        document["environment"]["guest_remarks"] = ["guest packages: libc6 1 is not there"]
 
     edit(attempt_of(copy) / "record.json", unsigned)
     run = load_run(copy)
     said = "unsigned kernel: no signed list names linux-modules-7.1.8"
     hurt = [v for v in run.verdicts if v.kernel == "6.12" and v.gate in HURT_GATES]
     assert [said in verdict.remarks for verdict in hurt] == [True] * len(HURT_GATES)
+    moved = "guest packages: libc6 1 is not there"
+    assert [moved in verdict.remarks for verdict in hurt] == [True] * len(HURT_GATES)
     write_report(run, tmp_path)
     forms = (
         (tmp_path / "report.html").read_text(),

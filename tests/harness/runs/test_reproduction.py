@@ -29,7 +29,12 @@ _EXPERIMENT = Experiment(
 _GATE = Gate("demo.time", "T", "t", "demo.work", "time", Rule.AT_MOST, 9.0, "one")
 _CELL = Cell("6.12", "demo.work", Lane.EXACT)
 _SAMPLES = tuple(Sample(block, 0, "one", "time", block + 0.1) for block in range(3))
-_MADE_OF = {"qemu": {"sha256": "q"}, "kernel": {"sha256": "k"}, "images": {"root": "r"}}
+_MADE_OF = {
+    "qemu": {"sha256": "q"},
+    "kernel": {"sha256": "k"},
+    "images": {"root": "r"},
+    "guest_packages": {"libc6": "2.41-12", "python3": "3.13"},
+}
 
 
 def _attempt(**changes: object) -> Attempt:
@@ -99,6 +104,15 @@ def test_other_ingredients_make_it_void_and_are_named(
     found = judge(_CELL, record, _attempt(samples=samples, environment=other))
     assert found.finding is Finding.INCOMPARABLE
     assert found.ingredients == ("QEMU", "guest root")
+
+
+def test_packages_of_the_guest_that_moved_are_named_one_by_one(tmp_path: Path) -> None:
+    _, _, record = _store(tmp_path)
+    moved = {"libc6": "2.41-13", "python3": "3.13", "wrk": "4"}
+    other = {**_MADE_OF, "guest_packages": moved}
+    found = judge(_CELL, record, _attempt(environment=other))
+    assert found.finding is Finding.INCOMPARABLE
+    assert found.ingredients == ("guest packages (libc6 2.41-12 -> 2.41-13, wrk none -> 4)",)
 
 
 def test_what_cannot_be_measured_is_broken(tmp_path: Path) -> None:
