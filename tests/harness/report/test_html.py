@@ -139,6 +139,18 @@ def test_page_is_no_wider_than_a_phone(
     assert in_phone(browser, page_of(troubled_run), asked, tmp_path) <= 390
 
 
+def test_no_text_is_squeezed_on_a_phone(
+    browser: Callable[..., str], page_of: Draw, troubled_run: RunData, tmp_path: Path
+) -> None:
+    """Widths meant for the columns of a wide table must not stay where rows are stacked."""
+    asked = (
+        "Math.round(Math.min(...Array.from(document.querySelectorAll('table.stack code'), "
+        "one => one.getBoundingClientRect()).filter(box => box.height > 60)"
+        ".map(box => box.width), 390))"
+    )
+    assert in_phone(browser, page_of(troubled_run), asked, tmp_path) >= 150
+
+
 def test_comparison_fits_a_phone_without_scrolling(
     browser: Callable[..., str], run: RunData, tmp_path: Path
 ) -> None:
