@@ -22,8 +22,9 @@ TESTS_OF = {
         "harness/*",
         "suites/test_harness*",
         "examples/*",
-        *(f"cli/test_{name}*" for name in ("bad_input", "bisect", "calibrate", "doctor", "exec")),
-        *(f"cli/test_{name}*" for name in ("guests", "kernels", "reporting", "shell", "validate")),
+        *(f"cli/test_{name}*" for name in ("bad_input", "bisect", "calibrate", "doctor")),
+        *(f"cli/test_{name}*" for name in ("exec", "guest_options", "kernels", "reporting")),
+        *(f"cli/test_{name}*" for name in ("shell", "validate")),
     ),
     "isolation": ("isolation/*", "runtime/*"),
     "memory": (
