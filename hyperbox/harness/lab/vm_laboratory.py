@@ -28,7 +28,15 @@ from hyperbox.harness.lab.snapshot_cache import SnapshotCache
 from hyperbox.harness.lab.vm import VirtualMachine
 from hyperbox.harness.model import Experiment, Lane, MachineRequest
 
-__all__ = ["LaneChoice", "VmLaboratory", "VmSource", "choose_lane", "hardware_for", "warm_snapshot"]
+__all__ = [
+    "LaneChoice",
+    "VmLaboratory",
+    "VmSource",
+    "choose_lane",
+    "guest_packages",
+    "hardware_for",
+    "warm_snapshot",
+]
 
 # Once before the snapshot, so that no arm pays: read what programs load, compile the project.
 _COMPILE = "python3 -m compileall -q --invalidation-mode unchecked-hash"
@@ -215,7 +223,7 @@ class VmLaboratory:
                 "project": project_image(experiment).sha256,
                 "layers": {name: self._layer(name).sha256 for name in experiment.layers},
             },
-            **_guest_packages([self._root, *map(self._layer, experiment.layers)]),
+            **guest_packages([self._root, *map(self._layer, experiment.layers)]),
         }
 
     def close(self) -> None:
@@ -255,11 +263,12 @@ class VmLaboratory:
         return _boot(kit, hardware, self._qemu, self._report)
 
 
-def _guest_packages(images: Sequence[GuestImage]) -> Mapping[str, object]:
+def guest_packages(images: Sequence[GuestImage]) -> Mapping[str, object]:
     """Return what guests are made of, and where that is not what is locked."""
     facts = [image.facts() for image in images]
-    packages = {name: version for one in facts for name, version in one["packages"].items()}
-    remarks = [remark for one in facts for remark in one["remarks"]]
+    # A layer of Python distributions only has no Debian packages.
+    packages = {key: text for one in facts for key, text in one.get("packages", {}).items()}
+    remarks = [remark for one in facts for remark in one.get("remarks", ())]
     return {"guest_packages": packages, "guest_remarks": list(dict.fromkeys(remarks))}
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from hyperbox.cli.main import main
 from hyperbox.errors import ConfigError, HarnessError
+from hyperbox.files import write_sealed
 from hyperbox.harness.lab import guest_lock
 from hyperbox.harness.lab.debian_archive import DebianArchive, HashMismatch
 from hyperbox.harness.lab.guest_lock import (
@@ -27,8 +28,10 @@ from hyperbox.harness.lab.guest_lock import (
     resolve_guests,
     write_guest_lock,
 )
+from hyperbox.harness.lab.image_cache import GuestImage
 from hyperbox.harness.lab.kernel_matrix import Package
 from hyperbox.harness.lab.layers import guest_parts
+from hyperbox.harness.lab.vm_laboratory import guest_packages
 from tests.harness.lab.test_debian_archive import Repository, mirror, repository
 
 __all__ = ["mirror", "repository"]  # fixtures
@@ -208,3 +211,19 @@ def test_the_verb_lists_what_is_locked(capsys: pytest.CaptureFixture[str]) -> No
     assert all(set(row["asked"]) <= set(row["locked"]) for row in document["parts"])
     assert main(["guests", "lock", "--mirror", "http://127.0.0.1:9/debian"]) == 0
     assert "parts are locked" in capsys.readouterr().out
+
+
+def test_records_name_the_packages_of_all_images(tmp_path: Path) -> None:
+    facts: list[dict[str, Any]] = [
+        {"packages": {"libc6": "1"}, "remarks": ["newest used"]},
+        {"python": {"starlette": "1"}},  # a layer without Debian packages
+        {"packages": {"wrk": "4"}, "remarks": ["newest used"]},
+    ]
+    images = []
+    for number, some in enumerate(facts):
+        write_sealed(tmp_path / f"{number}.json", some)
+        images.append(GuestImage(tmp_path / f"{number}.erofs", "0" * 64))
+    assert guest_packages(images) == {
+        "guest_packages": {"libc6": "1", "wrk": "4"},
+        "guest_remarks": ["newest used"],
+    }
