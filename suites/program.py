@@ -17,7 +17,7 @@ from types import FrameType
 from typing import NoReturn
 
 from hyperbox import interruption
-from hyperbox.errors import HyperboxError, KernelFeatureMissing
+from hyperbox.errors import HyperboxError, KernelFeatureMissing, MissingDependency
 
 __all__ = ["SKIP_STATUS", "Measured", "run_program", "seed"]
 
@@ -39,17 +39,25 @@ def seed() -> int:
 
 
 def run_program(measure: Callable[[], Measured]) -> int:
-    """Measure, print the result as the last line, and give the exit status."""
+    """Measure, print the result as the last line, and give the exit status.
+
+    Only the kernel's own answer is a skip: where a program is missing that would have asked it,
+    nothing is known of the kernel.
+    """
     signal.signal(signal.SIGTERM, _end)
     signal.signal(signal.SIGINT, _end)
     try:
         with interruption.reraise_lost_signals():
             measured = measure()
-    except KernelFeatureMissing as error:
-        print(json.dumps({"skip": error.message}), flush=True)
-        return SKIP_STATUS
     except HyperboxError as error:
-        print(f"error: {error.message}", file=sys.stderr, flush=True)
+        asked = not isinstance(error.__cause__, MissingDependency)
+        if isinstance(error, KernelFeatureMissing) and asked:
+            print(json.dumps({"skip": error.message}), flush=True)
+            return SKIP_STATUS
+        cause = error if asked else error.__cause__
+        hint = getattr(cause, "hint", "")
+        remedy = f" ({hint})" if hint else ""
+        print(f"error: {error.message}{remedy}", file=sys.stderr, flush=True)
         return 1
     result = {"metrics": dict(measured.metrics), "notes": dict(measured.notes)}
     print(json.dumps(result, sort_keys=True, allow_nan=False), flush=True)

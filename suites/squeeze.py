@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hyperbox.errors import KernelFeatureMissing, WorkloadError
+from hyperbox.errors import WorkloadError
 from hyperbox.linux.cgroup import Cgroup, cgroup
 from hyperbox.linux.null_blk import null_block_device
 from hyperbox.linux.swap import swap_areas, swapping
@@ -84,11 +84,14 @@ def squeeze(*, limit_mib: int, disk_mib: int, latency_ns: int) -> Iterator[Squee
     Raises
     ------
     KernelFeatureMissing
-        If this machine has no cgroup v2 memory controller or no null_blk, or swaps
-        already: pages would go elsewhere.
+        If this machine has no cgroup v2 memory controller or no null_blk.
+    WorkloadError
+        If it swaps already: pages would go elsewhere.
     """
     if swap_areas():
-        raise KernelFeatureMissing("this machine swaps already; the squeeze needs its own swap")
+        raise WorkloadError(
+            "this machine swaps already; the squeeze needs its own swap", hint="swapoff --all"
+        )
     name = f"hyperbox-squeeze-{os.getpid()}"
     with contextlib.ExitStack() as stack:
         group = stack.enter_context(cgroup(name, controllers=("memory",)))

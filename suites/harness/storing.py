@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from hyperbox.errors import KernelFeatureMissing, WorkloadError
+from hyperbox.errors import WorkloadError
 from hyperbox.linux.mounts import mount, unmount
 from hyperbox.linux.namespaces import own_mounts
 from hyperbox.linux.null_blk import null_block_device
@@ -21,6 +21,7 @@ _DISK_MIB = 16
 _LATENCY_NS = 100_000  # of one request: a fast SSD
 _MAGIC = 0xE0F5E1E2.to_bytes(4, "little")  # of an EROFS superblock, 1024 bytes from the start
 _READ_ONLY = 1  # MS_RDONLY of linux/mount.h
+_DEVICES = Path("/dev")
 _FILES = 8  # read in each mounted image
 
 
@@ -82,7 +83,7 @@ def _erofs() -> Iterator[Ready]:
         paths += sorted(path for path in directory.rglob("*.py") if path.stat().st_size)[:_FILES]
         unmount(directory)
         if len(paths) < _FILES:
-            raise KernelFeatureMissing(f"the image has {len(paths)} files to read")
+            raise WorkloadError(f"the image has {len(paths)} files to read, not {_FILES}")
         yield Ready(unit)
 
 
@@ -114,7 +115,7 @@ def _disk(size_mib: int) -> Iterator[Path]:
 def _smallest_image() -> bytes:
     """Return the smallest EROFS image among the machine's memory disks: guests are made of them."""
     found = []
-    for device in sorted(Path("/dev").glob("pmem*")):
+    for device in sorted(_DEVICES.glob("pmem*")):
         with device.open("rb") as stream:
             stream.seek(1024)
             head = stream.read(128)
@@ -122,7 +123,10 @@ def _smallest_image() -> bytes:
             if head.startswith(_MAGIC):
                 found.append((blocks << head[12], device))
     if not found:
-        raise KernelFeatureMissing("this machine has no EROFS image on a memory disk")
+        raise WorkloadError(
+            "this machine has no EROFS image on a memory disk (/dev/pmem*)",
+            hint="measure it in a guest: --target vm",
+        )
     size, device = min(found)
     with device.open("rb") as stream:
         return stream.read(size)

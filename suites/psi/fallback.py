@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import hyperbox
-from hyperbox.errors import ExitCode, KernelFeatureMissing
+from hyperbox.errors import ExitCode, WorkloadError
 from hyperbox.linux.knob import read_knob
 from hyperbox.linux.pressure import PROC_PRESSURE
 from hyperbox.processes import run
@@ -28,7 +28,7 @@ def main() -> int:
 
 def _measure() -> Measured:
     if (PROC_PRESSURE / "memory").exists():
-        raise KernelFeatureMissing("this kernel was not booted with psi=0: it gives pressure")
+        raise WorkloadError("this kernel was not booted with psi=0: it gives pressure")
     judge = Judge()
     before = _state()
     for module in ("hyperbox.memory.monitor", "hyperbox.memory.tune"):

@@ -24,10 +24,12 @@ from hyperbox.harness.lab.vm_laboratory import hardware_for
 from hyperbox.harness.model import Lane, Perturbation, Suite
 from hyperbox.harness.runs.output import parse_output
 from hyperbox.linux.cgroup import cgroup_root
+from hyperbox.linux.modules import load_module
 from hyperbox.linux.pressure import Line, Pressure, Resource
 from hyperbox.linux.swap import swap_areas
 from hyperbox.memory.psi import Sample
 from hyperbox.processes import run, spawn, stop
+from suites.harness.storing import EROFS
 from suites.program import SKIP_STATUS, Measured, run_program
 from suites.psi.accuracy import Check, Tally, judge
 from suites.psi.arms import FastSwap, TunerProcess
@@ -193,6 +195,36 @@ def test_missing_feature_is_a_skip_with_its_reason(capsys: pytest.CaptureFixture
     assert json.loads(capsys.readouterr().out) == {"skip": "no zram here"}
 
 
+def test_a_machine_that_cannot_ask_its_kernel_is_an_error(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def measure() -> Measured:
+        load_module("hyperbox_absent")
+        raise AssertionError
+
+    assert run_program(measure) == SKIP_STATUS
+    capsys.readouterr()
+    monkeypatch.setattr("hyperbox.processes._SEARCH_PATH", str(tmp_path))
+    assert run_program(measure) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "modprobe is not installed (apt-get install" in captured.err
+
+
+def test_an_image_that_is_not_there_is_an_error_with_the_remedy(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("suites.harness.storing._DEVICES", tmp_path)
+
+    def measure() -> Measured:
+        with EROFS.set_up():
+            raise AssertionError
+
+    assert run_program(measure) == 1
+    said = "error: this machine has no EROFS image on a memory disk (/dev/pmem*) (measure it in a "
+    assert capsys.readouterr().err.startswith(said)
+
+
 def test_failure_is_one_line_and_no_result(capsys: pytest.CaptureFixture[str]) -> None:
     def measure() -> Measured:
         raise WorkloadError("the walk fell over")
@@ -333,7 +365,7 @@ sleep 0.2; kill -TERM $program; wait $program; echo "status $?"
 
 
 @pytest.mark.vm
-def test_machine_that_swaps_already_is_a_skip(suite: Suite, guest: Snapshot) -> None:
+def test_machine_that_swaps_already_is_an_error(suite: Suite, guest: Snapshot) -> None:
     script = (
         "modprobe zram num_devices=1 && echo 8M > /sys/block/zram0/disksize && "
         "mkswap /dev/zram0 > /dev/null && swapon /dev/zram0 && exec python3 -m suites.psi.accuracy"
@@ -341,5 +373,5 @@ def test_machine_that_swaps_already_is_a_skip(suite: Suite, guest: Snapshot) -> 
     experiment = suite.experiments[0]
     with guest.clone() as machine:
         done = machine.execute(["sh", "-c", script], timeout=300)
-    with pytest.raises(KernelFeatureMissing, match="swaps already"):
+    with pytest.raises(WorkloadError, match="swaps already"):
         parse_output(done, experiment)
