@@ -225,7 +225,7 @@ def _one(
             guest = open_guest(
                 result.kit,
                 prepared.lane,
-                memory=prepared.memory,
+                wanted=prepared.machine,
                 layers=prepared.layers,
                 progress=step,
             )

@@ -16,10 +16,10 @@ from hyperbox.harness.lab.kernel_kit import KernelKit
 from hyperbox.harness.lab.kernel_lock import read_matrix
 from hyperbox.harness.lab.kernel_selectors import chosen_kernels, expand_kernels
 from hyperbox.harness.lab.layers import named_layers
-from hyperbox.harness.lab.qemu import MEBIBYTE, find_qemu
+from hyperbox.harness.lab.qemu import find_qemu
 from hyperbox.harness.lab.session import keep_console
 from hyperbox.harness.lab.vm_laboratory import choose_lane
-from hyperbox.harness.model import LEAST_MEMORY_MIB, Lane
+from hyperbox.harness.model import LEAST_MEMORY_MIB, Lane, MachineRequest
 from hyperbox.harness.runs.progress import ProgressDisplay
 from hyperbox.printing import complain
 
@@ -50,12 +50,12 @@ class Prepared:
 
     kits: Sequence[KernelKit]
     lane: Lane
-    memory: int | None
+    machine: MachineRequest
     layers: Sequence[str] = ()
 
 
 def add_options(parser: argparse.ArgumentParser, *, several: bool) -> None:
-    """Add ``--kernel``, ``--modules``, ``--lane``, ``--memory`` and ``--layer``."""
+    """Add what says which kernel runs in which guest."""
     again = "; may be repeated" if several else ""
     parser.add_argument(
         "--kernel",
@@ -77,6 +77,20 @@ def add_options(parser: argparse.ArgumentParser, *, several: bool) -> None:
         "instructions; auto is kvm where it works (default: fast)",
     )
     add_memory(parser)
+    parser.add_argument(
+        "--cpus",
+        type=_processors,
+        metavar="N",
+        default=MachineRequest.processors,
+        help="the guest's processors; more than one not in the exact lane (default: 1)",
+    )
+    parser.add_argument(
+        "--without-module",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a module that the kernel shall not have; may be repeated",
+    )
     parser.add_argument(
         "--layer",
         action="append",
@@ -116,8 +130,14 @@ def prepare(arguments: argparse.Namespace) -> Prepared:
             if "lacks drivers" not in remark:
                 complain(f"hyperbox: note: kernel {kit.label}: {remark}")
     lane = choose_lane(arguments.lane, kits).lane
-    memory = None if arguments.memory is None else arguments.memory * MEBIBYTE
-    return Prepared(kits, lane, memory, layers)
+    if lane is Lane.EXACT and arguments.cpus > 1:
+        raise ConfigError("the exact lane has one processor", hint="use --lane fast or kvm")
+    machine = MachineRequest(
+        memory_mib=arguments.memory or MachineRequest.memory_mib,
+        processors=arguments.cpus,
+        without_modules=tuple(arguments.without_module),
+    )
+    return Prepared(kits, lane, machine, layers)
 
 
 @contextlib.contextmanager
@@ -157,6 +177,12 @@ def pair(text: str, option: str, *, last: bool) -> tuple[str, str]:
 def exit_status(status: int) -> int:
     """Return a command's status as shells do: 128 and more for a signal."""
     return 128 - status if status < 0 else status
+
+
+def _processors(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text[:4]) > 0):
+        raise ConfigError(f"--cpus must be a whole number from 1 up, not {text!r}")
+    return int(text[:4])
 
 
 def _memory(text: str) -> int:

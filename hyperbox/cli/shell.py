@@ -72,7 +72,7 @@ def _console(prepared: Prepared) -> int:
             guest = open_guest(
                 kit,
                 prepared.lane,
-                memory=prepared.memory,
+                wanted=prepared.machine,
                 layers=prepared.layers,
                 progress=step,
             )

@@ -219,6 +219,8 @@ def _machine(table: _Table) -> MachineRequest:
         processors=table.count("processors", MachineRequest.processors),
         commandline=table.line("commandline", MachineRequest.commandline),
         mitigations=table.flag("mitigations", MachineRequest.mitigations),
+        without_modules=table.words("without_modules", MachineRequest.without_modules),
+        modules=table.line("modules", MachineRequest.modules),
     )
     table.finish()
     if machine.memory_mib < LEAST_MEMORY_MIB:

@@ -133,12 +133,17 @@ class MachineRequest:
     More than one of `processors` cannot be had in the exact lane: QEMU records the
     interleaving of one only (QEMU: docs/system/replay.rst). `mitigations` False boots with
     ``mitigations=off``, which makes system calls cheaper than they are in production.
+    `without_modules` names modules that its kernel does not have, `modules` is a directory of
+    the project with ``.ko`` files that take the place of the kernel's own: both before the
+    root is mounted.
     """
 
     memory_mib: int = 768
     processors: int = 1
     commandline: str = ""
     mitigations: bool = True
+    without_modules: tuple[str, ...] = ()
+    modules: str = ""
 
 
 @dataclass(frozen=True)

@@ -66,6 +66,7 @@ def test_several_get_the_same_input_as_it_comes_and_none_waits_for_its_end() -> 
         (["--memory", "64", "--", "true"], "--memory must be a whole number from 256 up"),
         (["--modules", "/tmp", "--", "true"], "--modules are those of a bzImage"),
         (["--lane", "slow", "--", "true"], "invalid choice: 'slow'"),
+        (["--cpus", "0", "--", "true"], "--cpus must be a whole number from 1 up, not '0'"),
         (["--layer", "radis", "--", "true"], "no layer is called 'radis'"),
     ],
 )
@@ -94,18 +95,19 @@ def test_files_streams_and_status_of_one_command(
 ) -> None:
     program = tmp_path / "a:program"
     program.write_text(
-        "#!/bin/sh\nuname -r; echo err >&2; echo $1 > /tmp/out\n"
+        "#!/bin/sh\nuname -r; nproc; modprobe nbd; echo err >&2; echo $1 > /tmp/out\n"
         "python3 -c 'import starlette' || exit 5; exit 4\n"
     )
     program.chmod(0o755)
     words = ["--kernel", "6.12", "--json", "--memory", "512", "--layer", "daemon"]
+    words += ["--cpus", "2", "--without-module", "nbd"]
     words += ["--put", f"{program}:/tmp/program", "--get", f"/tmp/out:{tmp_path}/b:out"]
     assert main(["exec", *words, "--", "/tmp/program", "--", "-x"]) == 4
     told = json.loads(capfd.readouterr().out)
     (run,) = told["runs"]
     assert (told["exit_code"], told["lane"], run["status"]) == (4, "fast", 4)
-    assert run["stdout"] == f"{kernel_kit('6.12').release}\n"
-    assert run["stderr"] == "err\n"
+    assert run["stdout"] == f"{kernel_kit('6.12').release}\n2\n"
+    assert re.fullmatch(r"modprobe: FATAL: Module nbd not found.*\nerr\n", run["stderr"])
     assert run["kernel"]["label"] == "6.12"
     assert run["error"] is None
     assert (tmp_path / "b:out").read_text() == "--\n"

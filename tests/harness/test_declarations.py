@@ -29,7 +29,6 @@ blocks = 12
 timeout_s = 20
 limit_s = 900
 changes_machine = false
-machine = { memory_mib = 1024, processors = 2, commandline = "psi=0", mitigations = false }
 default = false
 arms = [{ id = "off", title = "untuned" }, { id = "on", title = "tuned" }]
 metrics = [
@@ -37,6 +36,13 @@ metrics = [
     { id = "rate", title = "Rate", unit = "1/s", better = "higher" },
     { id = "load", title = "Load", unit = "1", better = "neither", least = -1, most = 2.5 },
 ]
+[experiment.machine]
+memory_mib = 1024
+processors = 2
+commandline = "psi=0"
+mitigations = false
+without_modules = ["nbd"]
+modules = "own"
 
 [[gate]]
 id = "demo.faster"
@@ -82,7 +88,14 @@ def test_every_key_arrives(tmp_path: Path) -> None:
     assert experiment.prepare == ("true",)
     assert (experiment.blocks, experiment.timeout_s) == (12, 20.0)
     assert experiment.limit == 900.0
-    assert experiment.machine == MachineRequest(1024, 2, "psi=0", mitigations=False)
+    assert experiment.machine == MachineRequest(
+        memory_mib=1024,
+        processors=2,
+        commandline="psi=0",
+        mitigations=False,
+        without_modules=("nbd",),
+        modules="own",
+    )
     assert not experiment.default
     assert not experiment.changes_machine
     assert [arm.id for arm in experiment.arms] == ["off", "on"]

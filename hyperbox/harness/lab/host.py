@@ -182,6 +182,8 @@ class HostLaboratory:
             raise KernelFeatureMissing(
                 f"the host was not booted with {wanted.commandline} for this experiment"
             )
+        if wanted.without_modules or wanted.modules:
+            raise KernelFeatureMissing("the host's kernel has the modules that it has")
         if wanted.processors > len(os.sched_getaffinity(0)):
             raise KernelFeatureMissing(
                 f"the host has fewer than {wanted.processors} processors for this experiment"

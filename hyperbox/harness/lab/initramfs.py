@@ -6,10 +6,18 @@ Pure functions. The same entries give the same bytes: sorted, dated 0, owned by 
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-__all__ = ["EARLY_MODULES", "Entry", "initramfs", "load_order", "newc"]
+__all__ = [
+    "EARLY_MODULES",
+    "Entry",
+    "initramfs",
+    "load_order",
+    "module_name",
+    "newc",
+    "supplement",
+]
 
 EARLY_MODULES = (
     "virtio_pci",
@@ -72,15 +80,24 @@ def initramfs(init: bytes, busybox: bytes, modules: Sequence[tuple[str, bytes]])
     modules
         File names and contents, in the order in which `init` loads them.
     """
-    order = "".join(f"{name}\n" for name, _ in modules)
     entries = [Entry(name, None, 0o755) for name in _DIRECTORIES]
-    entries += [
-        Entry("init", init, 0o755),
-        Entry("bin/busybox", busybox, 0o755),
-        Entry(ORDER_FILE, order.encode(), 0o644),
-    ]
-    entries += [Entry(f"modules/{name}", data, 0o644) for name, data in modules]
-    return newc(entries)
+    entries += [Entry("init", init, 0o755), Entry("bin/busybox", busybox, 0o755)]
+    return newc([*entries, *_loaded(modules)])
+
+
+def supplement(modules: Sequence[tuple[str, bytes]]) -> bytes:
+    """Encode an archive that, behind `initramfs`, lets `init` load these modules instead.
+
+    The kernel unpacks one after the other, and files of the later one replace earlier ones
+    (kernel: driver-api/early-userspace/buffer-format).
+    """
+    return newc(_loaded(modules))
+
+
+def _loaded(modules: Sequence[tuple[str, bytes]]) -> Iterator[Entry]:
+    order = "".join(f"{name}\n" for name, _ in modules)
+    yield Entry(ORDER_FILE, order.encode(), 0o644)
+    yield from (Entry(f"modules/{name}", data, 0o644) for name, data in modules)
 
 
 def load_order(
@@ -103,8 +120,8 @@ def load_order(
     for line in modules_dep.splitlines():
         path, colon, needs = line.partition(":")
         if colon:
-            chains[_module_name(path)] = [path, *needs.split()]
-    inside = {_module_name(path) for path in builtin.split()}
+            chains[module_name(path)] = [path, *needs.split()]
+    inside = {module_name(path) for path in builtin.split()}
     order: dict[str, None] = {}
     missing = []
     for name in wanted:
@@ -115,7 +132,8 @@ def load_order(
     return tuple(order), tuple(missing)
 
 
-def _module_name(path: str) -> str:
+def module_name(path: str) -> str:
+    """Return a module's name, as lsmod(8) writes it, from its file's."""
     return path.rpartition("/")[2].partition(".ko")[0].replace("-", "_")
 
 

@@ -16,7 +16,7 @@ from hyperbox.errors import HarnessError
 from hyperbox.files import sha256_file
 from hyperbox.processes import require, run
 
-__all__ = ["KernelTree", "build_id", "digests", "stage_modules", "unpack_debs"]
+__all__ = ["KernelTree", "build_id", "digests", "index_modules", "stage_modules", "unpack_debs"]
 
 _INDEX_INPUTS = ("modules.order", "modules.builtin", "modules.builtin.modinfo")
 
@@ -87,7 +87,6 @@ def stage_modules(source: Path, release: str, staging: Path) -> Path:
     top = staging / "usr/lib/modules"
     target = top / release
     target.mkdir(parents=True)
-    (staging / "lib").symlink_to("usr/lib")  # depmod -b looks in lib/modules
     for directory, names, files in os.walk(source):
         names[:] = sorted(name for name in names if not Path(directory, name).is_symlink())
         for name in sorted(files):
@@ -99,11 +98,18 @@ def stage_modules(source: Path, release: str, staging: Path) -> Path:
                 _copy_uncompressed(path, target / relative)
     if any(target.rglob("*.ko.zst")):
         run([require("zstd", "zstd"), "-d", "-q", "--rm", "-r", target], timeout=300)
+    index_modules(staging, release)
+    return top
+
+
+def index_modules(staging: Path, release: str) -> None:
+    """Index the modules in ``usr/lib/modules/<release>`` of a directory with depmod(8)."""
+    (staging / "lib").symlink_to("usr/lib")  # depmod -b looks in lib/modules
     run([require("depmod", "kmod"), "-b", staging, release], timeout=300)
     # The umask of the day must not get into the image.
+    top = staging / "usr/lib/modules"
     for path in (top, *top.rglob("*")):
         path.chmod(0o755 if path.is_dir() else 0o644)
-    return top
 
 
 def _copy_uncompressed(path: Path, target: Path) -> None:

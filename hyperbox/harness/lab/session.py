@@ -17,12 +17,13 @@ from hyperbox.errors import HarnessError, WorkloadError
 from hyperbox.files import write_text
 from hyperbox.harness.lab.guest_image import project_image, root_image
 from hyperbox.harness.lab.kernel_kit import KernelKit
+from hyperbox.harness.lab.kernel_variant import kernel_variant
 from hyperbox.harness.lab.layers import layer_image
 from hyperbox.harness.lab.protocol import INPUT_WINDOW, Frame, FrameType
 from hyperbox.harness.lab.terminal import EscapeWatch, RawTerminal
 from hyperbox.harness.lab.vm import VirtualMachine
 from hyperbox.harness.lab.vm_laboratory import hardware_for, warm_snapshot
-from hyperbox.harness.model import Lane
+from hyperbox.harness.model import Experiment, Lane, MachineRequest
 from hyperbox.paths import cache_directory
 
 __all__ = [
@@ -90,7 +91,7 @@ def open_guest(
     kit: KernelKit,
     lane: Lane,
     *,
-    memory: int | None = None,
+    wanted: MachineRequest = Experiment.machine,
     layers: Sequence[str] = (),
     progress: Callable[[str, float], None] | None = None,
 ) -> Iterator[VirtualMachine]:
@@ -100,8 +101,8 @@ def open_guest(
 
     Parameters
     ----------
-    memory
-        Bytes; by default as much as measured guests have.
+    wanted
+        The machine; by default as measured guests have it. Its `modules` is a path.
     layers
         Names of what the guest has beside its root; see `layer_image`.
 
@@ -113,9 +114,9 @@ def open_guest(
     report = progress or (lambda _text, _fraction: None)
     images = [layer_image(name, progress) for name in layers]
     root = root_image(progress)
-    hardware = hardware_for(kit, lane, root, project_image(), layers=images)
-    if memory is not None:
-        hardware = replace(hardware, memory=memory)
+    replaced = Path(wanted.modules) if wanted.modules else None
+    kit = kernel_variant(kit, wanted.without_modules, replaced)
+    hardware = hardware_for(kit, lane, root, project_image(), wanted, images)
     with (
         contextlib.closing(warm_snapshot(kit, hardware, report)) as snapshot,
         snapshot.clone() as machine,

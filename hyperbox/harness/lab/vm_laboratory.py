@@ -21,12 +21,14 @@ from hyperbox.harness.lab.guest_image import (
 )
 from hyperbox.harness.lab.image_cache import GuestImage
 from hyperbox.harness.lab.kernel_kit import KernelKit
+from hyperbox.harness.lab.kernel_variant import kernel_variant
 from hyperbox.harness.lab.layers import PYTHON_DIRECTORY, layer_image
 from hyperbox.harness.lab.qemu import MEBIBYTE, GuestHardware, Qemu, find_qemu
 from hyperbox.harness.lab.snapshot import Snapshot, Step, boot_snapshot
 from hyperbox.harness.lab.snapshot_cache import SnapshotCache
 from hyperbox.harness.lab.vm import VirtualMachine
 from hyperbox.harness.model import Experiment, Lane, MachineRequest
+from hyperbox.paths import project_directory
 
 __all__ = [
     "LaneChoice",
@@ -186,7 +188,7 @@ class VmLaboratory:
 
     def source(self, kernel: str, experiment: Experiment, lane: Lane) -> VmSource:
         """Boot the kernel or take its kept snapshot; run the experiment's preparation once."""
-        kit = self._kits[kernel]
+        kit = self._kit(kernel, experiment)
         hardware = self._hardware(kit, experiment, lane)
         steps = (_WARM_UP, _ATTACH, *([experiment.prepare] if experiment.prepare else []))
         with self._locks[kernel]:
@@ -197,7 +199,7 @@ class VmLaboratory:
 
     def fingerprint(self, kernel: str, experiment: Experiment, lane: Lane) -> Mapping[str, object]:
         """Return kernel, QEMU, command line, memory and images, without a boot."""
-        kit = self._kits[kernel]
+        kit = self._kit(kernel, experiment)
         hardware = self._hardware(kit, experiment, lane)
         return {
             "kernel": {
@@ -231,6 +233,11 @@ class VmLaboratory:
         while self._snapshots:
             _, snapshot = self._snapshots.popitem()
             snapshot.close()
+
+    def _kit(self, kernel: str, experiment: Experiment) -> KernelKit:
+        wanted = experiment.machine
+        replaced = project_directory() / wanted.modules if wanted.modules else None
+        return kernel_variant(self._kits[kernel], wanted.without_modules, replaced)
 
     def _hardware(self, kit: KernelKit, experiment: Experiment, lane: Lane) -> GuestHardware:
         project = project_image(experiment)

@@ -21,7 +21,6 @@ from hyperbox.errors import (
 from hyperbox.files import write_bytes, write_text
 from hyperbox.harness.lab.debian_archive import HashMismatch, PackageGone
 from hyperbox.harness.lab.kernel_kit import kernel_kit
-from hyperbox.harness.lab.qemu import MEBIBYTE
 from hyperbox.harness.lab.session import (
     CommandOverdue,
     Streams,
@@ -31,7 +30,7 @@ from hyperbox.harness.lab.session import (
 )
 from hyperbox.harness.lab.vm import VirtualMachine
 from hyperbox.harness.lab.vm_laboratory import choose_lane
-from hyperbox.harness.model import Outcome
+from hyperbox.harness.model import MachineRequest, Outcome
 from hyperbox.harness.runs.bisection import Answer, Mark, answer, next_try, refusal
 from hyperbox.harness.runs.bisection_log import BisectionLog, Candidate, Question, Try
 from hyperbox.harness.runs.loading import load_run
@@ -145,8 +144,8 @@ class _CommandJudge:
         asked = self.question
         kit = kernel_kit(kernel.version, progress=self.listening.step)
         lane = choose_lane(asked.lane, [kit]).lane
-        memory = None if asked.memory is None else asked.memory * MEBIBYTE
-        with open_guest(kit, lane, memory=memory, progress=self.listening.step) as machine:
+        wanted = MachineRequest(memory_mib=asked.memory or MachineRequest.memory_mib)
+        with open_guest(kit, lane, wanted=wanted, progress=self.listening.step) as machine:
             for here, there in asked.files:
                 _put(machine, Path(here), there)
             streams = Streams(said.extend, said.extend)

@@ -321,7 +321,7 @@ def _experiment(item: Mapping[str, Any]) -> Experiment:
     return Experiment(
         **{
             **item,
-            "machine": MachineRequest(**item.get("machine", before)),
+            "machine": _machine(item.get("machine", before)),
             "arms": tuple(Arm(**arm) for arm in item["arms"]),
             "metrics": tuple(_metric(metric) for metric in item["metrics"]),
             "program": tuple(item["program"]),
@@ -329,6 +329,12 @@ def _experiment(item: Mapping[str, Any]) -> Experiment:
             "uses": tuple(item.get("uses", ())),
             "layers": tuple(item.get("layers", ())),
         }
+    )
+
+
+def _machine(item: Mapping[str, Any]) -> MachineRequest:
+    return MachineRequest(
+        **{**item, "without_modules": tuple(item.get("without_modules", ()))},
     )
 
 
