@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import IO
 
 from hyperbox.errors import ConfigError, HarnessError
 from hyperbox.files import write_json
@@ -61,15 +62,17 @@ class RunningContainer:
         """
         return f"/hyperbox-{self.name}"
 
-    def run(self) -> Ended:
-        """Start the command with this process's standard streams and wait for its end.
+    def run(self, *, stdin: int | IO[bytes] = 0, stdout: int | IO[bytes] = 1) -> Ended:
+        """Start the command, by default with this process's streams, and wait for its end.
 
         Signals to this process go to the command meanwhile. What the runtime has to complain
         of, it writes to standard error itself.
         """
         log = self.bundle / "runtime.log"
         words = ("--log", str(log), "--log-format", "json", "run", "--bundle", str(self.bundle))
-        process = spawn(self.runtime.command(*words, self.name), stdin=0, stdout=1, stderr=2)
+        process = spawn(
+            self.runtime.command(*words, self.name), stdin=stdin, stdout=stdout, stderr=2
+        )
         try:
             with _forwarding(process):
                 process.wait()

@@ -1,0 +1,51 @@
+"""Suite seccomp: its patterns run here, and a profile that lacks a call is found out."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hyperbox.isolation.default_profile import default_profile
+from hyperbox.isolation.recording import Recording
+from hyperbox.isolation.seccomp_gen import generate
+from hyperbox.linux.oci_runtime import find_runtime
+from hyperbox.linux.syscalls import Abi
+from suites.seccomp import learning
+from suites.seccomp.patterns import PATTERNS
+
+
+def test_patterns_have_runs_to_leave_out() -> None:
+    assert all(len(pattern.runs) >= 3 for pattern in PATTERNS.values())
+    assert all(pattern.needs for pattern in PATTERNS.values())
+
+
+@pytest.mark.root
+def test_a_pattern_is_learned_and_enforced(tmp_path: Path) -> None:
+    runtime = find_runtime(tmp_path).name
+    command = [sys.executable, "-m", "suites.seccomp.learning", "--pattern", "shell"]
+    command += ["--learn-under", runtime, "--enforce-under", runtime]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    result = json.loads(done.stdout.splitlines()[-1])
+    metrics = result["metrics"]
+    assert metrics["names_left"] < 50
+    assert metrics["instructions_left"] < 50
+    for zero in ("violations", "enforced_failures", "different_profiles", "lost"):
+        assert metrics[zero] == 0, result["notes"]
+    assert metrics["classes"] > 1000
+
+
+@pytest.mark.root
+def test_a_profile_that_lacks_a_call_fails_the_run(tmp_path: Path) -> None:
+    """The gate can fail: what a run needs and was not recorded is denied."""
+    runtime = find_runtime(tmp_path).name
+    script = PATTERNS["shell"].runs["files"]
+    poor = generate([Recording({Abi.X86_64: frozenset({"read"})})], default_profile())
+    with learning.container_root() as root:
+        whole = learning.ran(learning.container(root, script, default_profile()), runtime)
+        denied = learning.ran(learning.container(root, script, poor.profile), runtime)
+    assert whole.ended == "exit 0"
+    assert denied != whole
