@@ -26,7 +26,7 @@ TESTS_OF = {
         *(f"cli/test_{name}*" for name in ("exec", "guest_options", "kernels", "reporting")),
         *(f"cli/test_{name}*" for name in ("shell", "validate")),
     ),
-    "isolation": ("isolation/*", "runtime/*"),
+    "isolation": ("isolation/*", "runtime/*", "suites/test_seccomp*"),
     "memory": (
         "memory/*",
         "linux/*",
