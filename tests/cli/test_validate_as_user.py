@@ -110,8 +110,10 @@ def test_first_command_of_a_user_works_start_to_end(user: User) -> None:
     gate = "harness.false_alarm.processor"
     options = ["--kernel", "6.12", "--lane", "fast", "--blocks", "1", "--json"]
     done = user.run("validate", gate, *options)
-    assert done.returncode == 0, done.stderr
-    (verdict,) = json.loads(done.stdout)["verdicts"]
+    assert "Traceback" not in done.stderr
+    document = json.loads(done.stdout)
+    assert (done.returncode, document["problems"]) == (document["exit_code"], []), done.stderr
+    (verdict,) = document["verdicts"]
     assert (verdict["gate"], verdict["outcome"]) == (gate, "INCONCLUSIVE")
     assert verdict["n"] == 1
     _check_root_image(user)
