@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from hyperbox.daemon.application import meant_here
 from hyperbox.daemon.negotiation import FALLBACK, OPENMETRICS, TEXT, Format, negotiated
+from tests.mutation import batches
 
 OPEN = Format(OPENMETRICS, "1.0.0", "underscores")
 TEXT_1 = Format(TEXT, "1.0.0", "underscores")
@@ -81,7 +82,7 @@ PARTS = st.sampled_from(
 ANY = st.one_of(st.text(), st.lists(PARTS).map("".join))
 
 
-@settings(max_examples=2000, deadline=None)
+@settings(max_examples=500, deadline=None)
 @given(accept=ANY)
 @example(accept='text/plain;version="1.0.0')
 @example(accept=f"{OPENMETRICS};q=\u0663")
@@ -89,6 +90,17 @@ ANY = st.one_of(st.text(), st.lists(PARTS).map("".join))
 @example(accept='"' * 16_000)
 @example(accept='"\\' * 8000)
 def test_whatever_accept_says_one_of_a_few_formats_comes(accept: str) -> None:
+    check_accept(accept)
+
+
+@settings(max_examples=200, deadline=None)  # of 50 inputs each
+@given(accepts=batches([PROMETHEUS_3, PROMETHEUS_2, PROTOBUF_FIRST]))
+def test_damaged_accept_headers_too(accepts: list[str]) -> None:
+    for accept in accepts:
+        check_accept(accept)
+
+
+def check_accept(accept: str) -> None:
     chosen = negotiated(accept)
     escapings = ("allow-utf-8", "underscores", "dots", "values")
     assert chosen in [
@@ -138,13 +150,24 @@ LABELS = st.sampled_from(["localhost", "127.0.0.1", "::1", "::", "evil.example",
 HOSTS = st.one_of(st.text(), st.lists(LABELS | st.sampled_from(list("[]:.%@/ \t"))).map("".join))
 
 
-@settings(max_examples=2000, deadline=None)
+@settings(max_examples=500, deadline=None)
 @given(host=HOSTS)
 @example(host="[")
 @example(host="[::1%lo]")
 @example(host="[" * 8000)
 @example(host="localho\u017ft")  # case folding would make the long s an s
 def test_whatever_host_says_only_names_of_this_machine_are_taken(host: str) -> None:
+    check_host(host)
+
+
+@settings(max_examples=200, deadline=None)  # of 50 inputs each
+@given(hosts=batches(["localhost:9797", "127.0.0.1:80", "[::ffff:127.0.0.1]:9797", "evil.example"]))
+def test_damaged_host_headers_too(hosts: list[str]) -> None:
+    for host in hosts:
+        check_host(host)
+
+
+def check_host(host: str) -> None:
     if meant_here(LOOPBACK, host):
         name = host.strip("[]:0123456789.%abcdefABCDEF").lower()
         assert name in ("", "localhost", "lo")
