@@ -42,8 +42,7 @@ _SHELL = Pattern(
         """,
         "errors": """
             cat /nosuch 2>/dev/null || echo missing; rmdir /proc 2>/dev/null || echo busy
-            sh -c 'exit 3' || echo "status $?"; (sleep 60 & kill $!
-            wait $! 2>/dev/null) || echo killed
+            sh -c 'exit 3' || echo "status $?"; sh -c 'kill -TERM $$' || echo killed
         """,
         "pipes": """
             mkfifo /tmp/f; (echo through > /tmp/f) & cat /tmp/f; wait; rm /tmp/f

@@ -22,6 +22,12 @@ DONE = subprocess.CompletedProcess[str]
 pytestmark = pytest.mark.root
 
 
+@pytest.fixture(autouse=True)
+def own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a killed run leaves here is no leftover to the tests beside it."""
+    monkeypatch.setenv("HYPERBOX_STATE", os.fspath(tmp_path / "state"))
+
+
 @pytest.fixture(scope="module")
 def rootfs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("rootfs")
