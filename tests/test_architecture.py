@@ -91,7 +91,7 @@ ALLOWED: Mapping[str, tuple[str, ...]] = {
     "hyperbox.results": ("hyperbox.harness",),
     "hyperbox.cli": ("hyperbox",),
     "hyperbox.__main__": ("hyperbox.cli",),
-    "suites": ("hyperbox", "workloads", *PRODUCT, *GROUND),
+    "suites": ("hyperbox", "hyperbox.runtime", "workloads", *PRODUCT, *GROUND),
     "suites.benchmarks": ("hyperbox", "hyperbox.harness", *GROUND),
     "workloads": ("hyperbox", *PRODUCT, *GROUND),
 }

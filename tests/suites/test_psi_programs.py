@@ -18,6 +18,7 @@ from hyperbox.errors import KernelFeatureMissing, WorkloadError
 from hyperbox.harness.declarations import load_suite
 from hyperbox.harness.lab.guest_image import project_image, root_image
 from hyperbox.harness.lab.kernel_kit import kernel_kit
+from hyperbox.harness.lab.layers import layer_image
 from hyperbox.harness.lab.qemu import find_qemu
 from hyperbox.harness.lab.snapshot import Snapshot, boot_snapshot
 from hyperbox.harness.lab.vm_laboratory import hardware_for
@@ -305,7 +306,9 @@ def guest() -> Iterator[Snapshot]:
     kit = kernel_kit("5.10")  # the oldest: every interface at its barest
     made = boot_snapshot(
         find_qemu(),
-        hardware_for(kit, Lane.EXACT, root_image(), project_image()),
+        hardware_for(
+            kit, Lane.EXACT, root_image(), project_image(), layers=[layer_image("daemon")]
+        ),
         kernel_config=kit.config.read_text(),
         prepare=lambda machine: None,
     )
