@@ -43,7 +43,7 @@ def lists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         }
         for name, version in names
     ]
-    document = {"mirror": NOBODY, "suites": [], "packages": packages}
+    document = {"mirror": NOBODY, "suites": [], "left_out": [], "packages": packages}
     write_sealed(kernels_directory() / "apt" / "packages.json", document)
     monkeypatch.chdir(tmp_path)
 
