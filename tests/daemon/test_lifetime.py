@@ -285,14 +285,15 @@ def test_root_finds_a_place_when_others_have_taken_all(tmp_path: Path) -> None:
         "import os, socket, sys, time\n"
         "os.setresuid(65534, 65534, 65534)\n"
         "wires = [socket.socket(socket.AF_UNIX) for _ in range(40)]\n"
-        "for wire in wires: wire.connect(sys.argv[1])\n"
+        "for wire in wires: wire.connect('s')\n"
         "print(flush=True); sys.stdin.read()\n"
     )
     with by_options("", "Limits(connections=3)", socket=path) as running:
-        for place in (path, *path.parents[:3]):
+        for place in (path, tmp_path):
             place.chmod(0o777)
-        argv = [sys.executable, "-c", nobody, str(path)]
-        with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as others:
+        # It starts in the directory: those above may be closed to it.
+        argv, pipe = [sys.executable, "-c", nobody], subprocess.PIPE
+        with subprocess.Popen(argv, stdin=pipe, stdout=pipe, cwd=tmp_path) as others:
             assert others.stdout is not None
             assert others.stdout.readline() == b"\n"
             with running.client(unix=True) as client:
