@@ -185,8 +185,8 @@ class ProcessService:
         if self._privileges.user is not None:
             account = self._privileges.account()
             os.chown(directory, account.pw_uid, account.pw_gid)
-        lock = os.fspath(self._socket.with_suffix(".lock"))
-        supervisor = [sys.executable, "-m", "hyperbox.daemon.supervisor", "--lock", lock]
+        lock = self._socket.with_suffix(".lock")
+        supervisor = [sys.executable, "-m", "hyperbox.daemon.supervisor", "--lock", os.fspath(lock)]
         if self._outlives:
             supervisor.append("--outlive")
         worker = [sys.executable, "-m", "hyperbox.daemon.worker", self._reference]
@@ -198,8 +198,12 @@ class ProcessService:
                 outlives=self._outlives,
             )
         deadline = time.monotonic() + _START_S
-        while self._ask("GET", "/healthz", timeout=_STATUS_S) is None:
-            status = self._supervisor.poll()
+        # An answer may be the other one's while our supervisor has not looked at the lock yet: it
+        # would start the program again after that one has ended.
+        while (
+            (status := self._supervisor.poll()) is None
+            and _holder(lock) != str(self._supervisor.pid)
+        ) or self._ask("GET", "/healthz", timeout=_STATUS_S) is None:
             if status not in (None, TAKEN):  # taken: the other one's program is about to answer
                 self._supervisor = None
                 raise HarnessError(
@@ -274,6 +278,13 @@ class ProcessService:
         finally:
             self._asked.discard(connection)
             connection.close()
+
+
+def _holder(lock: Path) -> str:
+    """Return the number of the process that has the lock, or had it last."""
+    with contextlib.suppress(OSError):
+        return lock.read_text(errors="replace").strip()
+    return ""
 
 
 class _Connection(http.client.HTTPConnection):

@@ -199,7 +199,8 @@ def main() -> int:
     with contextlib.ExitStack() as stack:
         if arguments.lock is not None:
             try:
-                stack.enter_context(exclusive_lock(arguments.lock, "a supervisor"))
+                lock = exclusive_lock(arguments.lock, "a supervisor", lowest=_LOWEST)
+                stack.enter_context(lock)
             except HarnessError as error:
                 _LOG.info("not needed", extra=fields(why=error.message))
                 return TAKEN

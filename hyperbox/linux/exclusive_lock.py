@@ -14,8 +14,13 @@ __all__ = ["exclusive_lock"]
 
 
 @contextlib.contextmanager
-def exclusive_lock(path: Path, what: str) -> Iterator[None]:
+def exclusive_lock(path: Path, what: str, *, lowest: int = 3) -> Iterator[None]:
     """Hold the lock at `path` for the block; do not wait for it.
+
+    Parameters
+    ----------
+    lowest
+        The descriptor that holds it has this number or a higher one: closing it drops the lock.
 
     Raises
     ------
@@ -27,6 +32,9 @@ def exclusive_lock(path: Path, what: str) -> Iterator[None]:
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
     except OSError as error:
         raise HarnessError(f"cannot make {path}: {error.strerror}", hint="run as root") from error
+    if handle < lowest:
+        low, handle = handle, fcntl.fcntl(handle, fcntl.F_DUPFD_CLOEXEC, lowest)
+        os.close(low)
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -37,7 +45,7 @@ def exclusive_lock(path: Path, what: str) -> Iterator[None]:
             ) from None
         except OSError as error:  # a file system without locks
             raise HarnessError(f"cannot lock {path}: {error.strerror}") from error
-        with contextlib.suppress(OSError):  # who holds it is only for people
+        with contextlib.suppress(OSError):  # the lock holds without the number, too
             os.ftruncate(handle, 0)
             os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
         yield

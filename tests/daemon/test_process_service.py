@@ -71,6 +71,27 @@ def gone(pid: int) -> None:
     eventually(ended)
 
 
+def killed(path: Path) -> bool:
+    """Kill whoever has the path as an argument; say whether there was anybody."""
+    found = False
+    for one in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it has ended
+            words = (one / "cmdline").read_bytes().split(b"\0")
+            if os.fsencode(path) in words:
+                os.kill(int(one.name), signal.SIGKILL)
+                found = True
+    return found
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Iterator[Path]:
+    """Where a process serves that outlives its daemon, but not the test."""
+    made = tmp_path / "notes.sock"
+    yield made
+    # Supervisors have it as an argument too: their program's.
+    eventually(lambda: not killed(made))
+
+
 def test_requests_are_passed_on_with_method_body_and_query(tmp_path: Path) -> None:
     path = tmp_path / "own" / "notes.sock"
     with served(path, outlives=False) as running, running.client() as client:
@@ -116,34 +137,30 @@ def test_killed_process_comes_back_with_what_it_held(tmp_path: Path) -> None:
             gone(one)
 
 
-def test_process_that_outlives_the_daemon_is_found_by_the_next(tmp_path: Path) -> None:
-    path = tmp_path / "notes.sock"
-    try:
-        with served(path, outlives=True) as running, running.client() as client:
-            client.put("/notes/a", content="held", headers=PLAIN)
-            pid = pid_of(path)
-            (supervisor,) = children(running.process.pid)
-            assert int(path.with_suffix(".lock").read_text()) == supervisor
-            running.process.kill()
-            running.process.wait()
-        assert pid_of(path) == pid
-        os.kill(pid, signal.SIGKILL)  # nobody but its supervisor is there
-        gone(pid)
-        # This daemon comes while the process is away: it must not start another supervisor.
-        with served(path, outlives=True) as running, running.client() as client:
-            assert client.get("/notes/a").text == "held"
-            assert children(running.process.pid) == []
-            assert running.end() == 0
-        with worker(path) as direct:
-            assert direct.get("/notes/a").text == "held"
-    finally:
-        os.kill(pid_of(path), signal.SIGTERM)
+def test_process_that_outlives_the_daemon_is_found_by_the_next(path: Path) -> None:
+    with served(path, outlives=True) as running, running.client() as client:
+        client.put("/notes/a", content="held", headers=PLAIN)
+        pid = pid_of(path)
+        (supervisor,) = children(running.process.pid)
+        assert int(path.with_suffix(".lock").read_text()) == supervisor
+        running.process.kill()
+        running.process.wait()
+    assert pid_of(path) == pid
+    os.kill(pid, signal.SIGKILL)  # nobody but its supervisor is there
+    gone(pid)
+    # This daemon comes while the process is away: it must not start another supervisor.
+    with served(path, outlives=True) as running, running.client() as client:
+        assert client.get("/notes/a").text == "held"
+        assert children(running.process.pid) == []
+        assert running.end() == 0
+    with worker(path) as direct:
+        assert direct.get("/notes/a").text == "held"
+    os.kill(pid_of(path), signal.SIGTERM)
     gone(supervisor)
     assert not path.exists()
 
 
-def test_a_process_that_hangs_does_not_keep_the_daemon(tmp_path: Path) -> None:
-    path = tmp_path / "notes.sock"
+def test_a_process_that_hangs_does_not_keep_the_daemon(path: Path) -> None:
     try:
         with served(path, outlives=True) as running, running.client() as client:
             pid = pid_of(path)
@@ -182,6 +199,27 @@ def test_status_is_that_of_its_process(service: ProcessService, tmp_path: Path) 
     service.stop()
     assert service.status().state is State.STOPPED
     service.stop()  # harmless
+
+
+def test_supervisor_that_is_late_leaves_the_process_to_the_first(
+    service: ProcessService, tmp_path: Path
+) -> None:
+    path = tmp_path / "notes.sock"
+    service.start()
+    with worker(path) as direct:  # its supervisor keeps a descriptor from now on
+        direct.put("/notes/a", content="held", headers=PLAIN)
+    pid, holder = pid_of(path), path.with_suffix(".lock").read_text()
+    late = tmp_path / "late"
+    late.mkdir()
+    (late / "sitecustomize.py").write_text("import time; time.sleep(4)\n")
+    environment = ENVIRONMENT | {"PYTHONPATH": f"{late}:{PROJECT}"}
+    second = ProcessService(NOTES, path, environment=environment)
+    os.kill(pid, signal.SIGKILL)
+    gone(pid)
+    second.start()
+    assert path.with_suffix(".lock").read_text() == holder
+    second.stop()  # it has nothing to end
+    assert service.status().state is State.RUNNING
 
 
 def test_process_that_cannot_start_is_an_error(service: ProcessService, tmp_path: Path) -> None:
