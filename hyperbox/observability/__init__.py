@@ -1,0 +1,1 @@
+"""System-call tracing with eBPF, as OpenTelemetry sees it."""

@@ -1,0 +1,71 @@
+"""Spans as OpenTelemetry defines them: what the tracer makes, and what is stored and exported.
+
+Follows opentelemetry/proto/trace/v1/trace.proto and the trace data model of the OpenTelemetry
+specification. Nothing here encodes or sends anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+__all__ = ["Attributes", "Link", "Resource", "ResourceSpans", "Span", "Value"]
+
+Value = (
+    bool
+    | int
+    | float
+    | str
+    | bytes
+    | Sequence[bool]
+    | Sequence[int]
+    | Sequence[float]
+    | Sequence[str]
+)
+"""A value of an attribute (AnyValue of common.proto, without maps)."""
+
+Attributes = Mapping[str, Value]
+
+
+@dataclass(frozen=True)
+class Resource:
+    """What made spans: a process of a machine or of a container."""
+
+    attributes: Attributes
+
+
+@dataclass(frozen=True)
+class Link:
+    """A reference to a span of another trace, for example that of the parent process."""
+
+    trace_id: bytes
+    span_id: bytes
+    attributes: Attributes = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Span:
+    """A piece of a process' life: all of it, a window of it, or one system call.
+
+    `trace_id` has 16 bytes, `span_id` 8, `parent_span_id` 8 or none. Times are Unix
+    nanoseconds, and the end is never before the start. `error` is the message of status
+    ERROR; without one the status is unset.
+    """
+
+    trace_id: bytes
+    span_id: bytes
+    name: str
+    start_unix_ns: int
+    end_unix_ns: int
+    parent_span_id: bytes = b""
+    attributes: Attributes = field(default_factory=dict)
+    links: Sequence[Link] = ()
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class ResourceSpans:
+    """Spans of one resource: what is stored, streamed and exported at a time."""
+
+    resource: Resource
+    spans: Sequence[Span]
