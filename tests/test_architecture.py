@@ -304,6 +304,13 @@ def test_files_are_written_through_one_door(name: str) -> None:
         assert lines(name, writes) == []
 
 
+def test_what_the_kernel_refuses_is_said_by_one_function() -> None:
+    """`refusal` knows which errno means what, and what to do about it."""
+    wrappers = [name for name in sources() if within(name, "hyperbox.linux")]
+    said = [name for name in wrappers if lines(name, lambda node: called(node)[1] == "strerror")]
+    assert said == ["hyperbox.linux.refusal"]
+
+
 def prints_unchecked(node: ast.AST) -> bool:
     """Whether a call prints what may be a text of others as it is."""
     if called(node) != ("", "print") or not isinstance(node, ast.Call) or not node.args:

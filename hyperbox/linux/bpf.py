@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Any
 
 from hyperbox.errors import HarnessError, HyperboxError, KernelFeatureMissing, MissingDependency
+from hyperbox.linux.refusal import refusal
 
 __all__ = ["BpfMap", "BpfObject", "RingBuffer", "member_offset"]
 
@@ -25,6 +26,11 @@ _LIBRARY = "libbpf.so.1"
 _LOCKDOWN = Path("/sys/kernel/security/lockdown")
 _BTF = Path("/sys/kernel/btf/vmlinux")
 _STRUCT, _UNION = 4, 5  # BTF_KIND_*, Documentation/bpf/btf.rst
+_MISSING = (errno.EPERM, errno.EINVAL, errno.ENOENT, errno.EOPNOTSUPP)
+_HINTS = {
+    errno.EPERM: "run as root, or with CAP_BPF, CAP_PERFMON and CAP_SYS_RESOURCE",
+    errno.ENOSYS: "boot a kernel with CONFIG_BPF_SYSCALL=y",
+}
 _MOST_LOG = 8192
 _LEAST_WARNING = 0  # LIBBPF_WARN
 _PRINT = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
@@ -98,7 +104,6 @@ def _library() -> _Library:
 
 def _refused(what: str, number: int) -> HyperboxError:
     """Return the error for an operation on BPF that failed with an errno."""
-    reason = os.strerror(number)
     complaint = _library().complaint()
     if number == errno.EPERM:
         with contextlib.suppress(OSError):
@@ -107,15 +112,8 @@ def _refused(what: str, number: int) -> HyperboxError:
                     f"{what}: this kernel is locked down (confidentiality), which forbids BPF",
                     hint="boot without lockdown=confidentiality",
                 )
-        return KernelFeatureMissing(
-            f"{what}: {reason}",
-            hint="run as root, or with CAP_BPF, CAP_PERFMON and CAP_SYS_RESOURCE",
-        )
-    if number == errno.ENOSYS:
-        return KernelFeatureMissing(f"{what}: this kernel has no bpf() (CONFIG_BPF_SYSCALL)")
-    if number in (errno.EINVAL, errno.ENOENT, errno.EOPNOTSUPP):
-        return KernelFeatureMissing(f"{what}: {reason}" + (f" ({complaint})" if complaint else ""))
-    return HarnessError(f"{what}: {reason}" + (f" ({complaint})" if complaint else ""))
+    tried = f"{what} ({complaint})" if complaint else what
+    return refusal(tried, number, missing=_MISSING, hints=_HINTS)
 
 
 class BpfMap:
@@ -210,8 +208,8 @@ class BpfObject:
         If libbpf is missing.
     KernelFeatureMissing
         If this kernel, or what it allows this process, cannot load it; with the reason.
-    HarnessError
-        If it fails for another reason; with what libbpf said.
+    HarnessError, WorkloadError
+        If it cannot be read, or fails for another reason; with what libbpf said.
     """
 
     def __init__(self, path: Path) -> None:
@@ -220,9 +218,8 @@ class BpfObject:
         self._links: list[int] = []
         self._object = library.bpf_object__open_file(os.fsencode(path), None)
         if not self._object:
-            number = ctypes.get_errno()
             raise HarnessError(
-                f"{path}: {os.strerror(number)} ({library.complaint()})",
+                f"{path}: {library.complaint() or 'cannot be read'}",
                 hint="install hyperbox again: its build compiles the BPF programs",
             )
         failed = library.bpf_object__load(self._object)

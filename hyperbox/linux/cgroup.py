@@ -16,6 +16,7 @@ from hyperbox.errors import KernelFeatureMissing, WorkloadError
 from hyperbox.journal import Kind, Outcome, Sharing, begin, exclusively, on_record
 from hyperbox.linux.knob import read_knob, write_knob
 from hyperbox.linux.mounts import mounts
+from hyperbox.linux.refusal import refusal
 from hyperbox.records import Change
 
 __all__ = ["CGROUP", "CONTROLLER", "Cgroup", "cgroup", "cgroup_root", "parse_flat_keyed"]
@@ -78,7 +79,7 @@ class Cgroup:
             return True
         except OSError as error:
             if error.errno != errno.EBUSY or time.monotonic() > deadline:
-                raise WorkloadError(f"cannot remove {self.directory}: {error}") from error
+                raise refusal(f"cannot remove {self.directory}", error) from error
             return False
         return True
 
@@ -121,9 +122,7 @@ def cgroup(
             group.directory.mkdir()
         except OSError as error:
             record.forget()
-            hint = "run as root" if error.errno in (errno.EACCES, errno.EPERM) else ""
-            message = f"cannot make {group.directory}: {error.strerror}"
-            raise WorkloadError(message, hint=hint) from error
+            raise refusal(f"cannot make {group.directory}", error) from error
         stack.callback(record.undo)
         record.note(inode=group.directory.stat().st_ino)
         yield group

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import ctypes
-import os
 
-from hyperbox.errors import WorkloadError
+from hyperbox.linux.refusal import refusal
 
 __all__ = ["refuse_huge_pages"]
 
@@ -23,5 +22,4 @@ def refuse_huge_pages() -> None:
     """
     words = [ctypes.c_ulong(word) for word in (1, 0, 0, 0)]
     if _libc.prctl(ctypes.c_int(_PR_SET_THP_DISABLE), *words) != 0:
-        reason = os.strerror(ctypes.get_errno())
-        raise WorkloadError(f"cannot do without transparent huge pages: {reason}")
+        raise refusal("cannot do without transparent huge pages", ctypes.get_errno())

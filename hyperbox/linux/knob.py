@@ -17,6 +17,7 @@ from pathlib import Path
 
 from hyperbox.errors import HarnessError, KernelFeatureMissing, WorkloadError
 from hyperbox.journal import Kind, Outcome, Record, Sharing, begin
+from hyperbox.linux.refusal import refusal
 from hyperbox.records import Change
 
 __all__ = [
@@ -32,11 +33,6 @@ __all__ = [
 ]
 
 _MISSING = (errno.ENOENT, errno.ENODEV, errno.EOPNOTSUPP)
-_HINTS = {
-    errno.EACCES: "run as root",
-    errno.EPERM: "run as root",
-    errno.EROFS: "it is mounted read-only, as in a container or a service's sandbox",
-}
 _CHOSEN = re.compile(r"\[([^\]\s]+)\]")
 _TRUTH = {"1": "Y", "y": "Y", "Y": "Y", "0": "N", "n": "N", "N": "N"}
 
@@ -63,11 +59,11 @@ def read_knob(path: Path) -> str:
     try:
         return path.read_text().strip()
     except OSError as error:
-        raise _explained(error, f"cannot read {path}") from error
+        raise refusal(f"cannot read {path}", error, missing=_MISSING) from error
 
 
 def write_knob(path: Path, value: str | int) -> None:
-    """Return a setting a value.
+    """Set a setting.
 
     Raises
     ------
@@ -83,7 +79,7 @@ def write_knob(path: Path, value: str | int) -> None:
         finally:
             os.close(handle)
     except OSError as error:
-        raise _explained(error, f"cannot write {value!r} to {path}") from error
+        raise refusal(f"cannot write {value!r} to {path}", error, missing=_MISSING) from error
 
 
 def setting(text: str) -> str:
@@ -152,7 +148,7 @@ class KnobChange:
             return False
 
     def apply(self, value: str | int) -> str:
-        """Give it a value, on record before; gives what it reads then.
+        """Set it, on record before; return what it reads then.
 
         Raises
         ------
@@ -204,7 +200,7 @@ class KnobChange:
 
 @contextlib.contextmanager
 def changed(path: Path, value: str | int) -> Iterator[str]:
-    """Return a setting a value for the block; gives the original, which is put back after.
+    """Set a setting for the block; yields the original, which is put back after.
 
     A value that somebody else has written meanwhile is left alone. Errors are those of
     `KnobChange.apply`.
@@ -246,10 +242,3 @@ def _describe(change: Change) -> str:
 
 KNOB = Kind("knob", _describe, _undo, Sharing.NONE)
 """A setting: facts `original` and `ours` as read, `intended` as written."""
-
-
-def _explained(error: OSError, what: str) -> WorkloadError | KernelFeatureMissing:
-    message = f"{what}: {error.strerror or error}"
-    if error.errno in _MISSING:
-        return KernelFeatureMissing(message)
-    return WorkloadError(message, hint=_HINTS.get(error.errno or 0, ""))

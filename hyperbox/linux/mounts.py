@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from hyperbox.errors import KernelFeatureMissing, WorkloadError
 from hyperbox.journal import Kind, Outcome, Sharing, begin, exclusively, on_record
+from hyperbox.linux.refusal import refusal
 from hyperbox.records import Change
 
 __all__ = ["MOUNT", "Mount", "mount", "mounted", "mounts", "parse_mountinfo", "unescape", "unmount"]
@@ -55,20 +55,15 @@ def mount(kind: str, point: Path, *, source: str | None = None, flags: int = 0) 
         On any other refusal.
     """
     arguments = [os.fsencode(source or kind), os.fsencode(point), kind.encode()]
-    if _libc.mount(*map(ctypes.c_char_p, arguments), ctypes.c_ulong(flags), None) == 0:
-        return
-    number = ctypes.get_errno()
-    message = f"cannot mount {kind} on {point}: {os.strerror(number)}"
-    if number == errno.ENODEV:  # no such file system type
-        raise KernelFeatureMissing(message)
-    raise WorkloadError(message, hint="run as root" if number == errno.EPERM else "")
+    if _libc.mount(*map(ctypes.c_char_p, arguments), ctypes.c_ulong(flags), None) != 0:
+        what = f"cannot mount {kind} on {point}"  # ENODEV: no file system of that type
+        raise refusal(what, ctypes.get_errno(), missing=(errno.ENODEV,))
 
 
 def unmount(point: Path) -> None:
     """Unmount; WorkloadError if the kernel refuses."""
     if _libc.umount2(ctypes.c_char_p(os.fsencode(point)), ctypes.c_int(0)) != 0:
-        reason = os.strerror(ctypes.get_errno())
-        raise WorkloadError(f"cannot unmount {point}: {reason}")
+        raise refusal(f"cannot unmount {point}", ctypes.get_errno())
 
 
 @contextlib.contextmanager

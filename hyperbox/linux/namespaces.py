@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import os
 
-from hyperbox.errors import KernelFeatureMissing, WorkloadError
+from hyperbox.linux.refusal import refusal
 
 __all__ = ["own_mounts", "own_network"]
 
@@ -21,7 +20,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def own_mounts() -> None:
-    """Return this process a mount namespace of its own; nothing mounted in it shows outside.
+    """Move this process into a mount namespace of its own; nothing mounted in it shows outside.
 
     Raises
     ------
@@ -32,11 +31,11 @@ def own_mounts() -> None:
     """
     _unshare(_NEWNS, "mount")
     if _libc.mount(None, ctypes.c_char_p(b"/"), None, _RECURSIVE | _PRIVATE, None) != 0:
-        raise WorkloadError(f"cannot make mounts private: {os.strerror(ctypes.get_errno())}")
+        raise refusal("cannot make mounts private", ctypes.get_errno())
 
 
 def own_network() -> None:
-    """Return this process a network of its own, with nothing but a loopback that is down.
+    """Move this process into a network of its own, with nothing but a loopback that is down.
 
     Sockets made before keep the network that they were made in. Raises as `own_mounts`.
     """
@@ -44,10 +43,6 @@ def own_network() -> None:
 
 
 def _unshare(flag: int, name: str) -> None:
-    if _libc.unshare(ctypes.c_int(flag)) == 0:
-        return
-    number = ctypes.get_errno()
-    message = f"cannot make a {name} namespace: {os.strerror(number)}"
-    if number == errno.EINVAL:
-        raise KernelFeatureMissing(message)
-    raise WorkloadError(message, hint="run as root" if number == errno.EPERM else "")
+    if _libc.unshare(ctypes.c_int(flag)) != 0:
+        what = f"cannot make a {name} namespace"  # EINVAL: a kernel without that kind
+        raise refusal(what, ctypes.get_errno(), missing=(errno.EINVAL,))

@@ -13,11 +13,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from hyperbox.errors import KernelFeatureMissing, WorkloadError
+from hyperbox.errors import WorkloadError
 from hyperbox.journal import Kind, Outcome, begin
 from hyperbox.linux.knob import read_knob, write_knob
 from hyperbox.linux.modules import load_module
 from hyperbox.linux.mounts import mounted, mounts
+from hyperbox.linux.refusal import refusal
 from hyperbox.records import Change
 
 __all__ = ["NULL_BLK", "null_block_device"]
@@ -49,9 +50,8 @@ def null_block_device(name: str, *, size_mib: int, latency_ns: int) -> Iterator[
             item.mkdir()
         except OSError as error:
             record.forget()
-            if error.errno == errno.ENOENT:
-                raise KernelFeatureMissing("null_blk has no configfs directory") from error
-            raise WorkloadError(f"cannot make {item}: {error.strerror}") from error
+            # ENOENT: a null_blk without a directory in configfs
+            raise refusal(f"cannot make {item}", error, missing=(errno.ENOENT,)) from error
         stack.callback(record.undo)
         settings = {
             "size": size_mib,
@@ -82,7 +82,7 @@ def _undo(change: Change) -> Outcome:
         try:
             item.rmdir()
         except OSError as error:
-            raise WorkloadError(f"cannot remove {item}: {error.strerror}") from error
+            raise refusal(f"cannot remove {item}", error) from error
     return Outcome.UNDONE
 
 

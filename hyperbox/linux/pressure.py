@@ -21,6 +21,7 @@ from pathlib import Path
 
 from hyperbox.errors import ConfigError, KernelFeatureMissing, WorkloadError
 from hyperbox.linux.mounts import parse_mountinfo
+from hyperbox.linux.refusal import refusal
 
 __all__ = [
     "PROC_PRESSURE",
@@ -44,6 +45,13 @@ _OFF = ("0", "n", "no", "off", "f", "false")  # what the kernel's kstrtobool() t
 _LONGEST = 512  # bytes; two lines of at most about 100
 _SWITCH = "cgroup.pressure"
 _OFF_IN_CGROUP = f"switched off in this cgroup: its {_SWITCH} is 0"
+_WITHOUT_RIGHT = "without CAP_SYS_RESOURCE it takes Linux 6.4, or 6.1 of the stable series"
+_TRIGGER_HINTS = {
+    errno.EINVAL: "stall below window, window 500 ms to 10 s; without CAP_SYS_RESOURCE a multiple "
+    "of 2 s",
+    errno.EPERM: _WITHOUT_RIGHT,
+    errno.EACCES: _WITHOUT_RIGHT,
+}
 
 
 class Resource(StrEnum):
@@ -232,17 +240,9 @@ class Trigger:
             os.write(self._handle, f"{kind} {stall_us} {window_us}\0".encode())
         except OSError as error:
             self.close()
-            if error.errno == errno.EINVAL:
-                raise WorkloadError(
-                    f"{path}: no trigger for {stall_us} us in {window_us} us: Invalid argument",
-                    hint="stall below window, window 500 ms to 10 s; without CAP_SYS_RESOURCE "
-                    "a multiple of 2 s",
-                ) from error
-            if error.errno in (errno.EPERM, errno.EACCES):
-                raise WorkloadError(
-                    f"{path}: no trigger: {error.strerror}",
-                    hint="without CAP_SYS_RESOURCE it takes Linux 6.4, or 6.1 of the stable series",
-                ) from error
+            if error.errno in _TRIGGER_HINTS:
+                what = f"{path}: no trigger for {stall_us} us in {window_us} us"
+                raise refusal(what, error, hints=_TRIGGER_HINTS) from error
             raise _explained(error, path) from error
         self._poll = select.poll()
         self._poll.register(self._handle, select.POLLPRI)
@@ -343,12 +343,12 @@ def _refuse_no_cgroup(directory: Path) -> None:
     )
 
 
-def _explained(error: OSError, path: Path) -> PressureMissing | WorkloadError:
+def _explained(error: OSError, path: Path) -> KernelFeatureMissing | WorkloadError:
     if error.errno in (errno.ENOENT, errno.EOPNOTSUPP):
         return _missing(path, there=error.errno == errno.EOPNOTSUPP)
     if error.errno == errno.ENODEV:
         return _ended(path)
-    return WorkloadError(f"{path}: {error.strerror or error}")
+    return refusal(f"cannot read {path}", error)
 
 
 def _ended(path: Path) -> PressureMissing | WorkloadError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from hyperbox.errors import WorkloadError
+from hyperbox.linux.refusal import refusal
 
 __all__ = ["process_cpu_ns"]
 
@@ -22,4 +22,4 @@ def process_cpu_ns(pid: int) -> int:
     try:
         return time.clock_gettime_ns((~pid << 3) | _SCHED)
     except OSError as error:
-        raise WorkloadError(f"process {pid} is gone: {error.strerror}") from error
+        raise refusal(f"process {pid} is gone", error) from error

@@ -15,6 +15,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from hyperbox.errors import WorkloadError
+from hyperbox.linux.refusal import refusal
 
 __all__ = ["become_subreaper", "end_children"]
 
@@ -45,8 +46,7 @@ def become_subreaper(death_signal: signal.Signals | None = None) -> None:
         options[_SET_PDEATHSIG] = death_signal
     for option, value in options.items():
         if libc.prctl(option, ctypes.c_ulong(value), 0, 0, 0) != 0:
-            reason = os.strerror(ctypes.get_errno())
-            raise WorkloadError(f"cannot adopt the orphans of a program: {reason}")
+            raise refusal("cannot adopt the orphans of a program", ctypes.get_errno())
 
 
 def end_children(spare: Collection[int] = (), *, patience_s: float = 20.0) -> tuple[int, ...]:

@@ -14,9 +14,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from hyperbox.errors import KernelFeatureMissing, WorkloadError
+from hyperbox.errors import WorkloadError
 from hyperbox.journal import Kind, Outcome, undoing
 from hyperbox.linux.mounts import unescape
+from hyperbox.linux.refusal import refusal
 from hyperbox.processes import require, run
 from hyperbox.records import Change
 
@@ -96,7 +97,7 @@ def swap_on(device: Path, priority: int | None = None) -> None:
         flags = _PREFER | priority
     while _libc.swapon(ctypes.c_char_p(os.fsencode(device)), ctypes.c_int(flags)) != 0:
         if ctypes.get_errno() != errno.EINTR:
-            raise _explained("swap to", device)
+            raise refusal(f"cannot swap to {device}", ctypes.get_errno())
 
 
 def swap_off(device: Path) -> None:
@@ -107,7 +108,7 @@ def swap_off(device: Path) -> None:
     """
     while _libc.swapoff(ctypes.c_char_p(os.fsencode(device))) != 0:
         if ctypes.get_errno() != errno.EINTR:
-            raise _explained("stop swapping to", device)
+            raise refusal(f"cannot stop swapping to {device}", ctypes.get_errno())
 
 
 @contextlib.contextmanager
@@ -156,7 +157,7 @@ def _uuid(device: Path) -> str:
             hint=f"mknod {device} b $(tr : ' ' </sys/class/block/{device.name}/dev) makes it again",
         ) from error
     except OSError as error:
-        raise WorkloadError(f"cannot read {device}: {error.strerror or error}") from error
+        raise refusal(f"cannot read {device}", error) from error
 
 
 def _area(line: str) -> SwapArea:
@@ -165,11 +166,3 @@ def _area(line: str) -> SwapArea:
         return SwapArea(unescape(path), kind, int(size) << 10, int(used) << 10, int(priority))
     except ValueError:
         raise ValueError(f"not a line of /proc/swaps: {line!r}") from None
-
-
-def _explained(what: str, device: Path) -> WorkloadError | KernelFeatureMissing:
-    number = ctypes.get_errno()
-    message = f"cannot {what} {device}: {os.strerror(number)}"
-    if number == errno.ENOSYS:
-        return KernelFeatureMissing(message)
-    return WorkloadError(message, hint="run as root" if number == errno.EPERM else "")

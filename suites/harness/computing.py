@@ -13,6 +13,7 @@ import os
 from collections.abc import Iterator
 
 from hyperbox.errors import WorkloadError
+from hyperbox.linux.refusal import refusal
 from suites.harness.load import Load, Ready
 
 __all__ = ["PROCESSES", "PROCESSOR", "SYSTEM_CALLS"]
@@ -56,7 +57,7 @@ def _processes() -> Iterator[Ready]:
     libc = ctypes.CDLL(None, use_errno=True)
     before = libc.personality(_ASK)
     if before < 0 or libc.personality(before | _ADDR_NO_RANDOMIZE) < 0:
-        raise WorkloadError(f"personality: {os.strerror(ctypes.get_errno())}")
+        raise refusal("cannot lay out processes alike: personality", ctypes.get_errno())
     try:
         yield Ready(_one_process)
     finally:
