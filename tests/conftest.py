@@ -35,6 +35,7 @@ TESTS_OF = {
         "cli/test_psi*",
         "daemon/test_tuner*",
     ),
+    "observability": ("observability/*", "suites/test_ebpf*", "cli/test_trace*"),
 }
 """Whose tests are where, below tests/; who works on one feature runs `pytest --feature NAME`."""
 

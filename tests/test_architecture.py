@@ -48,6 +48,7 @@ ALLOWED: Mapping[str, tuple[str, ...]] = {
     "hyperbox.repair": ("hyperbox.errors", "hyperbox.journal", "hyperbox.records"),
     "hyperbox.linux": GROUND,
     **{f"hyperbox.{feature}": ("hyperbox.linux", *GROUND) for feature in FEATURES},
+    "hyperbox.observability": ("hyperbox", "hyperbox.linux", *GROUND),  # its version, in spans
     "hyperbox.settings": ("hyperbox.errors", "hyperbox.foreign"),
     "hyperbox.config": ("hyperbox.settings",),
     MODEL: (),

@@ -9,7 +9,27 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-__all__ = ["Attributes", "Link", "Resource", "ResourceSpans", "Span", "Value"]
+__all__ = [
+    "KIND_INTERNAL",
+    "SCOPE_NAME",
+    "STATUS_ERROR",
+    "Attributes",
+    "Link",
+    "Resource",
+    "ResourceSpans",
+    "Span",
+    "Value",
+    "fits_int64",
+]
+
+SCOPE_NAME = "hyperbox.observability"
+"""Name of the instrumentation scope of every span."""
+
+KIND_INTERNAL = 1
+"""SPAN_KIND_INTERNAL: a system call is no request to another process that is traced too."""
+
+STATUS_ERROR = 2
+"""STATUS_CODE_ERROR."""
 
 Value = (
     bool
@@ -69,3 +89,8 @@ class ResourceSpans:
 
     resource: Resource
     spans: Sequence[Span]
+
+
+def fits_int64(value: int) -> bool:
+    """Return whether a value fits AnyValue.int_value; an address of the kernel does not."""
+    return -(1 << 63) <= value < 1 << 63
