@@ -44,25 +44,41 @@ def mounts(kind: str) -> tuple[Mount, ...]:
     return tuple(found for found in parse_mountinfo(text) if found.kind == kind)
 
 
-def mount(kind: str, point: Path, *, source: str | None = None, flags: int = 0) -> None:
-    """Mount a file system; no options.
+def mount(
+    kind: str, point: Path, *, source: str | None = None, flags: int = 0, options: str = ""
+) -> None:
+    """Mount a file system.
+
+    Parameters
+    ----------
+    options
+        The file system's own, separated by commas; at most a page of them.
 
     Raises
     ------
     KernelFeatureMissing
-        If the kernel does not know the type.
+        If the kernel does not know the type, or wants a block device as source (ENOTBLK: the
+        type cannot be mounted from a file there).
     WorkloadError
         On any other refusal.
     """
     arguments = [os.fsencode(source or kind), os.fsencode(point), kind.encode()]
-    if _libc.mount(*map(ctypes.c_char_p, arguments), ctypes.c_ulong(flags), None) != 0:
+    data = ctypes.c_char_p(os.fsencode(options)) if options else None
+    if _libc.mount(*map(ctypes.c_char_p, arguments), ctypes.c_ulong(flags), data) != 0:
         what = f"cannot mount {kind} on {point}"  # ENODEV: no file system of that type
-        raise refusal(what, ctypes.get_errno(), missing=(errno.ENODEV,))
+        raise refusal(what, ctypes.get_errno(), missing=(errno.ENODEV, errno.ENOTBLK))
 
 
-def unmount(point: Path) -> None:
-    """Unmount; WorkloadError if the kernel refuses."""
-    if _libc.umount2(ctypes.c_char_p(os.fsencode(point)), ctypes.c_int(0)) != 0:
+def unmount(point: Path, *, detach: bool = False) -> None:
+    """Unmount; WorkloadError if the kernel refuses.
+
+    Parameters
+    ----------
+    detach
+        Whether it goes from the tree at once, also when it is busy, and ends with its last use
+        (``MNT_DETACH``).
+    """
+    if _libc.umount2(ctypes.c_char_p(os.fsencode(point)), ctypes.c_int(2 if detach else 0)) != 0:
         raise refusal(f"cannot unmount {point}", ctypes.get_errno())
 
 

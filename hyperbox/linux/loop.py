@@ -1,0 +1,83 @@
+"""Loop devices: a file as a block device. Follows loop(4) and <linux/loop.h>.
+
+A file system mounts from a loop device where the kernel cannot mount it from the file itself,
+such as EROFS before 6.12.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import os
+import struct
+from pathlib import Path
+
+from hyperbox.errors import KernelFeatureMissing, WorkloadError
+from hyperbox.linux.modules import load_module
+
+__all__ = ["attach_loop"]
+
+_CONTROL = Path("/dev/loop-control")
+_GET_FREE, _CONFIGURE = 0x4C82, 0x4C0A  # LOOP_CTL_GET_FREE, LOOP_CONFIGURE (Linux 5.8)
+_READ_ONLY, _AUTOCLEAR = 1, 4  # LO_FLAGS_*
+# struct loop_config: fd and block size, struct loop_info64 and eight reserved words. Of the
+# second only the flags and the file's name matter here.
+_CONFIG = struct.Struct("=II 40x 3I I 64s 112x 64x")
+_ATTEMPTS = 64
+
+
+def attach_loop(backing: int, name: str = "", *, block_size: int = 512) -> tuple[Path, int]:
+    """Attach a file to a free loop device, read-only; return its path and a descriptor of it.
+
+    The device goes when it is no longer open nor mounted (``LO_FLAGS_AUTOCLEAR``): close the
+    descriptor after the mount.
+
+    Parameters
+    ----------
+    backing
+        Descriptor of the file; the kernel takes a reference of its own.
+    name
+        What the device says of the file in sysfs; at most 63 bytes are kept.
+
+    Raises
+    ------
+    KernelFeatureMissing
+        If the kernel has no loop devices.
+    WorkloadError
+        If none can be attached.
+    """
+    load_module("loop")
+    try:
+        control = os.open(_CONTROL, os.O_RDWR | os.O_CLOEXEC)
+    except OSError as error:
+        raise KernelFeatureMissing(f"no loop devices: {_CONTROL}: {error.strerror}") from error
+    try:
+        config = _CONFIG.pack(
+            backing, block_size, 0, 0, 0, _READ_ONLY | _AUTOCLEAR, os.fsencode(name)[:63]
+        )
+        for _ in range(_ATTEMPTS):  # another process may take the same one first: EBUSY
+            device = Path(f"/dev/loop{fcntl.ioctl(control, _GET_FREE)}")
+            handle = _configured(device, config)
+            if handle is not None:
+                return device, handle
+    except OSError as error:
+        raise WorkloadError(f"no loop device can be attached: {error.strerror}") from error
+    finally:
+        os.close(control)
+    raise WorkloadError(f"no loop device can be attached: {_ATTEMPTS} were taken by others")
+
+
+def _configured(device: Path, config: bytes) -> int | None:
+    handle = os.open(device, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.ioctl(handle, _CONFIGURE, ctypes.create_string_buffer(config, len(config)))
+    except OSError as error:
+        os.close(handle)
+        if error.errno == errno.EBUSY:
+            return None
+        raise
+    except BaseException:
+        os.close(handle)
+        raise
+    return handle
