@@ -18,6 +18,7 @@ __all__ = [
     "GuestCrash",
     "HarnessError",
     "HyperboxError",
+    "ImageError",
     "KernelComplaint",
     "KernelFeatureMissing",
     "MachineLost",
@@ -105,6 +106,10 @@ class GuestCrash(MachineLost):
 
 class KernelComplaint(HarnessError):
     """A kernel that runs on said that something is wrong with it: WARN, taint, lockup."""
+
+
+class ImageError(HyperboxError):
+    """An image, a layer or a registry is not what it should be, or cannot be reached."""
 
 
 class WorkloadError(HyperboxError):

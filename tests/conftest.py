@@ -36,6 +36,7 @@ TESTS_OF = {
         "daemon/test_tuner*",
     ),
     "observability": ("observability/*", "suites/test_ebpf*", "cli/test_trace*"),
+    "storage": ("storage/*", "suites/test_erofs*", "cli/test_images*"),
 }
 """Whose tests are where, below tests/; who works on one feature runs `pytest --feature NAME`."""
 

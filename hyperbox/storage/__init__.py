@@ -1,0 +1,1 @@
+"""Container images: registries, layouts, the store, and how they become file systems."""
