@@ -113,6 +113,7 @@ MAY_WRITE = {
     "hyperbox/files.py": "the door itself",
     "hyperbox/journal.py": "appends: a record is on disk before the change, one line a record",
     "hyperbox/records.py": "appends to the journal of a dead process",
+    "hyperbox/storage/lazy/content_cache.py": "fills a sparse file; marks what is on disk, after",
     "hyperbox/memory/audit.py": "appends: a decision of the tuner a line, beside those before",
     "hyperbox/harness/lab/agent.py": "writes inside a guest that is thrown away",
     "hyperbox/harness/lab/debian_archive.py": "apt's error stream, and a partial file apt resumes",
