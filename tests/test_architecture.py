@@ -115,6 +115,8 @@ MAY_WRITE = {
     "hyperbox/records.py": "appends to the journal of a dead process",
     "hyperbox/storage/lazy/content_cache.py": "fills a sparse file; marks what is on disk, after",
     "hyperbox/memory/audit.py": "appends: a decision of the tuner a line, beside those before",
+    "hyperbox/storage/object_store.py": "objects are synced together; renamed when whole",
+    "hyperbox/storage/unpacking.py": "scratch tree that is renamed when whole",
     "hyperbox/harness/lab/agent.py": "writes inside a guest that is thrown away",
     "hyperbox/harness/lab/debian_archive.py": "apt's error stream, and a partial file apt resumes",
     "hyperbox/harness/lab/guest_image.py": "scratch tree that is packed and removed",

@@ -1,0 +1,120 @@
+"""Images of real layers: the bytes, and what the kernel of this machine shows of them."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from hyperbox.errors import HyperboxError, ImageError, KernelFeatureMissing
+from hyperbox.linux.mounts import mounts
+from hyperbox.storage.conversion import Converter
+from hyperbox.storage.layer_reading import Layer
+from hyperbox.storage.listing import differences, list_directory, list_tree
+from hyperbox.storage.rung import Rung
+from tests.storage.archives import archive, gnu_tar, layer, member, rich_tree
+
+pytestmark = pytest.mark.root
+
+
+@pytest.fixture(scope="module")
+def layers(tmp_path_factory: pytest.TempPathFactory) -> Sequence[Layer]:
+    """Three layers: files of every kind, changes of all sorts, a directory of 128 names."""
+    directory = tmp_path_factory.mktemp("layers")
+    top = directory / "top"
+    rich_tree(top)
+    base = gnu_tar(top, "--xattrs", "--xattrs-include=*", "--format=pax")
+    change = archive(
+        member(b"./usr/lib/.wh.block"),
+        member(b"many/.wh..wh..opq"),
+        member(b"many/", kind=b"5", mode=0o700, mtime=12345),
+        member(b"many/only", b"one" * 5000),
+        member(b"linked", kind=b"1", link=b"usr/lib/short"),
+        member(b"00/", kind=b"5", mode=0o755),  # as a directory of objects is called
+        member(b"00/file", b"zero" * 40),
+        member(b"ff", b"a file of that name" * 10),
+        member(b"null", b"no device" * 100),
+    )
+    again = archive(member(b"usr/lib/block", b"back" * 2000), member(b"many/.wh.only"))
+    return (
+        layer(directory / "0", gzip.compress(base), base),
+        layer(directory / "1", change),
+        layer(directory / "2", again),
+    )
+
+
+def shows_its_tree(converter: Converter, layers: Sequence[Layer], rung: Rung, point: Path) -> None:
+    point.mkdir(exist_ok=True)
+    image = converter.convert(layers, rung)
+    with converter.mounted(image, point):
+        assert list(differences(list_tree(converter.tree(layers)), list_directory(point))) == []
+    assert not any(found.point == point for kind in ("erofs", "overlay") for found in mounts(kind))
+
+
+@pytest.mark.parametrize("rung", list(Rung))
+def test_the_same_tree_on_every_rung(tmp_path: Path, layers: Sequence[Layer], rung: Rung) -> None:
+    try:
+        shows_its_tree(Converter(tmp_path / "store"), layers, rung, tmp_path / "point")
+    except KernelFeatureMissing as missing:
+        pytest.skip(missing.message)
+
+
+@pytest.mark.parametrize("rung", list(Rung))
+def test_128_layers(tmp_path: Path, rung: Rung) -> None:
+    many = [
+        layer(
+            tmp_path / f"{n}",
+            archive(member(b"d/%d" % n, b"%d" % n * 100), member(b"last", b"%d" % n)),
+        )
+        for n in range(128)
+    ]
+    try:
+        shows_its_tree(Converter(tmp_path / "store"), many, rung, tmp_path / "point")
+    except KernelFeatureMissing as missing:
+        pytest.skip(missing.message)
+
+
+def test_plain_images_hold_in_the_eyes_of_fsck(tmp_path: Path, layers: Sequence[Layer]) -> None:
+    if shutil.which("fsck.erofs") is None:
+        pytest.skip("no erofs-utils")
+    converter = Converter(tmp_path / "store")
+    converter.write_plain(layers, tmp_path / "plain")
+    subprocess.run(["fsck.erofs", tmp_path / "plain"], check=True)
+
+
+def test_the_same_layers_make_the_same_bytes(tmp_path: Path, layers: Sequence[Layer]) -> None:
+    for rung in (Rung.EROFS, Rung.COMPOSEFS):
+        made = [
+            Converter(tmp_path / store).convert(layers, rung).path.read_bytes()
+            for store in ("one", "two")
+        ]
+        assert made[0] == made[1]
+
+
+def test_a_layer_that_is_not_what_its_image_says(tmp_path: Path) -> None:
+    good = layer(tmp_path / "layer", archive(member(b"a", b"x" * 100)))
+    layer(tmp_path / "layer", archive(member(b"a", b"y" * 100)))
+    for rung in Rung:
+        with pytest.raises(ImageError, match="its image says"):
+            Converter(tmp_path / "store").convert([good], rung)
+    assert not list((tmp_path / "store").rglob("*.erofs"))
+
+
+def test_a_full_disk_leaves_nothing_half_made(tmp_path: Path) -> None:
+    big = layer(tmp_path / "layer", archive(member(b"big", os.urandom(3 << 20))))
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", disk], check=True)
+    try:
+        for rung in Rung:
+            with pytest.raises(HyperboxError, match="No space left"):
+                Converter(disk).convert([big], rung)
+        left = [path for path in disk.rglob("*") if path.is_file() and path.stat().st_size]
+        assert left == []
+    finally:
+        subprocess.run(["umount", disk], check=True)
