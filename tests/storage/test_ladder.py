@@ -9,7 +9,7 @@ from hyperbox.files import write_sealed
 from hyperbox.storage.ladder import Enabled, choose, probed
 from hyperbox.storage.rung import Rung
 
-ALL = {rung: "" for rung in Rung}
+ALL = dict.fromkeys(Rung, "")
 
 
 @pytest.mark.parametrize(
