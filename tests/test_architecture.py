@@ -131,7 +131,7 @@ MAY_WRITE = {
     "suites/harness/storing.py": "writing to a disk and a tmpfs of its own is what is measured",
 }
 # What a part may import beside the standard library and the project: guests have it in a layer.
-PACKAGES = {"hyperbox.isolation": ("pyseccomp",)}
+PACKAGES = {"hyperbox.isolation": ("pyseccomp",), "hyperbox.observability": ("grpc",)}
 KERNEL_INTERFACES = "hyperbox/linux/"  # its writes go to /proc, /sys and devices, not to files
 
 

@@ -20,7 +20,8 @@ FEATURES = ("harness", "daemon", "tracing", "storage", "containers")
 def modules(requirements: list[str]) -> set[str]:
     """Return the modules that requirements install: by their own names, but for a prefix."""
     names = (re.split(r"[^\w.-]", line)[0] for line in requirements)
-    return {name.partition(".")[0].replace("-", "_") for name in names if name != "hyperbox"}
+    found = {name.partition(".")[0].replace("-", "_") for name in names if name != "hyperbox"}
+    return {"grpc" if name == "grpcio" else name for name in found}
 
 
 def run(*words: str) -> subprocess.CompletedProcess[str]:
