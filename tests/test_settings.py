@@ -16,9 +16,10 @@ from hyperbox.config import VALIDATE, Settings
 from hyperbox.daemon.options import DAEMON
 from hyperbox.errors import ConfigError
 from hyperbox.memory.tuning_options import TUNER
+from hyperbox.runtime.options import CONTAINERS
 from hyperbox.settings import TABLES, InFile, Setting, SettingsTable, add_config, markdown
 
-EVERY: tuple[SettingsTable[Any], ...] = (DAEMON, TUNER, VALIDATE)
+EVERY: tuple[SettingsTable[Any], ...] = (CONTAINERS, DAEMON, TUNER, VALIDATE)
 VARIABLES = [(table, table.variable(setting)) for table in EVERY for setting in table.settings]
 PAIRS = [(table, setting) for table in EVERY for setting in table.settings]
 

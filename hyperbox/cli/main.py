@@ -48,7 +48,7 @@ _VERBS = {
     "psi": "watch this machine's pressure",
     "daemon": "serve this machine's pressure over HTTP",
     "run": "run a command in a container, learning or enforcing its seccomp profile",
-    "seccomp": "list, show, generate, validate and export learned seccomp profiles",
+    "seccomp": "list, show, generate, validate, audit and export learned seccomp profiles",
 }
 _EXTRAS = {
     "doctor": "",

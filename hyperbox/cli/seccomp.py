@@ -3,118 +3,65 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
+import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import IO
 
 from rich.table import Table
 
+from hyperbox.cli import seccomp_audit
+from hyperbox.cli.seccomp_output import add_verb, print_learned, smaller
 from hyperbox.console import TerminalConsole
-from hyperbox.errors import ConfigError, ExitCode
+from hyperbox.errors import ExitCode
 from hyperbox.files import write_bytes
-from hyperbox.isolation.default_profile import DEFAULTS, NEWEST
-from hyperbox.isolation.learning import Learned, regenerate
-from hyperbox.isolation.profile import Profile, parse_profile
-from hyperbox.isolation.seccomp_gen import Size, validate
-from hyperbox.isolation.store import STORE, ProfileStore, StoredVersion
+from hyperbox.isolation.learning import regenerate
+from hyperbox.isolation.seccomp_gen import validate
+from hyperbox.isolation.store import ProfileStore, StoredVersion
 from hyperbox.printing import legible, one_line
+from hyperbox.runtime.options import CONTAINERS
 
-__all__ = ["add_parser", "add_store_option", "print_learned", "read_profile"]
-
-_LARGEST = 4 << 20
-
-
-def add_store_option(parser: argparse.ArgumentParser) -> None:
-    """Add ``--store``."""
-    parser.add_argument(
-        "--store", type=Path, default=STORE, metavar="DIR", help=f"profiles (default {STORE})"
-    )
+__all__ = ["add_parser"]
 
 
 def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the verb."""
     parser = verbs.add_parser(
         "seccomp",
-        help="list, show, generate, validate and export learned seccomp profiles",
+        help="list, show, generate, validate, audit and export learned seccomp profiles",
         description="Works on profiles that 'hyperbox run --learn-seccomp' has learned.",
     )
     below = parser.add_subparsers(dest="seccomp_verb", required=True, metavar="VERB")
-    _verb(below, "list", "every profile with its size", _list, named=False)
-    shown = _verb(below, "show", "one profile: size, completeness, reasons", _show)
+    add_verb(below, "list", "every profile with its size", _list)
+    shown = add_verb(below, "show", "one profile: size, completeness, reasons", _show)
+    _add_name(shown)
     shown.add_argument("--version", type=int, metavar="N", help="default: the one in force")
-    made = _verb(below, "generate", "make the profile anew from its recordings", _generate)
-    made.add_argument("--default", choices=tuple(DEFAULTS), default=NEWEST, help="to contain it")
-    _verb(below, "validate", "prove that the profile allows nothing more than its default", _prove)
-    back = _verb(below, "rollback", "put an earlier version in force", _roll_back)
+    made = add_verb(below, "generate", "make the profile anew from its recordings", _generate)
+    _add_name(made)
+    CONTAINERS.add_options(made, ["default-profile"])
+    proof = "prove that the profile allows nothing more than its default"
+    _add_name(add_verb(below, "validate", proof, _prove))
+    back = add_verb(below, "rollback", "put an earlier version in force", _roll_back)
+    _add_name(back)
     back.add_argument("--version", type=int, metavar="N", help="default: the one before")
-    out = _verb(below, "export", "write the profile for another engine", _export)
+    out = add_verb(below, "export", "write the profile for another engine", _export)
+    _add_name(out)
     out.add_argument("--output", type=Path, default=Path("/dev/stdout"), metavar="FILE")
+    seccomp_audit.add_verbs(below)
 
 
-def _verb(
-    below: argparse._SubParsersAction[argparse.ArgumentParser],
-    name: str,
-    summary: str,
-    run: object,
-    *,
-    named: bool = True,
-) -> argparse.ArgumentParser:
-    parser = below.add_parser(name, help=summary, description=summary[0].upper() + summary[1:])
-    if named:
-        parser.add_argument("name", metavar="NAME")
-    add_store_option(parser)
-    if name != "export":
-        parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.set_defaults(run=run)
-    return parser
+def _add_name(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME")
 
 
-def read_profile(path: Path) -> Profile:
-    """Return a profile from a file in the OCI form.
-
-    Raises
-    ------
-    ConfigError
-        If it cannot be read or is not a profile.
-    """
-    try:
-        with path.open("rb") as stream:
-            data = stream.read(_LARGEST + 1)
-        if len(data) > _LARGEST:
-            raise ConfigError(f"{path}: larger than {_LARGEST} bytes")
-        document = json.loads(data)
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from None
-    except (ValueError, RecursionError):
-        raise ConfigError(f"{path}: not JSON") from None
-    return parse_profile(document, str(path))
-
-
-def print_learned(learned: Learned, stream: IO[str]) -> None:
-    """Print what learning came to, and what makes it doubtful."""
-    found, size, whole = learned.completeness, learned.validation.size, learned.validation
-    new = found.new_calls[-1] if found.new_calls else 0
-    lines = [
-        f"profile {learned.name}, version {learned.number}: {len(found.new_calls)} runs, the last "
-        f"added {new} calls, one more would add about {found.expected_next:.1f}",
-        f"{_smaller(size, whole.default_size)}",
-        *(f"warning: {text}" for text in found.warnings),
-    ]
-    print(legible("\n".join(lines)), file=stream, flush=True)
-
-
-def _smaller(size: Size, default: Size) -> str:
-    def part(name: str) -> str:
-        new, old = getattr(size, name), getattr(default, name)
-        return f"{name.replace('_', ' ')} {old} -> {new} ({100 * (new - old) / old:+.0f} %)"
-
-    return ", ".join(part(name) for name in ("names", "json_bytes", "instructions"))
+def _store(arguments: argparse.Namespace) -> ProfileStore:
+    return ProfileStore(CONTAINERS.resolve(arguments).store)
 
 
 def _list(arguments: argparse.Namespace) -> int:
-    store = ProfileStore(arguments.store)
+    store = _store(arguments)
     rows = [(name, store.current(name), len(store.recordings(name))) for name in store.names()]
     if arguments.json:
         keys = ("name", "version", "runs")
@@ -123,12 +70,12 @@ def _list(arguments: argparse.Namespace) -> int:
     table = Table("Name", "Version", "Runs")
     for name, current, runs in rows:
         table.add_row(name, str(current or "-"), str(runs))
-    TerminalConsole().print(table if rows else f"no profiles in {arguments.store}")
+    TerminalConsole().print(table if rows else f"no profiles in {store.directory}")
     return ExitCode.PASS
 
 
 def _show(arguments: argparse.Namespace) -> int:
-    found = ProfileStore(arguments.store).load(arguments.name, arguments.version)
+    found = _store(arguments).load(arguments.name, arguments.version)
     if arguments.json:
         document = {"number": found.number, "profile": found.profile.as_json()}
         print(json.dumps({**document, "metadata": found.metadata}))
@@ -150,7 +97,9 @@ def _lines(found: StoredVersion) -> list[str]:
 
 
 def _generate(arguments: argparse.Namespace) -> int:
-    learned = regenerate(ProfileStore(arguments.store), arguments.name, arguments.default)
+    settings = CONTAINERS.resolve(arguments)
+    store = ProfileStore(settings.store)
+    learned = regenerate(store, arguments.name, settings.default_profile)
     if arguments.json:
         reasons = {name: str(reason) for name, reason in learned.generated.reasons.items()}
         print(json.dumps({"version": learned.number, "reasons": reasons}))
@@ -160,7 +109,7 @@ def _generate(arguments: argparse.Namespace) -> int:
 
 
 def _prove(arguments: argparse.Namespace) -> int:
-    found = ProfileStore(arguments.store).load(arguments.name)
+    found = _store(arguments).load(arguments.name)
     validation = validate(found.profile, found.default)
     proof = validation.containment
     if arguments.json:
@@ -172,14 +121,14 @@ def _prove(arguments: argparse.Namespace) -> int:
             f"{arguments.name} allows {what} beyond its default; {proof.classes} classes of calls"
         )
         print(one_line(head))
-        print(one_line(_smaller(validation.size, validation.default_size)))
+        print(one_line(smaller(validation.size, validation.default_size)))
         for violation in proof.violations:
             print(one_line(f"allowed here, not by the default: {violation.call}"))
     return ExitCode.PASS if proof.holds else ExitCode.GATE_FAILED
 
 
 def _roll_back(arguments: argparse.Namespace) -> int:
-    number = ProfileStore(arguments.store).roll_back(arguments.name, arguments.version)
+    number = _store(arguments).roll_back(arguments.name, arguments.version)
     if arguments.json:
         print(json.dumps({"version": number}))
     else:
@@ -188,7 +137,12 @@ def _roll_back(arguments: argparse.Namespace) -> int:
 
 
 def _export(arguments: argparse.Namespace) -> int:
-    found = ProfileStore(arguments.store).load(arguments.name)
+    found = _store(arguments).load(arguments.name)
     # Docker, Podman and Kubernetes (localhostProfile) all take the OCI form.
-    write_bytes(arguments.output, found.profile.encoded())
+    data = found.profile.encoded()
+    write_bytes(arguments.output, data)
+    if arguments.json:
+        digest = hashlib.sha256(data).hexdigest()
+        facts = {"name": found.name, "version": found.number, "sha256": digest}
+        print(json.dumps({**facts, "output": os.fspath(arguments.output)}))
     return ExitCode.PASS

@@ -10,11 +10,16 @@ import os
 import platform
 import struct
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
 from hyperbox.errors import KernelFeatureMissing
+from hyperbox.isolation.audit_recorder import denials, denied
+from hyperbox.isolation.default_profile import default_profile
+from hyperbox.isolation.profile import Profile
 from hyperbox.isolation.recording import Recording
+from hyperbox.linux.audit import AuditListener
 from hyperbox.linux.bpf import BpfMap, BpfObject, RingBuffer, member_offset
 from hyperbox.linux.syscalls import Abi, name_of
 
@@ -36,6 +41,10 @@ class BpfRecorder:
     ----------
     cgroup
         A directory of cgroup v2; the tasks below it are recorded.
+    profile
+        What the container runs under; BPF sees its calls whatever it is.
+    listener
+        Of denied calls, which do not reach the tracepoint; in its block already.
 
     Raises
     ------
@@ -48,8 +57,15 @@ class BpfRecorder:
     name = "bpf"
     OBJECT = Path(__file__).with_name("recorder.bpf.o")
 
-    def __init__(self, cgroup: Path) -> None:
+    def __init__(
+        self,
+        cgroup: Path,
+        profile: Profile | None = None,
+        listener: AuditListener | None = None,
+    ) -> None:
         self.cgroup = cgroup
+        self.profile = profile or default_profile()
+        self._listener = listener
         self.programs: set[str] = set()
         self._object: BpfObject | None = None
         self._ring: RingBuffer | None = None
@@ -96,7 +112,15 @@ class BpfRecorder:
         self._object.detach()
         self._ring.drain()
         lost = sum(_COUNT.unpack(value)[0] for _, value in self._map("lost_map"))
-        return recording_of(self.counts(), self.programs, lost, ended)
+        found = recording_of(self.counts(), self.programs, lost, ended)
+        if self._listener is None:
+            return found
+        lost += self._listener.finish()
+        return replace(found, denied=denied(self._listener), lost=lost)
+
+    def denials(self) -> Mapping[str, frozenset[str]]:
+        """Return the programs that tried each denied call, by its name, if there is a listener."""
+        return {} if self._listener is None else denials(self._listener)
 
     def _configure(self, loaded: BpfObject) -> None:
         offsets = (

@@ -64,8 +64,8 @@ TIGHT_FAMILIES: tuple[frozenset[str], ...] = tuple(
 _RUNTIME_START = """
 capget capset chdir close close_range dup3 epoll_ctl execve execveat fchdir fchown fcntl fstat
 fstatfs futex getcwd getdents64 getpid getppid gettid ioctl keyctl mmap newfstatat openat prctl read
-seccomp setgid setgroups setuid statfs umask write
-"""  # between loading the filter and execve(), in runc 1.1 and crun 1.8
+seccomp setgid setgroups setresgid setresuid setuid statfs umask write
+"""  # between loading the filter and execve(), in runc 1.1, crun 1.8 and crun 1.21
 _LIBC = """
 access arch_prctl brk exit exit_group getegid geteuid getgid getrandom getuid lseek madvise mprotect
 mremap munmap pread64 prlimit64 readlink rseq sched_getaffinity sched_yield set_robust_list

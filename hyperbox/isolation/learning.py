@@ -33,7 +33,9 @@ class Learned:
     default: Profile
 
 
-def learn(store: ProfileStore, name: str, recording: Recording) -> Learned:
+def learn(
+    store: ProfileStore, name: str, recording: Recording, default_name: str = NEWEST
+) -> Learned:
     """Keep a recording and make the profile of all recordings of its name anew.
 
     Raises
@@ -42,7 +44,7 @@ def learn(store: ProfileStore, name: str, recording: Recording) -> Learned:
         If the store cannot be read or written.
     """
     store.add_recording(name, recording)
-    return regenerate(store, name)
+    return regenerate(store, name, default_name)
 
 
 def regenerate(store: ProfileStore, name: str, default_name: str = NEWEST) -> Learned:

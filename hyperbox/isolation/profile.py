@@ -96,13 +96,22 @@ class Rule:
 class Profile:
     """A seccomp profile.
 
-    `architectures` are libseccomp's names (``SCMP_ARCH_X86_64``); the native one always counts.
+    Parameters
+    ----------
+    architectures
+        libseccomp's names (``SCMP_ARCH_X86_64``); the native one always counts.
+    flags
+        Of seccomp(2), for example ``SECCOMP_FILTER_FLAG_LOG``. runc knows them from 1.2 on.
+    listener
+        Path of the socket that takes the descriptor for `Action.NOTIFY`; empty for none.
     """
 
     default_action: Action
     rules: tuple[Rule, ...]
     architectures: tuple[str, ...] = ()
     default_errno: int | None = None
+    flags: tuple[str, ...] = ()
+    listener: str = ""
 
     def allowed(self) -> frozenset[str]:
         """Return the names that some rule allows, with whatever condition on arguments."""
@@ -129,6 +138,10 @@ class Profile:
             document["defaultErrnoRet"] = self.default_errno
         if self.architectures:
             document["architectures"] = list(self.architectures)
+        if self.flags:
+            document["flags"] = list(self.flags)
+        if self.listener:
+            document["listenerPath"] = self.listener
         document["syscalls"] = [rule.as_json() for rule in self.rules]
         return document
 
@@ -167,6 +180,8 @@ def parse_profile(document: object, source: str) -> Profile:
         ),
         architectures=_texts(table.get("architectures") or [], f"{source}: architectures"),
         default_errno=_errno(table.get("defaultErrnoRet"), f"{source}: defaultErrnoRet"),
+        flags=_texts(table.get("flags") or [], f"{source}: flags"),
+        listener=_path(table.get("listenerPath", ""), f"{source}: listenerPath"),
     )
 
 
@@ -241,6 +256,12 @@ def _texts(value: object, source: str) -> tuple[str, ...]:
         if not isinstance(item, str) or not item or len(item) > _LONGEST_NAME:
             raise ConfigError(f"{source}: {_short(item)} is not a name")
     return tuple(str(item) for item in items)
+
+
+def _path(value: object, source: str) -> str:
+    if not isinstance(value, str) or (value and not value.startswith("/")):
+        raise ConfigError(f"{source}: {_short(value)} is not an absolute path")
+    return value
 
 
 def _short(value: object) -> str:

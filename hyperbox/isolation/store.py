@@ -14,7 +14,6 @@ A version never changes once it is there; going back writes `current` anew.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 import shutil
@@ -25,8 +24,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hyperbox.errors import ConfigError, HarnessError
+from hyperbox.errors import ConfigError
 from hyperbox.files import explained, locked, replace_file, write_bytes, write_json, write_text
+from hyperbox.foreign import read_json, read_text
 from hyperbox.isolation.profile import Profile, parse_profile
 from hyperbox.isolation.recording import Recording, parse_recording
 
@@ -35,6 +35,8 @@ __all__ = ["STORE", "ProfileStore", "StoredVersion"]
 STORE = Path("/var/lib/hyperbox/seccomp")
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 _NUMBER = re.compile(r"[0-9]{4,}")
+_NUMBER_IN_FORCE = re.compile(r"[0-9]{1,9}")
+_MOST_BYTES = 4 << 20  # of a file of the store; the largest default has 12 KB
 
 
 @dataclass(frozen=True)
@@ -61,14 +63,7 @@ class ProfileStore:
     def __init__(self, directory: Path = STORE) -> None:
         self.directory = directory
         with contextlib.suppress(FileNotFoundError):
-            mode = directory.lstat().st_mode
-            if not stat.S_ISDIR(mode):
-                raise ConfigError(f"{directory}: the profile store is not a directory, or a link")
-            if mode & (stat.S_IWGRP | stat.S_IWOTH):
-                raise ConfigError(
-                    f"{directory}: others may write to the profile store",
-                    hint=f"chmod go-w {directory}",
-                )
+            _trusted(directory)
 
     def names(self) -> tuple[str, ...]:
         """Return the names that have a recording or a profile, sorted."""
@@ -81,6 +76,20 @@ class ProfileStore:
                 )
             )
         return ()
+
+    def check_name(self, name: str) -> None:
+        """Refuse what cannot be the name of a profile.
+
+        Raises
+        ------
+        ConfigError
+            If it is none.
+        """
+        if not _NAME.fullmatch(name):
+            raise ConfigError(
+                f"{name!r} is no name for a profile",
+                hint="lower-case letters, digits, '.', '_', '-'; at most 63, no '/'",
+            )
 
     def recordings(self, name: str) -> tuple[Recording, ...]:
         """Return the recordings of a name, oldest first.
@@ -109,9 +118,16 @@ class ProfileStore:
 
     def current(self, name: str) -> int | None:
         """Return the number of the version in force; None if there is none yet."""
-        with contextlib.suppress(FileNotFoundError, ValueError):
-            return int((self._place(name) / "current").read_text())
-        return None
+        path = self._place(name) / "current"
+        if not path.exists():
+            return None
+        text = read_text(path, most=_MOST_BYTES, refusal=ConfigError).strip()
+        if not _NUMBER_IN_FORCE.fullmatch(text):
+            raise ConfigError(
+                f"{path}: the number of a version is expected",
+                hint="seccomp rollback NAME --version N",
+            )
+        return int(text)
 
     def load(self, name: str, number: int | None = None) -> StoredVersion:
         """Return a version, by default the one in force.
@@ -127,6 +143,7 @@ class ProfileStore:
             what = "no profile yet" if number is None else f"no version {number}"
             raise ConfigError(f"{name}: {what}", hint=f"versions: {versions}")
         place = self._place(name) / "versions" / f"{wanted:04d}"
+        _trusted(place)
         documents = {part: _read(place / f"{part}.json") for part in ("profile", "default")}
         profiles = {
             part: parse_profile(document, os.fspath(place / f"{part}.json"))
@@ -173,25 +190,29 @@ class ProfileStore:
             If there is none.
         """
         with locked(self._place(name) / "lock"):
-            current = self.current(name) or 0
-            earlier = [one for one in self.versions(name) if one < current]
-            wanted = (earlier[-1] if earlier else None) if number is None else number
-            if wanted is None:
-                raise ConfigError(f"{name}: no version before {current}")
+            wanted = self._before_current(name) if number is None else number
             self.load(name, wanted)
             write_text(self._place(name) / "current", f"{wanted}\n")
         return wanted
 
+    def _before_current(self, name: str) -> int:
+        current = self.current(name) or 0
+        earlier = [one for one in self.versions(name) if one < current]
+        if not earlier:
+            raise ConfigError(f"{name}: no version before {current}")
+        return earlier[-1]
+
     def _place(self, name: str) -> Path:
-        if not _NAME.fullmatch(name):
-            raise ConfigError(
-                f"{name!r} is no name for a profile",
-                hint="lower-case letters, digits, '.', '_', '-'; at most 63, no '/'",
-            )
+        self.check_name(name)
         place = self.directory / name
-        if not place.is_dir():
+        try:
+            _trusted(place)
+        except FileNotFoundError:
             known = ", ".join(self.names()) or "none"
-            raise ConfigError(f"no profile is called {name}", hint=f"profiles: {known}")
+            raise ConfigError(f"no profile is called {name}", hint=f"profiles: {known}") from None
+        for part in ("recordings", "versions"):
+            with contextlib.suppress(FileNotFoundError):
+                _trusted(place / part)
         return place
 
     def _made(self, name: str) -> Path:
@@ -213,12 +234,23 @@ def _next(numbers: Any) -> int:
     return max((int(one) for one in numbers if one.isdecimal()), default=0) + 1
 
 
+def _trusted(directory: Path) -> None:
+    """Refuse a directory that somebody else can change; FileNotFoundError if there is none."""
+    found = directory.lstat()
+    if not stat.S_ISDIR(found.st_mode):
+        raise ConfigError(f"{directory}: the profile store is not a directory, or a link")
+    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise ConfigError(
+            f"{directory}: others may write to the profile store", hint=f"chmod go-w {directory}"
+        )
+    if found.st_uid not in (0, os.geteuid()):
+        raise ConfigError(
+            f"{directory}: the profile store belongs to user {found.st_uid}",
+            hint="it must be root's or your own",
+        )
+
+
 def _read(path: Path) -> object:
-    try:
-        return json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise ConfigError(f"{path} is missing") from None
-    except (ValueError, RecursionError):
-        raise ConfigError(f"{path}: not JSON") from None
-    except OSError as error:
-        raise HarnessError(f"{path}: {error.strerror}") from error
+    if path.is_symlink():
+        raise ConfigError(f"{path} is a link; the profile store has none")
+    return read_json(path, most=_MOST_BYTES, refusal=ConfigError)

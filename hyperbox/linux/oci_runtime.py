@@ -7,6 +7,7 @@ before it is started, so that one whose hyperbox was killed is removed by a repa
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ __all__ = ["CONTAINER", "RUNTIMES", "OciRuntime", "find_runtime"]
 RUNTIMES = ("crun", "runc")
 """Names of known runtimes, the preferred one first."""
 _PATIENCE_S = 30.0
+_LOG_FLAG = "SECCOMP_FILTER_FLAG_LOG"
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,19 @@ class OciRuntime:
     def version(self) -> str:
         """Return what it says of its version, in one line."""
         return run([self.program, "--version"], timeout=_PATIENCE_S).text().splitlines()[0]
+
+    def logs_denied_calls(self) -> bool:
+        """Return whether it takes flags of seccomp(2), and so has denied calls logged.
+
+        runc refuses a profile with flags before 1.2; from 1.1 it says in its features what it
+        takes. crun takes them from 0.21 and has features only from 1.9.
+        """
+        done = run([self.program, "features"], timeout=_PATIENCE_S, check=False)
+        try:
+            linux = json.loads(done.stdout)["linux"]
+            return _LOG_FLAG in linux["seccomp"].get("supportedFlags", ())
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return self.name == "crun"
 
     def delete(self, name: str) -> None:
         """Kill a container and remove what the runtime knows of it; harmless if there is none.

@@ -10,13 +10,14 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import IO
 
 from hyperbox.errors import ConfigError, HarnessError
 from hyperbox.files import write_json
+from hyperbox.isolation.profile import Profile
 from hyperbox.journal import begin, state_directory
 from hyperbox.linux.oci_runtime import CONTAINER, OciRuntime, find_runtime
 from hyperbox.processes import spawn, stop
@@ -49,8 +50,9 @@ class Ended:
 class RunningContainer:
     """A container that has a bundle and is on record; `run` starts it and waits."""
 
-    def __init__(self, name: str, runtime: OciRuntime, bundle: Path) -> None:
+    def __init__(self, name: str, runtime: OciRuntime, bundle: Path, container: Container) -> None:
         self.name = name
+        self.container = container
         self.runtime = runtime
         self.bundle = bundle
 
@@ -61,6 +63,11 @@ class RunningContainer:
         It is one level deep: runc 1.1 leaves the levels above behind in every hierarchy.
         """
         return f"/hyperbox-{self.name}"
+
+    def confine(self, profile: Profile | None) -> None:
+        """Put the command under another profile than the container asks for; None for none."""
+        container = replace(self.container, seccomp=profile)
+        write_json(self.bundle / "config.json", config_json(container, self.cgroups_path))
 
     def run(self, *, stdin: int | IO[bytes] = 0, stdout: int | IO[bytes] = 1) -> Ended:
         """Start the command, by default with this process's streams, and wait for its end.
@@ -153,9 +160,9 @@ def prepared(
         root=os.fspath(found.root),
         bundle=os.fspath(bundle),
     )
-    running = RunningContainer(name, found, bundle)
+    running = RunningContainer(name, found, bundle, container)
     try:
-        write_json(bundle / "config.json", config_json(container, running.cgroups_path))
+        running.confine(container.seccomp)
         yield running
     except OSError as error:
         raise HarnessError(f"{bundle}: {error.strerror}") from error

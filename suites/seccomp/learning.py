@@ -21,16 +21,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hyperbox.errors import WorkloadError
-from hyperbox.isolation.bpf_recorder import BpfRecorder
 from hyperbox.isolation.default_profile import default_profile
 from hyperbox.isolation.profile import Profile
+from hyperbox.isolation.recorders import BACK_ENDS
 from hyperbox.isolation.recording import Recording
 from hyperbox.isolation.seccomp_gen import completeness, false_negatives, generate, validate
-from hyperbox.linux.cgroup import cgroup
 from hyperbox.linux.oci_runtime import RUNTIMES
 from hyperbox.processes import require, run
 from hyperbox.runtime.bundle import Container, Mount
 from hyperbox.runtime.containers import RunningContainer, prepared
+from hyperbox.runtime.recording import recorded_run
 from suites.program import Measured, run_program
 from suites.seccomp.patterns import PATTERNS, Pattern
 
@@ -53,18 +53,21 @@ def main() -> int:
     parser.add_argument("--pattern", choices=tuple(PATTERNS), required=True)
     parser.add_argument("--learn-under", default="runc", choices=RUNTIMES)
     parser.add_argument("--enforce-under", default="crun", choices=RUNTIMES)
+    parser.add_argument("--recorder", default="bpf", choices=BACK_ENDS)
     chosen = parser.parse_args()
-    pattern = PATTERNS[chosen.pattern]
-    return run_program(lambda: _measure(pattern, chosen.learn_under, chosen.enforce_under))
+    pattern, runtimes = PATTERNS[chosen.pattern], (chosen.learn_under, chosen.enforce_under)
+    return run_program(lambda: _measure(pattern, *runtimes, (chosen.recorder,)))
 
 
-def _measure(pattern: Pattern, learn_under: str, enforce_under: str) -> Measured:
+def _measure(
+    pattern: Pattern, learn_under: str, enforce_under: str, back_ends: tuple[str, ...]
+) -> Measured:
     for program in (*pattern.needs, learn_under, enforce_under):
         require(program, program)
     default = default_profile()
     with container_root() as rootfs:
         learned = {
-            name: _learned(container(rootfs, script, default), learn_under)
+            name: _learned(container(rootfs, script, default), learn_under, back_ends)
             for name, script in pattern.runs.items()
         }
         recordings = [recording for _, recording in learned.values()]
@@ -125,12 +128,15 @@ def _different(recordings: Sequence[Recording], profile: Profile) -> int:
     return len(made)
 
 
-def _learned(container: Container, runtime: str) -> tuple[Ran, Recording]:
-    with prepared(container, runtime=runtime) as running:
-        name = running.cgroups_path.strip("/")
-        with cgroup(name) as group, BpfRecorder(group.directory) as recorder:
-            ran = _output(running)
-            return ran, recorder.recording(ran.ended)
+def _learned(
+    container: Container, runtime: str, back_ends: tuple[str, ...]
+) -> tuple[Ran, Recording]:
+    with prepared(container, runtime=runtime) as running, tempfile.TemporaryFile() as stream:
+        found = recorded_run(
+            running, default_profile(), back_ends, stdin=subprocess.DEVNULL, stdout=stream
+        )
+        stream.seek(0)
+        return Ran(str(found.ended), stream.read()), found.recording
 
 
 def ran(container: Container, runtime: str) -> Ran:

@@ -88,3 +88,38 @@ def test_a_recording_of_another_version_is_refused(store: ProfileStore) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), "format": 99}))
     with pytest.raises(ConfigError, match="not a recording of this version"):
         store.recordings("web")
+
+
+@pytest.mark.parametrize("place", ["web", "web/versions", "web/versions/0001", "web/recordings"])
+def test_a_link_or_an_open_directory_within_is_refused(
+    store: ProfileStore, tmp_path: Path, place: str
+) -> None:
+    learn(store, "web", recording("read"))
+    path = store.directory / place
+    path.chmod(0o777)
+    with pytest.raises(ConfigError, match="others may write"):
+        store.load("web")
+    path.chmod(0o755)
+    path.rename(tmp_path / "moved")
+    path.symlink_to(tmp_path / "moved")
+    with pytest.raises(ConfigError, match="or a link"):
+        store.load("web")
+
+
+def test_a_link_to_a_file_is_refused(store: ProfileStore, tmp_path: Path) -> None:
+    learn(store, "web", recording("read"))
+    path = store.directory / "web/versions/0001/profile.json"
+    path.rename(tmp_path / "moved")
+    path.symlink_to(tmp_path / "moved")
+    with pytest.raises(ConfigError, match="is a link"):
+        store.load("web")
+
+
+@pytest.mark.parametrize("text", ["", "x", "-1", "1 2", "9" * 5000])
+def test_a_damaged_number_in_force_is_named_and_put_right(store: ProfileStore, text: str) -> None:
+    learn(store, "web", recording("read"))
+    (store.directory / "web/current").write_text(text)
+    with pytest.raises(ConfigError, match="number of a version"):
+        store.load("web")
+    assert store.roll_back("web", 1) == 1
+    assert store.load("web").number == 1

@@ -198,3 +198,38 @@ def test_a_profile_is_learned_and_enforced(run: Callable[..., DONE], tmp_path: P
     assert exported["defaultAction"] == "SCMP_ACT_ERRNO"
     assert seccomp("rollback", "demo").returncode == 64
     assert seccomp("show", "other").returncode == 64
+
+
+def test_what_a_profile_lacks_is_named_and_merged(rootfs: Path, tmp_path: Path) -> None:
+    def hyperbox(*rest: str) -> DONE:
+        return subprocess.run(
+            [sys.executable, "-m", "hyperbox", *rest, "--", "touch", "-d@0", "/made"]
+            if "--rootfs" in rest
+            else [sys.executable, "-m", "hyperbox", *rest],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    store = ("--store", os.fspath(tmp_path / "store"))
+    root = ("--rootfs", os.fspath(rootfs))
+    learned = subprocess.run(words(rootfs, *store, "--learn-seccomp=demo", "--", "ls"), check=False)
+    assert learned.returncode == 0
+    found = hyperbox("seccomp", "audit", "demo", "--json", *store, *root)
+    assert found.returncode == 1, found.stderr
+    missing = json.loads(found.stdout)["missing"]
+    assert missing
+    assert all(programs == ["/bin/busybox"] for programs in missing.values())
+    merged = hyperbox("seccomp", "audit", "demo", "--merge", *store, *root)
+    assert merged.returncode == 0, merged.stderr
+    again = hyperbox("seccomp", "audit", "demo", *store, *root)
+    assert (again.returncode, again.stdout) == (0, "demo allows every call of this run\n")
+    differences = json.loads(hyperbox("seccomp", "diff", "demo@1", "demo", "--json", *store).stdout)
+    assert differences["removed"] == []
+    added = {line.partition(":")[0] for line in differences["added"]}
+    assert set(missing) <= added
+    copied = json.loads(hyperbox("seccomp", "merge", "copy", "demo", "--json", *store).stdout)
+    assert copied == {"version": 1, "recordings": 2}
+    assert hyperbox("seccomp", "diff", "demo", "copy", *store).stdout == "both allow the same\n"
+    assert hyperbox("seccomp", "diff", "demo@x", "copy", *store).returncode == 64
+    assert hyperbox("seccomp", "merge", "copy", "nosuch", *store).returncode == 64
