@@ -79,6 +79,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for marker, skip in lacking.items():
             if item.get_closest_marker(marker):
                 item.add_marker(skip)
+    if hasattr(items[0].config if items else None, "workerinput"):
+        _longest_first(items)
+
+
+def _longest_first(items: list[pytest.Item]) -> None:
+    """Put files that boot guests first: in the end no worker waits long for another one's."""
+    slow = {item.path for item in items if item.get_closest_marker("vm")}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 # A script's background job is started with SIGINT ignored, nohup's with SIGHUP, and children
