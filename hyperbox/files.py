@@ -194,20 +194,21 @@ def has_sha256(path: Path, sha256: str) -> bool:
 
 
 @contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold an exclusive flock(2) on `path` (created if absent) for the block.
+def locked(path: Path, kind: int = fcntl.LOCK_EX) -> Iterator[None]:
+    """Hold a flock(2), by default an exclusive one, on `path` (created if absent) for the block.
 
     The kernel drops the lock when the process dies, however it dies.
 
     Raises
     ------
     HarnessError
-        If the file cannot be made or locked.
+        If the file cannot be made or locked; with ``LOCK_NB``, if another one has the lock, and
+        the cause is a `BlockingIOError`.
     """
     with contextlib.ExitStack() as stack:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            fcntl.flock(stack.enter_context(path.open("a")), fcntl.LOCK_EX)
+            fcntl.flock(stack.enter_context(path.open("a")), kind)
         except OSError as error:
             raise explained(error, path) from error
         yield

@@ -41,7 +41,7 @@ __all__ = [
 FILE_NAME = "hyperbox.toml"
 """Looked for in the current directory; ``--config`` or ``HYPERBOX_CONFIG`` names another."""
 
-TABLES = ("containers", "daemon", "tuner", "validate")
+TABLES = ("containers", "daemon", "images", "tuner", "validate")
 """Every table that the file may have: each verb reads its own and knows the others' names."""
 
 T = TypeVar("T")

@@ -117,6 +117,7 @@ MAY_WRITE = {
     "hyperbox/memory/audit.py": "appends: a decision of the tuner a line, beside those before",
     "hyperbox/storage/object_store.py": "objects are synced together; renamed when whole",
     "hyperbox/storage/unpacking.py": "scratch tree that is renamed when whole",
+    "hyperbox/storage/blobs.py": "downloads that are gone on with; renamed when whole and verified",
     "hyperbox/harness/lab/agent.py": "writes inside a guest that is thrown away",
     "hyperbox/harness/lab/debian_archive.py": "apt's error stream, and a partial file apt resumes",
     "hyperbox/harness/lab/guest_image.py": "scratch tree that is packed and removed",
@@ -131,7 +132,11 @@ MAY_WRITE = {
     "suites/harness/storing.py": "writing to a disk and a tmpfs of its own is what is measured",
 }
 # What a part may import beside the standard library and the project: guests have it in a layer.
-PACKAGES = {"hyperbox.isolation": ("pyseccomp",), "hyperbox.observability": ("grpc",)}
+PACKAGES = {
+    "hyperbox.isolation": ("pyseccomp",),
+    "hyperbox.observability": ("grpc",),
+    "hyperbox.storage": ("urllib3",),
+}
 KERNEL_INTERFACES = "hyperbox/linux/"  # its writes go to /proc, /sys and devices, not to files
 
 

@@ -22,11 +22,12 @@ from hyperbox.harness.declarations import load_suites
 from hyperbox.harness.model import Lane
 from hyperbox.memory.tuning_options import TUNER
 from hyperbox.runtime.options import CONTAINERS
+from hyperbox.storage.image_settings import IMAGES
 
 PROJECT = Path(__file__).resolve().parents[1]
 GUIDES = sorted(f"docs/{path.name}" for path in (PROJECT / "docs").glob("*.md"))
 DOCUMENTS = ("README.md", "CONTRIBUTING.md", *GUIDES)
-TABLES = (VALIDATE, TUNER, DAEMON, CONTAINERS)
+TABLES = (VALIDATE, TUNER, DAEMON, CONTAINERS, IMAGES)
 FIRST = "./bootstrap hyperbox validate"
 SECOND = "./bootstrap pytest"
 PLACEHOLDER = re.compile(r"NAME\b|bzImage|staging/")

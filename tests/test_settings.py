@@ -18,8 +18,9 @@ from hyperbox.errors import ConfigError
 from hyperbox.memory.tuning_options import TUNER
 from hyperbox.runtime.options import CONTAINERS
 from hyperbox.settings import TABLES, InFile, Setting, SettingsTable, add_config, markdown
+from hyperbox.storage.image_settings import IMAGES
 
-EVERY: tuple[SettingsTable[Any], ...] = (CONTAINERS, DAEMON, TUNER, VALIDATE)
+EVERY: tuple[SettingsTable[Any], ...] = (CONTAINERS, DAEMON, IMAGES, TUNER, VALIDATE)
 VARIABLES = [(table, table.variable(setting)) for table in EVERY for setting in table.settings]
 PAIRS = [(table, setting) for table in EVERY for setting in table.settings]
 

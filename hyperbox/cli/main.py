@@ -47,6 +47,8 @@ _VERBS = {
     "doctor": "say what this machine can do and what is missing",
     "psi": "watch this machine's pressure",
     "daemon": "serve this machine's pressure over HTTP",
+    "pull": "get an image from a registry",
+    "images": "list, inspect, verify and prune the images of the store",
     "run": "run a command in a container, learning or enforcing its seccomp profile",
     "seccomp": "list, show, generate, validate, audit and export learned seccomp profiles",
 }
@@ -54,6 +56,8 @@ _EXTRAS = {
     "doctor": "",
     "psi": "",
     "daemon": "[daemon]",
+    "pull": "[storage]",
+    "images": "[storage]",
     "run": "[containers]",
     "seccomp": "[containers]",
 }

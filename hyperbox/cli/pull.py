@@ -1,0 +1,57 @@
+"""``hyperbox pull``: an image into the store."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from hyperbox.cli.transfers import shown_progress
+from hyperbox.errors import ExitCode
+from hyperbox.printing import legible
+from hyperbox.settings import add_config
+from hyperbox.storage.image_settings import IMAGES
+from hyperbox.storage.images import Image, ImageStore
+from hyperbox.storage.pull import connect, pull
+from hyperbox.storage.reference import parse_reference
+
+__all__ = ["add_parser", "image_facts"]
+
+
+def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the verb."""
+    parser = verbs.add_parser(
+        "pull",
+        help="get an image from a registry",
+        description="Brings an image into the store: what is there already is not fetched, and "
+        "an interrupted pull goes on where it was. Everything is verified by its digest.",
+        epilog="example: hyperbox pull localhost:5000/app:1.2",
+    )
+    parser.add_argument("source", metavar="IMAGE", help="[REGISTRY[:PORT]/]NAME[:TAG][@DIGEST]")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    add_config(parser)
+    IMAGES.add_options(parser)
+    parser.set_defaults(run=_run)
+
+
+def image_facts(image: Image) -> dict[str, object]:
+    """Return what ``--json`` says of an image."""
+    return {
+        "name": image.name,
+        "digest": image.descriptor.digest,
+        "platform": str(image.config.platform),
+        "size": image.size,
+        "layers": [one.as_json() for one in image.manifest.layers],
+    }
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    settings = IMAGES.resolve(arguments)
+    options = settings.options()
+    registry = connect(parse_reference(arguments.source), options)
+    with shown_progress(quiet=arguments.json) as progress:
+        image = pull(registry, ImageStore(settings.root), options, progress)
+    if arguments.json:
+        print(json.dumps(image_facts(image)))
+    else:
+        print(legible(f"{image.name}@{image.descriptor.digest}"))
+    return ExitCode.PASS
