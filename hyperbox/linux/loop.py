@@ -27,8 +27,10 @@ _CONFIG = struct.Struct("=II 40x 3I I 64s 112x 64x")
 _ATTEMPTS = 64
 
 
-def attach_loop(backing: int, name: str = "", *, block_size: int = 512) -> tuple[Path, int]:
-    """Attach a file to a free loop device, read-only; return its path and a descriptor of it.
+def attach_loop(
+    backing: int, name: str = "", *, block_size: int = 512, writable: bool = False
+) -> tuple[Path, int]:
+    """Attach a file to a free loop device; return its path and a descriptor of it.
 
     The device goes when it is no longer open nor mounted (``LO_FLAGS_AUTOCLEAR``): close the
     descriptor after the mount.
@@ -39,6 +41,8 @@ def attach_loop(backing: int, name: str = "", *, block_size: int = 512) -> tuple
         Descriptor of the file; the kernel takes a reference of its own.
     name
         What the device says of the file in sysfs; at most 63 bytes are kept.
+    writable
+        Whether the device can be written to; `backing` has to be, too.
 
     Raises
     ------
@@ -53,12 +57,11 @@ def attach_loop(backing: int, name: str = "", *, block_size: int = 512) -> tuple
     except OSError as error:
         raise KernelFeatureMissing(f"no loop devices: {_CONTROL}: {error.strerror}") from error
     try:
-        config = _CONFIG.pack(
-            backing, block_size, 0, 0, 0, _READ_ONLY | _AUTOCLEAR, os.fsencode(name)[:63]
-        )
+        flags = _AUTOCLEAR | (0 if writable else _READ_ONLY)
+        config = _CONFIG.pack(backing, block_size, 0, 0, 0, flags, os.fsencode(name)[:63])
         for _ in range(_ATTEMPTS):  # another process may take the same one first: EBUSY
             device = Path(f"/dev/loop{fcntl.ioctl(control, _GET_FREE)}")
-            handle = _configured(device, config)
+            handle = _configured(device, config, os.O_RDWR if writable else os.O_RDONLY)
             if handle is not None:
                 return device, handle
     except OSError as error:
@@ -68,8 +71,8 @@ def attach_loop(backing: int, name: str = "", *, block_size: int = 512) -> tuple
     raise WorkloadError(f"no loop device can be attached: {_ATTEMPTS} were taken by others")
 
 
-def _configured(device: Path, config: bytes) -> int | None:
-    handle = os.open(device, os.O_RDONLY | os.O_CLOEXEC)
+def _configured(device: Path, config: bytes, access: int) -> int | None:
+    handle = os.open(device, access | os.O_CLOEXEC)
     try:
         fcntl.ioctl(handle, _CONFIGURE, ctypes.create_string_buffer(config, len(config)))
     except OSError as error:

@@ -88,6 +88,10 @@ class CachedImage:
         """Return bytes of chunks that are present; fewer at the end of the image."""
         return os.pread(self._data, length, offset)
 
+    def adopt(self, handle: int) -> None:
+        """Read and write the data through a copy of another descriptor of the same file."""
+        os.dup2(handle, self._data, inheritable=False)
+
     def write(self, chunk: Chunk, data: bytes) -> None:
         """Write a verified chunk; readers of this process have it from now on.
 

@@ -83,6 +83,7 @@ class LazyImage:
         self._waiting = 0
         self._quiet = threading.Condition(self._guard)
         self._order: list[int] = []
+        self._closing = threading.Event()
         self._last_missed = -1
         self._forward = 0
         self._written: queue.SimpleQueue[object] = queue.SimpleQueue()
@@ -162,12 +163,17 @@ class LazyImage:
         self._fetch([chunk for chunk in chunks if not self.cached.present(chunk)])
 
     def close(self) -> None:
-        """End its threads; what was written is marked before."""
+        """End its threads; what was written is marked before, and readers that wait fail."""
+        self.give_up()
         self._ahead.put(_STOP)
         self._threads[1].join()
         self._written.put(_STOP)
         self._threads[0].join()
         self.cached.close()
+
+    def give_up(self) -> None:
+        """Let readers that wait fail soon, not after the limit."""
+        self._closing.set()
 
     def flush(self) -> None:
         """Wait until what was written is marked on disk."""
@@ -248,9 +254,8 @@ class LazyImage:
 
     def _is_ours(self, chunk: Chunk, deadline: float) -> bool:
         while not self.cached.claim(chunk):
-            if time.monotonic() > deadline:
+            if time.monotonic() > deadline or self._closing.wait(_OTHERS_S):
                 raise Unreadable(f"chunk {chunk.number}: another process does not fetch it")
-            time.sleep(_OTHERS_S)
         if self.cached.present(chunk):  # the other process has it by now
             self.cached.release(chunk)
             return False
@@ -269,9 +274,9 @@ class LazyImage:
                 if time.monotonic() > deadline:
                     break
             pause = _PAUSES_S[min(turn + 1, len(_PAUSES_S) - 1)]
-            if time.monotonic() + pause > deadline or not self._sources:
+            late = time.monotonic() + pause > deadline
+            if late or not self._sources or self._closing.wait(pause):
                 break
-            time.sleep(pause)
         raise Unreadable(f"chunk {run[0].number} cannot be fetched: {why}") from why
 
     def _take(self, source: ChunkSource, run: Sequence[Chunk], ours: dict[int, Chunk]) -> None:

@@ -15,7 +15,7 @@ from hyperbox.storage.lazy.chunk_source import HttpSource
 from hyperbox.storage.lazy.content_cache import ContentCache
 from hyperbox.storage.lazy.layer_writer import Layer, write_layer
 from hyperbox.storage.lazy.lazy_image import LazyImage
-from tests.storage.lazy.http_blobs import BlobServer, serving
+from suites.erofs.blob_server import BlobServer, serving
 
 CHUNK = 1 << 14
 

@@ -19,8 +19,8 @@ from hyperbox.storage.lazy.chunk_index import encode_chunk_index
 from hyperbox.storage.lazy.chunk_source import FileSource, HttpSource
 from hyperbox.storage.lazy.completion import Completion
 from hyperbox.storage.lazy.lazy_image import Unreadable
+from suites.erofs.blob_server import serving
 from tests.storage.lazy.conftest import CHUNK, Lab
-from tests.storage.lazy.http_blobs import serving
 
 HERE = Path(__file__).parent
 

@@ -9,6 +9,7 @@ import contextlib
 import http.server
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,9 +28,11 @@ class BlobServer(http.server.ThreadingHTTPServer):
         self.requests: list[str] = []
         self.sent = 0
         self.location = ""
+        self.pause_s = 0.0
 
     @property
     def url(self) -> str:
+        """Return where it serves."""
         return f"http://127.0.0.1:{self.server_address[1]}"
 
 
@@ -50,6 +53,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if fault == "refuse":
             self.send_error(503)
             return
+        time.sleep(self.server.pause_s)
         whole = (self.server.directory / self.path.lstrip("/")).read_bytes()
         first, last = (int(text) for text in asked.removeprefix("bytes=").split("-"))
         data = whole[first : last + 1]
@@ -83,6 +87,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
 @contextlib.contextmanager
 def serving(directory: Path) -> Iterator[BlobServer]:
+    """Serve a directory for the block, in a thread."""
     server = BlobServer(directory)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()

@@ -1,0 +1,239 @@
+"""What the experiments on lazy mounts share: an image of known files, its layer, and the service.
+
+The service is the product's: a worker below its supervisor, asked over its socket. The blob is
+served by `suites.erofs.blob_server`, which can lie.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import io
+import json
+import os
+import random
+import socket
+import subprocess
+import sys
+import tarfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import hyperbox
+from hyperbox.errors import KernelFeatureMissing, WorkloadError
+from hyperbox.files import write_bytes
+from hyperbox.linux.loop import attach_loop
+from hyperbox.linux.modules import load_module
+from hyperbox.linux.mounts import mount, unmount
+from hyperbox.processes import require, run, spawn, stop
+from hyperbox.storage.conversion import Converter
+from hyperbox.storage.digests import digest_of
+from hyperbox.storage.layer_reading import Layer as TarLayer
+from hyperbox.storage.lazy.content_cache import ContentCache
+from hyperbox.storage.lazy.layer_writer import Layer, write_layer
+from hyperbox.storage.lazy.mechanism import Mechanism
+from suites.erofs.blob_server import BlobServer, serving
+
+__all__ = ["FILES", "ImagesProcess", "LazyLab", "lazy_lab"]
+
+_PROJECT = Path(hyperbox.__file__).resolve().parent.parent
+_SUPERVISOR, _WORKER = "hyperbox.daemon.supervisor", "hyperbox.daemon.worker"
+_SERVICE = "hyperbox.daemon.services.images:ImagesService"
+_PATIENCE_S = 120.0
+_LIMIT_S = 3.0  # after which a read fails
+_CHUNK = 1 << 16
+_DISK_MIB = 96
+FILES = 48
+"""Files of the image."""
+
+
+class _Connection(http.client.HTTPConnection):
+    """HTTP over a unix socket."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__("localhost", timeout=_PATIENCE_S)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(_PATIENCE_S)
+        self.sock.connect(os.fspath(self._path))
+
+
+@dataclass
+class ImagesProcess:
+    """The images service with its supervisor."""
+
+    supervisor: subprocess.Popen[bytes]
+    path: Path
+
+    def ask(self, method: str, target: str, body: object = None) -> Any:
+        """Return the answer's JSON value, None without one.
+
+        Raises
+        ------
+        KernelFeatureMissing
+            If the service says that the kernel cannot.
+        WorkloadError
+            On any other refusal, or no answer.
+        """
+        connection = _Connection(self.path)
+        try:
+            data = None if body is None else json.dumps(body)
+            kind = {"Content-Type": "application/json"}
+            connection.request(method, target, data, kind if data else {})
+            answer = connection.getresponse()
+            text = answer.read().decode()
+        except (OSError, http.client.HTTPException) as error:
+            raise WorkloadError(f"the images service did not answer: {error}") from error
+        finally:
+            connection.close()
+        if answer.status == 501:
+            raise KernelFeatureMissing(json.loads(text)["detail"])
+        if answer.status >= 300:
+            raise WorkloadError(f"the images service: {answer.status} {text}")
+        return json.loads(text) if text else None
+
+    def worker(self) -> int:
+        """Return the number of the worker's process, once it answers."""
+        deadline = time.monotonic() + _PATIENCE_S
+        while True:
+            with contextlib.suppress(WorkloadError):
+                return int(self.ask("GET", "/healthz")["pid"])
+            if time.monotonic() > deadline or self.supervisor.poll() is not None:
+                raise WorkloadError("the images service does not come back")
+            time.sleep(0.05)
+
+
+@dataclass
+class LazyLab:
+    """An image whose files are known, as a layer behind a server, and the service."""
+
+    directory: Path
+    contents: Mapping[str, bytes]
+    layer: Layer
+    server: BlobServer
+    service: ImagesProcess
+    cache: ContentCache
+
+    @property
+    def point(self) -> Path:
+        """Return where the image is mounted."""
+        return self.directory / "mount"
+
+    def mount(self, name: str, mechanism: Mechanism) -> None:
+        """Mount the image; raises as `ImagesProcess.ask`."""
+        self.point.mkdir(exist_ok=True)
+        wanted = {
+            "name": name,
+            "point": os.fspath(self.point),
+            "mechanism": str(mechanism),
+            "media_type": self.layer.media_type,
+            "size": self.layer.size,
+            "annotations": dict(self.layer.annotations),
+            "sources": [f"{self.server.url}/layer"],
+        }
+        self.service.ask("POST", "/images/mounts", wanted)
+
+    def unmount(self, name: str) -> None:
+        """Unmount it."""
+        self.service.ask("DELETE", f"/images/mounts/{name}")
+
+    def forget(self) -> None:
+        """Take everything from the cache that is not in use."""
+        self.cache.evict(0)
+
+    def state(self) -> Mapping[str, Any]:
+        """Return what the service says of its one mount."""
+        found: Sequence[Mapping[str, Any]] = self.service.ask("GET", "/images/mounts")
+        return found[0]
+
+
+@contextlib.contextmanager
+def lazy_lab(seed: int) -> Iterator[LazyLab]:
+    """Make a disk with the image's cache, and start service and server for the block.
+
+    Raises
+    ------
+    WorkloadError
+        If something does not start.
+    """
+    with contextlib.ExitStack() as stack:
+        top = Path("/tmp/lazy")  # noqa: S108 - of a guest
+        top.mkdir()
+        disk = stack.enter_context(_disk(top))
+        contents = _contents(random.Random(seed))  # noqa: S311 - repeatable
+        layer = _layer(top, contents)
+        server = stack.enter_context(serving(top / "blobs"))
+        service = stack.enter_context(_service(top, disk))
+        service.worker()
+        cache = ContentCache(disk / "lazy" / "cache")
+        yield LazyLab(top, contents, layer, server, service, cache)
+
+
+@contextlib.contextmanager
+def _disk(top: Path) -> Iterator[Path]:
+    """Return the mount of an ext4 file system: a guest's own is in memory."""
+    image, point = top / "disk", top / "ext4"
+    write_bytes(image, b"")
+    os.truncate(image, _DISK_MIB << 20)
+    run([require("mke2fs", "e2fsprogs"), "-q", "-t", "ext4", image], timeout=60)
+    point.mkdir()
+    load_module("ext4")
+    backing = os.open(image, os.O_RDWR)
+    try:
+        device, held = attach_loop(backing, "disk", writable=True)
+    finally:
+        os.close(backing)
+    try:
+        mount("ext4", point, source=os.fspath(device))
+    finally:
+        os.close(held)
+    try:
+        yield point
+    finally:
+        unmount(point, detach=True)
+
+
+def _contents(seeded: random.Random) -> Mapping[str, bytes]:
+    """Return files of many sizes, half of each compressible, none with a page of zeros."""
+    found = {}
+    for number in range(FILES):
+        size = seeded.choice((700, 5000, 70_001, 250_000))
+        half = seeded.randbytes(size // 2)
+        found[f"dir{number % 5}/file{number}"] = half + (b"%d text " % number) * (size // 14)
+    return found
+
+
+def _layer(top: Path, contents: Mapping[str, bytes]) -> Layer:
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        for name, data in contents.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+    data = stream.getvalue()
+    write_bytes(top / "layer.tar", data)
+    layers = [TarLayer(top / "layer.tar", "", digest_of(data))]
+    Converter(top / "store").write_plain(layers, top / "image.erofs")
+    return write_layer(top / "image.erofs", top / "blobs" / "layer", chunk_size=_CHUNK)
+
+
+@contextlib.contextmanager
+def _service(top: Path, disk: Path) -> Iterator[ImagesProcess]:
+    path = top / "socket"
+    environment = {
+        "PYTHONPATH": os.fspath(_PROJECT),
+        "HYPERBOX_LAZY": os.fspath(disk / "lazy"),
+        "HYPERBOX_LAZY_LIMIT_S": f"{_LIMIT_S:g}",
+    }
+    words = [sys.executable, "-m", _SUPERVISOR, "--lock", os.fspath(top / "lock"), "--"]
+    words += [sys.executable, "-m", _WORKER, _SERVICE, "--socket", os.fspath(path)]
+    process = spawn(words, environment=environment, stderr=sys.stderr.fileno())
+    try:
+        yield ImagesProcess(process, path)
+    finally:
+        stop(process)

@@ -1,0 +1,180 @@
+"""Reads of a lazy mount while its source lies, its process dies, or nothing is to be fetched.
+
+``--scene integrity``: the source flips, cuts, refuses; ``survival``: the worker is killed while
+readers read; ``persistence``: a second use, after a restart too, fetches nothing. Each on every
+mechanism that the kernel has. Every read is compared with the file that it should be of.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import random
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from hyperbox.errors import KernelFeatureMissing
+from hyperbox.storage.lazy.mechanism import Mechanism
+from suites.erofs.lazy_lab import LazyLab, lazy_lab
+from suites.program import Measured, run_program, seed
+
+__all__ = ["main"]
+
+_READERS = 4
+_FAULTS = ("flip", "cut", "short", "wrong range", "refuse", "no range")
+_FAULT_S = 1.0
+_KILLS = 4
+_LONGEST = 60_000
+
+
+@dataclass
+class _Tally:
+    """What readers have seen."""
+
+    reads: int = 0
+    wrong: int = 0
+    errors: int = 0
+    examples: list[str] = field(default_factory=list)
+    guard: threading.Lock = field(default_factory=threading.Lock)
+
+    def add(self, where: str, found: bytes | None, expected: bytes) -> None:
+        """Count a read: its bytes, or None for an error."""
+        with self.guard:
+            self.reads += 1
+            if found is None:
+                self.errors += 1
+            elif found != expected:
+                self.wrong += 1
+                zeros = len(found) - len(found.rstrip(b"\0"))
+                self.examples.append(f"{where}: {len(found)} bytes, {zeros} zeros at their end")
+
+
+def _read(lab: LazyLab, tally: _Tally, name: str, offset: int, length: int) -> bool:
+    """Read a range of a file and count it; whether it was no error."""
+    expected = lab.contents[name][offset : offset + length]
+    try:
+        handle = os.open(lab.point / name, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            found = os.pread(handle, length, offset)
+        finally:
+            os.close(handle)
+    except OSError:
+        tally.add(name, None, expected)
+        return False
+    tally.add(f"{name} at {offset}", found, expected)
+    return True
+
+
+@contextlib.contextmanager
+def _readers(lab: LazyLab, tally: _Tally) -> Iterator[None]:
+    """Let threads read at random for the block."""
+    ending = threading.Event()
+
+    def work(number: int) -> None:
+        seeded = random.Random(seed() * 100 + number)  # noqa: S311 - repeatable
+        names = sorted(lab.contents)
+        while not ending.is_set():
+            name = seeded.choice(names)
+            offset = seeded.randrange(len(lab.contents[name]))
+            _read(lab, tally, name, offset, seeded.randrange(1, _LONGEST))
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(_READERS)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        ending.set()
+        for thread in threads:
+            thread.join()
+
+
+def _everything(lab: LazyLab, tally: _Tally) -> int:
+    """Read all files from disk, not from memory; return how many cannot be read."""
+    Path("/proc/sys/vm/drop_caches").write_text("3")
+    return sum(not _read(lab, tally, name, 0, len(data) + 1) for name, data in lab.contents.items())
+
+
+def _integrity(lab: LazyLab, tally: _Tally) -> Mapping[str, float]:
+    with _readers(lab, tally):
+        for fault in _FAULTS:
+            lab.server.fault = fault
+            time.sleep(_FAULT_S)
+            lab.server.fault = ""
+            time.sleep(_FAULT_S / 5)
+    return {"unreadable": _everything(lab, tally)}
+
+
+def _survival(lab: LazyLab, tally: _Tally) -> Mapping[str, float]:
+    seeded = random.Random(seed())  # noqa: S311 - repeatable
+    lab.server.pause_s = 0.02  # so that there is something to interrupt
+    with _readers(lab, tally):
+        for _ in range(_KILLS):
+            worker = lab.service.worker()
+            time.sleep(seeded.random())
+            os.kill(worker, signal.SIGKILL)
+        lab.service.worker()
+        time.sleep(0.5)
+    lab.server.pause_s = 0.0
+    return {"unreadable": _everything(lab, tally)}
+
+
+def _persistence(lab: LazyLab, tally: _Tally) -> Mapping[str, float]:
+    unreadable = _everything(lab, tally)
+    lab.service.ask("POST", f"/images/mounts/{lab.state()['name']}/complete", {})
+    while lab.state()["missing_chunks"]:
+        time.sleep(0.1)
+    time.sleep(0.5)  # until what was written is marked
+    sent = lab.server.sent
+    os.kill(lab.service.worker(), signal.SIGKILL)
+    lab.service.worker()
+    unreadable += _everything(lab, tally)
+    return {"unreadable": unreadable, "fetched_again": lab.server.sent - sent}
+
+
+_SCENES: Mapping[str, Callable[[LazyLab, _Tally], Mapping[str, float]]] = {
+    "integrity": _integrity,
+    "survival": _survival,
+    "persistence": _persistence,
+}
+
+
+def _measure(scene: str) -> Measured:
+    notes: dict[str, object] = {}
+    sums = {"wrong": 0.0, "reads": 0.0, "unreadable": 0.0, "mechanisms": 0.0}
+    with lazy_lab(seed()) as lab:
+        for mechanism in Mechanism:
+            tally = _Tally()
+            lab.server.fault = ""
+            try:
+                lab.mount(f"{scene}-{mechanism}", mechanism)
+            except KernelFeatureMissing as missing:
+                notes[str(mechanism)] = missing.message
+                continue
+            found = {**_SCENES[scene](lab, tally), "wrong": tally.wrong, "reads": tally.reads}
+            notes[str(mechanism)] = {**found, "errors": tally.errors, "state": dict(lab.state())}
+            if tally.examples:
+                notes[f"{mechanism} wrong"] = tally.examples[:3]
+            lab.unmount(f"{scene}-{mechanism}")
+            lab.forget()
+            for name, value in {**found, "mechanisms": 1.0}.items():
+                sums[name] = sums.get(name, 0.0) + value
+    return Measured(sums, notes)
+
+
+def main() -> int:
+    """Measure a scene; give the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--scene", choices=sorted(_SCENES), required=True)
+    scene = parser.parse_args().scene
+    return run_program(lambda: _measure(scene))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
