@@ -13,7 +13,7 @@ import os
 import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from hyperbox.errors import ConfigError, HarnessError
 
@@ -32,6 +32,7 @@ Refusal = type[ConfigError] | type[HarnessError]
 """What a file is refused with: `ConfigError` for the user's input, `HarnessError` for records."""
 
 _MOST_BYTES = 256 << 20  # of any file: serial logs and samples are below it
+_PIECE = 1 << 20
 _MOST_TEXT = 16 << 20  # of a document: a plan of ten thousand cells is below it
 _MOST_SETTINGS = 1 << 20  # of a TOML file: people write them
 _MOST_DIGITS = 300  # any more, and the number fits no float
@@ -85,7 +86,7 @@ def read_bytes(path: Path, *, most: int = _MOST_BYTES, refusal: Refusal = Harnes
     """
     try:
         with open_regular(path) as (handle, _), os.fdopen(handle, "rb", closefd=False) as stream:
-            data = stream.read(most + 1)
+            data = _at_most(stream, most + 1)
     except OSError as error:
         raise refusal(f"cannot read {path}: {error.strerror or error}") from error
     except ValueError as error:  # a NUL in the path is one too
@@ -93,6 +94,14 @@ def read_bytes(path: Path, *, most: int = _MOST_BYTES, refusal: Refusal = Harnes
     if len(data) > most:
         raise refusal(f"cannot read {path}: it has more than {most} bytes")
     return data
+
+
+def _at_most(stream: IO[bytes], count: int) -> bytes:
+    """Read so many bytes at most; asked for at once, they would be memory that is not needed."""
+    data = bytearray()
+    while piece := stream.read(min(_PIECE, count - len(data))):
+        data += piece
+    return bytes(data)
 
 
 def read_text(path: Path, *, most: int = _MOST_TEXT, refusal: Refusal = HarnessError) -> str:

@@ -129,6 +129,7 @@ MAY_WRITE = {
     "hyperbox/harness/lab/mailbox.py": "an order that only a stopped guest reads",
     "hyperbox/cli/main.py": "opens /dev/null",
     "hyperbox/cli/report.py": "opens /dev/null; appends to GitHub's job summary, maybe a pipe",
+    "suites/erofs/lazy_lab.py": "a disk of its own, in a guest's memory",
     "suites/harness/storing.py": "writing to a disk and a tmpfs of its own is what is measured",
 }
 # What a part may import beside the standard library and the project: guests have it in a layer.

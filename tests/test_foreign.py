@@ -145,3 +145,9 @@ def test_sound_json_is_read_as_the_standard_library_reads_it(value: Any) -> None
             parse_json(text)
     else:
         assert parse_json(text) == expected
+
+
+def test_limit_takes_no_memory(tmp_path: Path) -> None:
+    path = tmp_path / "small"
+    path.write_bytes(b"small")
+    assert read_bytes(path, most=1 << 50) == b"small"

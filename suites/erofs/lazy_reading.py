@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hyperbox.errors import KernelFeatureMissing
+from hyperbox.linux.knob import write_knob
 from hyperbox.storage.lazy.mechanism import Mechanism
 from suites.erofs.lazy_lab import LazyLab, lazy_lab
 from suites.program import Measured, run_program, seed
@@ -97,7 +98,7 @@ def _readers(lab: LazyLab, tally: _Tally) -> Iterator[None]:
 
 def _everything(lab: LazyLab, tally: _Tally) -> int:
     """Read all files from disk, not from memory; return how many cannot be read."""
-    Path("/proc/sys/vm/drop_caches").write_text("3")
+    write_knob(Path("/proc/sys/vm/drop_caches"), 3)
     return sum(not _read(lab, tally, name, 0, len(data) + 1) for name, data in lab.contents.items())
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from hyperbox.files import write_bytes
 from hyperbox.linux.fuse_device import mount_file, open_device
 from hyperbox.linux.mounts import unmount
 from hyperbox.storage.lazy.fuse_server import FuseServer
@@ -20,7 +21,7 @@ class FuseAdapter:
         """Mount the file; requests wait until it is served."""
         device = open_device()
         try:
-            place.touch(0o600)
+            write_bytes(place, b"", 0o600)
             mount_file(device, place)
         except BaseException:
             os.close(device)
