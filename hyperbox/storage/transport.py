@@ -45,6 +45,7 @@ _MOST_REDIRECTS = 10
 _CONNECT_S, _READ_S = 10.0, 30.0
 _FIRST_WAIT_S, _MOST_WAIT_S = 0.5, 30.0
 _MOST_RETRY_AFTER_S = 300.0
+_MOST_DRAINED = 64 << 10
 _PORTS = {"http": 80, "https": 443}
 
 
@@ -227,9 +228,7 @@ class Transport:
         finally:
             with self._lock:
                 self._open.discard(response)
-            if response.length_remaining:  # reading the rest could take for ever
-                response.close()
-            response.release_conn()
+            _finish(response)
 
     def _followed(self, url: str, location: str) -> str:
         """Return where a redirect leads, if it may be followed."""
@@ -302,6 +301,17 @@ def _wait_s(fault: Fault, failures: int, first_s: float) -> float:
         return fault.wait_s
     longest = min(first_s * 2.0 ** (failures - 1), _MOST_WAIT_S)
     return longest * random.uniform(0.5, 1)  # noqa: S311 - keeps clients apart
+
+
+def _finish(response: Response) -> None:
+    """Let the connection serve again if what is left to read is little; else end it."""
+    remaining = response.length_remaining
+    if remaining is not None and remaining <= _MOST_DRAINED:
+        with contextlib.suppress(HTTPError, OSError):
+            response.drain_conn()  # an empty body has to be read, too
+    elif not response.closed:
+        response.close()
+    response.release_conn()
 
 
 def _refuse_transient(response: Response, url: str) -> None:

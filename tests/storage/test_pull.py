@@ -10,9 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from hyperbox.errors import ImageError
 from hyperbox.storage.images import ImageStore
+from hyperbox.storage.oci import EMPTY, Manifest
 from hyperbox.storage.pull import PullOptions, connect, pull
+from hyperbox.storage.push import push
 from hyperbox.storage.reference import parse_reference
+from hyperbox.storage.upload import Upload
 from tests.storage.conftest import Made, skopeo, write_layout
 
 
@@ -75,3 +79,46 @@ def test_what_is_not_there_is_one_line(docker_registry: str, tmp_path: Path) -> 
     done = hyperbox("pull", f"{docker_registry}/nothing", "--root", tmp_path)
     assert done.returncode == 3
     assert "HTTP status 404" in done.stderr
+
+
+def test_what_is_pushed_can_be_read_by_others(served: str, small: Made, tmp_path: Path) -> None:
+    root = tmp_path / "store"
+    assert hyperbox("pull", served, "--root", root).returncode == 0
+    other = served.replace("team/small:1", "team/other:2")
+    done = hyperbox("push", served, other, "--root", root, "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout)["sent"] == sum(map(len, small.blobs.values()))
+    said = skopeo("inspect", "--tls-verify=false", f"docker://{other}")
+    assert json.loads(said)["Digest"] == small.digest
+    third = served.replace("team/small:1", "team/third:2")
+    done = hyperbox("push", served, third, "--root", root, "--mount-from", "team/small", "--json")
+    assert json.loads(done.stdout)["sent"] == 0
+
+
+def test_chunks_make_the_same_blob(served: str, small: Made, tmp_path: Path) -> None:
+    store = ImageStore(tmp_path)
+    image = pull(connect(parse_reference(served), PullOptions()), store)
+    target = parse_reference(served.replace("team/small:1", "chunked:1"))
+    registry = connect(target, PullOptions(), actions="pull,push")
+    push(registry, store, image, chunk=1000)
+    again = pull(connect(target, PullOptions()), ImageStore(tmp_path / "again"))
+    assert again.descriptor.digest == small.digest
+
+
+def test_artifacts_are_found_by_what_they_belong_to(served: str, tmp_path: Path) -> None:
+    """docker-registry 2.8 has no referrers API: the index under a tag serves."""
+    store = ImageStore(tmp_path)
+    image = pull(connect(parse_reference(served), PullOptions()), store)
+    registry = connect(parse_reference(served), PullOptions(), actions="pull,push")
+    upload = Upload(registry)
+    assert registry.referrers(image.descriptor.digest) == ()
+    (tmp_path / "empty").write_bytes(b"{}")
+    upload.blob(EMPTY, tmp_path / "empty")
+    sent = [
+        upload.artifact(Manifest(EMPTY, (EMPTY,), artifact_type=kind, subject=image.descriptor))
+        for kind in ("application/vnd.a", "application/vnd.b")
+    ]
+    assert registry.referrers(image.descriptor.digest) == tuple(sent)
+    assert registry.referrers(image.descriptor.digest, "application/vnd.b") == (sent[1],)
+    with pytest.raises(ImageError, match="is an artifact"):
+        pull(connect(registry.reference.at(sent[0].digest), PullOptions()), store)
