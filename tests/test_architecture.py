@@ -135,7 +135,7 @@ MAY_WRITE = {
 # What a part may import beside the standard library and the project: guests have it in a layer.
 PACKAGES = {
     "hyperbox.isolation": ("pyseccomp",),
-    "hyperbox.observability": ("grpc",),
+    "hyperbox.observability": ("grpc", "numpy"),
     "hyperbox.storage": ("urllib3",),
 }
 KERNEL_INTERFACES = "hyperbox/linux/"  # its writes go to /proc, /sys and devices, not to files

@@ -50,6 +50,7 @@ _VERBS = {
     "pull": "get an image from a registry",
     "push": "send an image of the store to a registry",
     "images": "list, inspect, verify and prune the images of the store",
+    "trace": "trace system calls of a command, a process, a cgroup or the machine",
     "run": "run a command in a container, learning or enforcing its seccomp profile",
     "seccomp": "list, show, generate, validate, audit and export learned seccomp profiles",
 }
@@ -60,6 +61,7 @@ _EXTRAS = {
     "pull": "[storage]",
     "push": "[storage]",
     "images": "[storage]",
+    "trace": "[tracing]",
     "run": "[containers]",
     "seccomp": "[containers]",
 }

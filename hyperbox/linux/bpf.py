@@ -10,7 +10,9 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import mmap
 import os
+import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -20,7 +22,7 @@ from typing import Any
 from hyperbox.errors import HarnessError, HyperboxError, KernelFeatureMissing, MissingDependency
 from hyperbox.linux.refusal import refusal
 
-__all__ = ["BpfMap", "BpfObject", "RingBuffer", "member_offset"]
+__all__ = ["BpfMap", "BpfObject", "PerfBuffer", "RingBuffer", "member_offset"]
 
 _LIBRARY = "libbpf.so.1"
 _LOCKDOWN = Path("/sys/kernel/security/lockdown")
@@ -35,6 +37,12 @@ _MOST_LOG = 8192
 _LEAST_WARNING = 0  # LIBBPF_WARN
 _PRINT = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
 _SAMPLE = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
+_PERF_SAMPLE = ctypes.CFUNCTYPE(
+    None, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p, ctypes.c_uint32
+)
+_PERF_LOST = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int, ctypes.c_uint64)
+_RECURSION_MISSES = 208  # bpf_prog_info.recursion_misses of <linux/bpf.h>, Linux 5.12
+_PROGRAM_INFO = 256  # bytes; kernels fill what they know of it
 _POINTER, _INT, _TEXT = ctypes.c_void_p, ctypes.c_int, ctypes.c_char_p
 _FUNCTIONS: Mapping[str, tuple[Any, tuple[Any, ...]]] = {
     "libbpf_set_print": (_POINTER, (_PRINT,)),
@@ -44,8 +52,14 @@ _FUNCTIONS: Mapping[str, tuple[Any, tuple[Any, ...]]] = {
     "bpf_object__find_map_by_name": (_POINTER, (_POINTER, _TEXT)),
     "bpf_object__find_program_by_name": (_POINTER, (_POINTER, _TEXT)),
     "bpf_program__attach": (_POINTER, (_POINTER,)),
+    "bpf_program__fd": (_INT, (_POINTER,)),
+    "bpf_program__set_autoload": (_INT, (_POINTER, ctypes.c_bool)),
+    "bpf_obj_get_info_by_fd": (_INT, (_INT, _POINTER, _POINTER)),
     "bpf_link__destroy": (_INT, (_POINTER,)),
     "bpf_map__fd": (_INT, (_POINTER,)),
+    "bpf_map__set_autocreate": (_INT, (_POINTER, ctypes.c_bool)),
+    "bpf_map__set_max_entries": (_INT, (_POINTER, ctypes.c_uint32)),
+    "bpf_map__max_entries": (ctypes.c_uint32, (_POINTER,)),
     "bpf_map__key_size": (ctypes.c_uint32, (_POINTER,)),
     "bpf_map__value_size": (ctypes.c_uint32, (_POINTER,)),
     "bpf_map_lookup_elem": (_INT, (_INT, _POINTER, _POINTER)),
@@ -54,6 +68,12 @@ _FUNCTIONS: Mapping[str, tuple[Any, tuple[Any, ...]]] = {
     "ring_buffer__new": (_POINTER, (_INT, _SAMPLE, _POINTER, _POINTER)),
     "ring_buffer__consume": (_INT, (_POINTER,)),
     "ring_buffer__free": (None, (_POINTER,)),
+    "perf_buffer__new": (
+        _POINTER,
+        (_INT, ctypes.c_size_t, _PERF_SAMPLE, _PERF_LOST, _POINTER, _POINTER),
+    ),
+    "perf_buffer__consume": (_INT, (_POINTER,)),
+    "perf_buffer__free": (None, (_POINTER,)),
     "btf__load_vmlinux_btf": (_POINTER, ()),
     "btf__free": (None, (_POINTER,)),
     "btf__find_by_name_kind": (_INT, (_POINTER, _TEXT, ctypes.c_uint32)),
@@ -119,11 +139,14 @@ def _refused(what: str, number: int) -> HyperboxError:
 class BpfMap:
     """A map of a loaded object; keys and values are bytes of fixed size."""
 
-    def __init__(self, name: str, descriptor: int, key_size: int, value_size: int) -> None:
+    def __init__(
+        self, name: str, descriptor: int, key_size: int, value_size: int, entries: int
+    ) -> None:
         self.name = name
         self.descriptor = descriptor
         self.key_size = key_size
         self.value_size = value_size
+        self.entries = entries
 
     def __getitem__(self, key: bytes) -> bytes:
         """Return the value of a key; KeyError if there is none."""
@@ -144,6 +167,23 @@ class BpfMap:
             raise ValueError(f"map {self.name}: a value has {self.value_size} bytes")
         if _library().bpf_map_update_elem(self.descriptor, self._key(key), value, 0):
             raise _refused(f"update of map {self.name}", ctypes.get_errno())
+
+    def mapped(self) -> mmap.mmap:
+        """Return the values of an array that is BPF_F_MMAPABLE (Linux 5.5), shared with programs.
+
+        They lie one after the other, each at a multiple of 8 bytes.
+
+        Raises
+        ------
+        HyperboxError
+            If the kernel refuses it.
+        """
+        size = self.entries * ((self.value_size + 7) // 8 * 8)
+        whole = (size + mmap.PAGESIZE - 1) // mmap.PAGESIZE * mmap.PAGESIZE
+        try:
+            return mmap.mmap(self.descriptor, whole)
+        except OSError as error:
+            raise _refused(f"mmap of map {self.name}", error.errno or errno.EINVAL) from None
 
     def items(self) -> Iterator[tuple[bytes, bytes]]:
         """Yield each key with its value; what is added meanwhile may be missed."""
@@ -199,8 +239,46 @@ class RingBuffer:
         return 0
 
 
+class PerfBuffer:
+    """The consumer's side of a perf event array: a buffer for each processor (Linux 4.4).
+
+    What does not fit is an error to the program that writes, which has to count it.
+    """
+
+    def __init__(self, array: BpfMap, consume: Callable[[bytes], None], pages: int) -> None:
+        self._consume = consume
+        self._callbacks = _PERF_SAMPLE(self._sample), _PERF_LOST(lambda *_: None)
+        self._buffer = _library().perf_buffer__new(
+            array.descriptor, pages, *self._callbacks, None, None
+        )
+        if not self._buffer:
+            raise _refused(f"perf buffer {array.name}", ctypes.get_errno())
+
+    def drain(self) -> None:
+        """Pass on what is there now without waiting, processor by processor."""
+        status = int(_library().perf_buffer__consume(self._buffer))
+        if status < 0:
+            raise _refused("perf buffer", -status)
+
+    def close(self) -> None:
+        """Free it; harmless twice."""
+        if self._buffer:
+            _library().perf_buffer__free(self._buffer)
+            self._buffer = None
+
+    def _sample(self, _context: int, _processor: int, data: int, size: int) -> None:
+        self._consume(ctypes.string_at(data, size))
+
+
 class BpfObject:
     """An object file, loaded into the kernel; a context manager that unloads it.
+
+    Parameters
+    ----------
+    sizes
+        Numbers of entries of maps, where they are not those of the file.
+    without
+        Names of programs and maps that are left out, for kernels that lack what they use.
 
     Raises
     ------
@@ -212,16 +290,19 @@ class BpfObject:
         If it cannot be read, or fails for another reason; with what libbpf said.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(
+        self, path: Path, *, sizes: Mapping[str, int] | None = None, without: Sequence[str] = ()
+    ) -> None:
         library = _library()
         self.path = path
-        self._links: list[int] = []
+        self._links: dict[str, int] = {}
         self._object = library.bpf_object__open_file(os.fsencode(path), None)
         if not self._object:
             raise HarnessError(
                 f"{path}: {library.complaint() or 'cannot be read'}",
                 hint="install hyperbox again: its build compiles the BPF programs",
             )
+        self._shape(sizes or {}, without)
         failed = library.bpf_object__load(self._object)
         if failed:
             error = _refused(f"load of {path.name}", -failed)
@@ -250,6 +331,7 @@ class BpfObject:
             library.bpf_map__fd(found),
             library.bpf_map__key_size(found),
             library.bpf_map__value_size(found),
+            library.bpf_map__max_entries(found),
         )
 
     def attach(self, *programs: str) -> None:
@@ -260,20 +342,32 @@ class BpfObject:
         HyperboxError
             If one cannot be attached; those before it stay attached.
         """
-        library = _library()
         for name in programs:
-            program = library.bpf_object__find_program_by_name(self._object, name.encode())
-            if not program:
-                raise KeyError(name)
-            link = library.bpf_program__attach(program)
+            link = _library().bpf_program__attach(self._program(name))
             if not link:
                 raise _refused(f"attach of {name}", ctypes.get_errno())
-            self._links.append(link)
+            self._links[name] = link
 
-    def detach(self) -> None:
-        """Detach every program; maps stay readable."""
-        while self._links:
-            _library().bpf_link__destroy(self._links.pop())
+    def detach(self, *programs: str) -> None:
+        """Detach programs, without names all; maps stay readable. Harmless twice."""
+        for name in programs or tuple(self._links):
+            if name in self._links:
+                _library().bpf_link__destroy(self._links.pop(name))
+
+    def missed(self, *programs: str) -> int:
+        """Return how often the kernel did not run programs because they ran on that processor.
+
+        Kernels before 5.12 do not count it.
+        """
+        missed = 0
+        for name in programs:
+            info = ctypes.create_string_buffer(_PROGRAM_INFO)
+            size = ctypes.c_uint32(_PROGRAM_INFO)
+            descriptor = _library().bpf_program__fd(self._program(name))
+            if _library().bpf_obj_get_info_by_fd(descriptor, info, ctypes.byref(size)):
+                raise _refused(f"information on {name}", ctypes.get_errno())
+            missed += struct.unpack_from("<Q", info, _RECURSION_MISSES)[0]
+        return missed
 
     def close(self) -> None:
         """Detach and unload; harmless twice."""
@@ -281,6 +375,27 @@ class BpfObject:
         if self._object:
             _library().bpf_object__close(self._object)
             self._object = None
+
+    def _program(self, name: str) -> int:
+        program = _library().bpf_object__find_program_by_name(self._object, name.encode())
+        if not program:
+            raise KeyError(name)
+        return int(program)
+
+    def _shape(self, sizes: Mapping[str, int], without: Sequence[str]) -> None:
+        """Leave out what is not wanted, and set sizes; before it is loaded."""
+        library = _library()
+        for name in without:
+            found = library.bpf_object__find_map_by_name(self._object, name.encode())
+            if found:
+                library.bpf_map__set_autocreate(found, False)
+            else:
+                library.bpf_program__set_autoload(self._program(name), False)
+        for name, entries in sizes.items():
+            found = library.bpf_object__find_map_by_name(self._object, name.encode())
+            if not found:
+                raise KeyError(name)
+            library.bpf_map__set_max_entries(found, entries)
 
 
 class _BtfType(ctypes.Structure):

@@ -1,0 +1,253 @@
+"""The tracer: every system call of a machine, a cgroup or a tree of processes, in windows.
+
+`Tracer` puts together what the programs in the kernel count (`instrument`), the lives of processes
+(`lives`) and the time into windows; `windows` makes spans of them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+
+from hyperbox.errors import ConfigError
+from hyperbox.linux.cgroup import cgroup_root
+from hyperbox.linux.process_files import (
+    boot_id,
+    cgroup_path,
+    command_line,
+    descendants,
+    read_process,
+)
+from hyperbox.observability.instrument import Instrument, Mode, Scope
+from hyperbox.observability.layouts import CALL, SPILLED_NUMBERS, Counter
+from hyperbox.observability.lives import Life, Lives, Outside
+from hyperbox.observability.tallies import ABI_SHIFT, Rows, merged, process_of
+
+__all__ = ["Tracer", "Window"]
+
+_IO_URING = (425, 426, 427)  # io_uring_setup, io_uring_enter, io_uring_register, on every ABI
+_CAUSES = {
+    Counter.SPILLED: "table_full",
+    Counter.RING_FULL: "ring_full",
+    Counter.RATE_LIMITED: "rate_limit",
+    Counter.SLOT_TAKEN: "slot_taken",
+    Counter.LIVES_FULL: "lives_full",
+    Counter.PID_UNKNOWN: "pid_unknown",
+}
+_NOT_RUN = "not_run"
+
+
+@dataclass(frozen=True)
+class Window:
+    """What was traced in a stretch of time. Times are of CLOCK_MONOTONIC, in nanoseconds."""
+
+    start_ns: int
+    end_ns: int
+    mode: Mode
+    tallies: Rows
+    """A row for each call of each process, in the order of keys (`layouts.TALLY`)."""
+    calls: Rows
+    """Single calls (`layouts.CALL`)."""
+    lives: Mapping[int, Sequence[Life]]
+    """Of each process of the tallies and calls, the last one last."""
+    ended: Sequence[Life]
+    """Lives that have ended in it."""
+    unattributed: Mapping[int, int]
+    """Counts of calls whose tally had no place, by keys of process 0."""
+    lost: Mapping[str, int]
+    """By cause. ``not_run`` are calls that were not counted; ``table_full`` ones are in
+    `unattributed`; all others are calls that were counted and not reported one by one, or steps of
+    processes' lives."""
+    skipped: int
+    """Calls of processes that are not traced, which pass the programs all the same."""
+
+    @property
+    def count(self) -> int:
+        """Calls that were counted."""
+        return int(self.tallies["count"].sum()) + sum(self.unattributed.values())
+
+    def life(self, process: int, time_ns: int) -> Life:
+        """Return whose call it was."""
+        lives = self.lives[process]
+        return next((life for life in reversed(lives) if life.start_ns <= time_ns), lives[0])
+
+
+class Tracer:
+    """Traces from entering to leaving the block; `poll` often and `read` each window.
+
+    Parameters
+    ----------
+    scope
+        Which processes; this one never is.
+    mode
+        What is looked at.
+    arguments
+        Whether the command lines of processes are read; they may hold secrets.
+    perf
+        Whether records come through perf buffers: None if the kernel has no ring buffer.
+
+    Raises
+    ------
+    KernelFeatureMissing
+        On entering, if this kernel or its rules do not allow it; with the kernel's reason.
+    """
+
+    def __init__(
+        self,
+        scope: Scope,
+        *,
+        mode: Mode = Mode.HYBRID,
+        arguments: bool = False,
+        perf: bool | None = None,
+    ) -> None:
+        self.instrument = Instrument(scope, mode=mode, perf=perf)
+        paths = _CgroupPaths()
+        outside = Outside(
+            read_process, paths.of, command_line if arguments else lambda _process: ()
+        )
+        self.lives = Lives(outside, boot=boot_id().encode(), suspended_ns=_suspended_ns())
+        self._calls: list[Rows] = []
+        self._counted: Mapping[Counter, int] = dict.fromkeys(Counter, 0)
+        self._missed = 0
+        self._spilled = np.zeros((3, SPILLED_NUMBERS), np.uint64)
+        self._since_ns = 0
+
+    def __enter__(self) -> Tracer:
+        self.instrument.__enter__()
+        self._since_ns = time.monotonic_ns()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.instrument.__exit__(kind, error, trace)
+
+    def add_tree(self, process: int) -> None:
+        """Trace a running process and what it has started, for a scope of `Filter.TREE`.
+
+        Raises
+        ------
+        ConfigError
+            If there is no such process.
+        """
+        if read_process(process) is None:
+            raise ConfigError(f"there is no process {process}")
+        found: set[int] = set()
+        # What is started meanwhile is traced by its parent, or found the next time round.
+        while new := {process, *descendants(process)} - found:
+            for one in new:
+                self.instrument.add(one)
+            found |= new
+
+    def poll(self) -> None:
+        """Take what has come from the kernel, before its buffers are full: every 50 ms or so."""
+        calls = self.instrument.calls()
+        if len(calls):
+            self._calls.append(calls)
+        self.lives.note(self.instrument.lives())
+
+    def read(self) -> Window:
+        """End the window, begin another one, and return what was in it."""
+        return self._window(self.instrument.flip())
+
+    def stop(self) -> Window:
+        """Trace no further, and return the last window."""
+        return self._window(self.instrument.stop())
+
+    def _window(self, rows: Rows) -> Window:
+        start_ns, self._since_ns = self._since_ns, time.monotonic_ns()
+        self.poll()
+        calls = np.concatenate(self._calls) if self._calls else np.zeros(0, CALL)
+        self._calls.clear()
+        tallies = merged(rows)
+        lives = self._lives_of(tallies, calls)
+        counters = self.instrument.counters()
+        grown = {which: counters[which] - self._counted[which] for which in Counter}
+        self._counted = counters
+        return Window(
+            start_ns=start_ns,
+            end_ns=self._since_ns,
+            mode=self.instrument.mode,
+            tallies=tallies,
+            calls=calls,
+            lives=lives,
+            ended=self.lives.take_ended(),
+            unattributed=self._unattributed(),
+            lost=self._lost(grown),
+            skipped=grown[Counter.SKIPPED],
+        )
+
+    def _lives_of(self, tallies: Rows, calls: Rows) -> Mapping[int, Sequence[Life]]:
+        found: dict[int, list[Life]] = {}
+        processes = tallies["key"] >> 32
+        starts = np.flatnonzero(np.diff(processes, prepend=0))
+        counts = np.add.reduceat(tallies["count"], starts) if len(starts) else starts
+        for process, count in zip(processes[starts].tolist(), counts.tolist(), strict=True):
+            life = self.lives.at(process, self._since_ns)
+            life.calls += count
+            found[process] = [life]
+        for key in tallies["key"][np.isin(tallies["key"] & 0x3FFFFFFF, _IO_URING)].tolist():
+            found[process_of(key)][0].io_uring = True
+        starts_ns = zip((calls["key"] >> 32).tolist(), calls["start_ns"].tolist(), strict=True)
+        for process, start_ns in starts_ns:
+            life = self.lives.at(process, start_ns)
+            known = found.setdefault(process, [])
+            if not any(life is one for one in known):
+                known.insert(0, life)
+        return found
+
+    def _unattributed(self) -> Mapping[int, int]:
+        spilled = self.instrument.spilled()
+        grown, self._spilled = spilled - self._spilled, spilled
+        return {
+            (int(abi) << ABI_SHIFT) | int(number): int(grown[abi, number])
+            for abi, number in zip(*np.nonzero(grown), strict=True)
+        }
+
+    def _lost(self, grown: Mapping[Counter, int]) -> Mapping[str, int]:
+        missed = self.instrument.missed()
+        lost = {name: grown[which] for which, name in _CAUSES.items()}
+        lost[_NOT_RUN], self._missed = missed - self._missed, missed
+        return {name: count for name, count in lost.items() if count}
+
+
+class _CgroupPaths:
+    """Paths of cgroups by their number (the directory's inode in version 2), kept once known."""
+
+    def __init__(self) -> None:
+        self._paths: dict[int, str] = {}
+        self._root: Path | None = None
+        with contextlib.suppress(Exception):
+            self._root = cgroup_root()
+        # Beside version 1 all may be in the root of version 2, and the engine's cgroup elsewhere.
+        self._all = self._root == Path("/sys/fs/cgroup")
+
+    def of(self, process: int, number: int) -> str:
+        """Return the path below the root of the hierarchy."""
+        if not self._all or not number:
+            return cgroup_path(process)
+        if number not in self._paths:
+            self._paths[number] = self._search(number) or cgroup_path(process)
+        return self._paths[number]
+
+    def _search(self, number: int) -> str:
+        assert self._root is not None
+        for directory, _, _ in os.walk(self._root):
+            with contextlib.suppress(OSError):
+                if Path(directory).stat().st_ino == number:
+                    return "/" + os.path.relpath(directory, self._root).lstrip(".")
+        return ""
+
+
+def _suspended_ns() -> int:
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) - time.monotonic_ns()
