@@ -6,21 +6,27 @@ import contextlib
 import hashlib
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from hyperbox.errors import ImageError
-from hyperbox.files import atomic_writer, locked, replace_file
+from hyperbox.files import atomic_writer, locked, replace_file, sha256_file
+from hyperbox.storage.artifacts import complete, record, verify
 from hyperbox.storage.composefs import with_hidden_objects
 from hyperbox.storage.erofs_body import chunked_body, composefs_body, plain_body
 from hyperbox.storage.erofs_image import Device, write_image
-from hyperbox.storage.image_mounts import composefs_mounted, erofs_mounted, overlay_mounted
+from hyperbox.storage.image_mounts import (
+    composefs_mounted,
+    erofs_mounted,
+    layers_mounted,
+    overlay_mounted,
+)
 from hyperbox.storage.layer_reading import Layer
 from hyperbox.storage.layer_store import LayerStore, StoredLayer
 from hyperbox.storage.limits import Limits
 from hyperbox.storage.object_layers import ObjectLayers
-from hyperbox.storage.overlay_layers import copied, delta
+from hyperbox.storage.overlay_layers import Placed, copied, delta, delta_tree
 from hyperbox.storage.rung import Rung
 from hyperbox.storage.tree import Tree
 from hyperbox.storage.unpacking import unpack
@@ -35,14 +41,18 @@ class Converted:
     Parameters
     ----------
     path
-        The EROFS or composefs image; of overlayfs the directory of the uppermost layer.
+        The image; of the rungs that stack layers, what the uppermost one became.
     parts
-        What it is mounted with: blobs of layers, the objects' directory, all layers' directories.
+        What it is mounted with: blobs of layers, the objects' directory, every layer from the
+        lowest up.
+    manifest
+        Its files with their digests (`hyperbox.storage.artifacts`).
     """
 
     rung: Rung
     path: Path
     parts: tuple[Path, ...]
+    manifest: Path
 
 
 class Converter:
@@ -72,40 +82,43 @@ class Converter:
         """
         if not layers:
             raise ImageError("the image has no layers")
-        make = {
-            Rung.EROFS: self._erofs,
-            Rung.COMPOSEFS: self._composefs,
-            Rung.OVERLAY: self._overlay,
+        makers: dict[Rung, Callable[[Sequence[Layer], Converted], None]] = {
+            Rung.EROFS: self._make_erofs,
+            Rung.LAYERS: self._make_layers,
+            Rung.COMPOSEFS: self._make_composefs,
+            Rung.OVERLAY: self._make_unpacked,
         }
-        return make[rung](layers)
+        image = self._image(layers, rung)
+        with locked(self.root / f".{rung}.lock"):
+            if not complete(image.manifest):
+                makers[rung](layers, image)
+        return image
 
     def tree(self, layers: Sequence[Layer]) -> Tree:
         """Return the files of an image."""
-        return _merged(self._stored(layers))
+        return _merged([self.layers.get(layer, self._limits) for layer in layers])
 
     def write_plain(self, layers: Sequence[Layer], path: Path) -> None:
         """Write an EROFS image that has all data in itself and mounts on any kernel since 5.4."""
-        tree = self.tree(layers)
-        with atomic_writer(path) as stream:
-            write_image(
-                stream,
-                tree,
-                lambda inode: plain_body(inode, self.layers.read),
-                pieces=self.layers.pieces,
-            )
+        _write_plain(self.tree(layers), self.layers, path)
 
     @contextlib.contextmanager
     def mounted(self, image: Converted, point: Path) -> Iterator[Path]:
-        """Mount an image read-only for the block.
+        """Mount an image read-only for the block, its files verified.
 
         Raises
         ------
+        ImageError
+            If a file of the image is damaged.
         KernelFeatureMissing, WorkloadError
             If the kernel cannot, or refuses.
         """
+        verify(image.manifest)
         point = point.resolve()
         if image.rung is Rung.EROFS:
             mounting = erofs_mounted(image.path, image.parts, point)
+        elif image.rung is Rung.LAYERS:
+            mounting = layers_mounted(image.parts[0], image.parts[1:], point)
         elif image.rung is Rung.COMPOSEFS:
             mounting = composefs_mounted(image.path, image.parts[0], point)
         else:
@@ -113,65 +126,102 @@ class Converter:
         with mounting:
             yield point
 
-    def _stored(self, layers: Sequence[Layer]) -> list[StoredLayer]:
-        return [self.layers.get(layer, self._limits) for layer in layers]
+    def _image(self, layers: Sequence[Layer], rung: Rung) -> Converted:
+        """Return where an image is, made or not."""
+        chain = _chains(layers)
+        manifest = self.root / "manifests" / f"{chain[-1]}.{rung}.json"
+        top = self.root / rung
+        if rung is Rung.EROFS:
+            keys = dict.fromkeys(layer.key for layer in layers)
+            parts = tuple(self.layers.blob(key) for key in keys)
+        elif rung is Rung.COMPOSEFS:
+            parts = (self.objects.store.root,)
+        else:  # overlayfs wants two layers at least: an empty one below all
+            last = "layer.erofs" if rung is Rung.LAYERS else "fs"
+            parts = (top / "empty", *(top / one / last for one in chain))
+        stacked = rung in (Rung.LAYERS, Rung.OVERLAY)
+        path = parts[-1] if stacked else top / f"{chain[-1]}.erofs"
+        return Converted(rung, path, parts, manifest)
 
-    def _erofs(self, layers: Sequence[Layer]) -> Converted:
-        path = self.root / "erofs" / f"{_chain(layers)}.erofs"
-        stored = self._stored(layers)
-        used = {one.key: one for one in stored if one.bytes}
-        blobs = tuple(one.blob for one in used.values())
-        with locked(path.with_suffix(".lock")):
-            if not path.exists():
-                numbers = {key: number for number, key in enumerate(used, start=1)}
-                devices = [Device(one.key[:63], one.bytes) for one in used.values()]
-                with atomic_writer(path) as stream:
-                    write_image(
-                        stream,
-                        _merged(stored),
-                        lambda inode: chunked_body(inode, numbers),
-                        devices=devices,
-                    )
-        return Converted(Rung.EROFS, path, blobs)
+    def _make_erofs(self, layers: Sequence[Layer], image: Converted) -> None:
+        stored = [self.layers.get(layer, self._limits) for layer in layers]
+        unique = {one.key: one for one in stored}
+        numbers = {key: number for number, key in enumerate(unique, start=1)}
+        devices = [Device(one.key[:63], one.bytes) for one in unique.values()]
+        with atomic_writer(image.path) as stream:
+            write_image(
+                stream,
+                _merged(stored),
+                lambda inode: chunked_body(inode, numbers),
+                devices=devices,
+            )
+        blobs = {one.blob: one.sha256 for one in unique.values()}
+        record(image.manifest, {image.path: sha256_file(image.path), **blobs})
 
-    def _composefs(self, layers: Sequence[Layer]) -> Converted:
-        path = self.root / "composefs" / f"{_chain(layers)}.cfs"
-        with locked(path.with_suffix(".lock")):
-            if not path.exists():
-                tree = Tree()
-                for layer in layers:
-                    tree.apply(self.objects.get(layer, self._limits))
-                with atomic_writer(path) as stream:
-                    write_image(stream, with_hidden_objects(tree), composefs_body)
-        return Converted(Rung.COMPOSEFS, path, (self.objects.store.root,))
+    def _make_composefs(self, layers: Sequence[Layer], image: Converted) -> None:
+        tree = Tree()
+        for layer in layers:
+            tree.apply(self.objects.get(layer, self._limits))
+        with atomic_writer(image.path) as stream:
+            write_image(stream, with_hidden_objects(tree), composefs_body)
+        contents = (node.inode.content for _, node in tree.walk())
+        objects = {
+            self.objects.store.path(one.sha256): one.sha256
+            for one in contents
+            if one.sha256 and one.inline is None
+        }
+        record(image.manifest, {image.path: sha256_file(image.path), **objects})
 
-    def _overlay(self, layers: Sequence[Layer]) -> Converted:
-        top = self.root / "unpacked"
-        empty = top / "empty"  # overlayfs wants two directories at least
-        places = tuple(top / _chain(layers[:count]) / "fs" for count in range(1, len(layers) + 1))
-        with locked(top / f".{_chain(layers)}.lock"):
-            empty.mkdir(parents=True, exist_ok=True)
-            if not all(place.exists() for place in places):
-                self._unpack(layers, places)
-        return Converted(Rung.OVERLAY, places[-1], (empty, *places))
+    def _make_layers(self, layers: Sequence[Layer], image: Converted) -> None:
+        image.parts[0].mkdir(parents=True, exist_ok=True)
+        with self._stacked(layers) as (scratch, stack):
+            for place, files in zip(image.parts[1:], stack, strict=True):
+                if not place.exists():
+                    _write_plain(delta_tree(files), scratch, place)
+        record(image.manifest, {place: sha256_file(place) for place in image.parts[1:]})
 
-    def _unpack(self, layers: Sequence[Layer], places: Sequence[Path]) -> None:
-        """Unpack the layers that are not there yet; their blobs are of no use afterwards."""
-        top = self.root / "unpacked"
-        with tempfile.TemporaryDirectory(dir=top, prefix=".new-") as directory:
+    def _make_unpacked(self, layers: Sequence[Layer], image: Converted) -> None:
+        image.parts[0].mkdir(parents=True, exist_ok=True)
+        found: dict[Path, str] = {}
+        with self._stacked(layers) as (scratch, stack):
+            for place, files in zip(image.parts[1:], stack, strict=True):
+                if not place.exists():
+                    self._unpack(place.parent, files, scratch)
+                found |= {
+                    place.joinpath(*map(_text, one.path)): one.node.inode.content.sha256
+                    for one in files
+                    if one.node.inode.content.sha256
+                }
+        record(image.manifest, found)
+
+    def _unpack(self, place: Path, files: Sequence[Placed], scratch: LayerStore) -> None:
+        with tempfile.TemporaryDirectory(dir=place.parent, prefix=".new-") as directory:
+            fresh = Path(directory) / "layer"
+            (fresh / "fs").mkdir(parents=True)
+            unpack(fresh / "fs", files, scratch.read)
+            shutil.rmtree(place, ignore_errors=True)
+            replace_file(fresh, place)
+
+    @contextlib.contextmanager
+    def _stacked(
+        self, layers: Sequence[Layer]
+    ) -> Iterator[tuple[LayerStore, Iterator[list[Placed]]]]:
+        """Yield a store of the layers' data for the block, and what each one adds."""
+        with tempfile.TemporaryDirectory(dir=self.root, prefix=".new-") as directory:
             scratch = LayerStore(Path(directory))
-            tree = Tree()
-            for number, (layer, place) in enumerate(zip(layers, places, strict=True)):
-                before = copied(tree) if number else {}
-                tree.apply(scratch.get(layer, self._limits).changes)
-                if place.exists():
-                    continue
-                fresh = Path(directory) / str(number)
-                (fresh / "fs").mkdir(parents=True)
-                unpack(fresh / "fs", delta(before, tree), scratch.read)
-                with contextlib.suppress(FileExistsError):
-                    shutil.rmtree(place.parent, ignore_errors=True)
-                replace_file(fresh, place.parent)
+            yield scratch, self._deltas(layers, scratch)
+
+    def _deltas(self, layers: Sequence[Layer], scratch: LayerStore) -> Iterator[list[Placed]]:
+        tree = Tree()
+        for number, layer in enumerate(layers):
+            before = copied(tree) if number else {}
+            tree.apply(scratch.get(layer, self._limits).changes)
+            yield delta(before, tree)
+
+
+def _write_plain(tree: Tree, data: LayerStore, path: Path) -> None:
+    with atomic_writer(path) as stream:
+        write_image(stream, tree, lambda inode: plain_body(inode, data.read), pieces=data.pieces)
 
 
 def _merged(layers: Sequence[StoredLayer]) -> Tree:
@@ -181,10 +231,16 @@ def _merged(layers: Sequence[StoredLayer]) -> Tree:
     return tree
 
 
-def _chain(layers: Sequence[Layer]) -> str:
-    """Return the chain ID's digits of the uppermost layer (config.md of OCI)."""
+def _text(name: bytes) -> str:
+    return name.decode(errors="surrogateescape")
+
+
+def _chains(layers: Sequence[Layer]) -> list[str]:
+    """Return the chain ID's digits of every layer (config.md of the OCI image specification)."""
     chain = layers[0].diff_id
+    found = [chain]
     for layer in layers[1:]:
         digest = hashlib.sha256(f"{chain} {layer.diff_id}".encode()).hexdigest()
         chain = f"sha256:{digest}"
-    return chain.partition(":")[2]
+        found.append(chain)
+    return [one.partition(":")[2] for one in found]

@@ -18,7 +18,7 @@ from hyperbox.linux.loop import attach_loop
 from hyperbox.linux.modules import load_module
 from hyperbox.linux.mounts import MOUNT, mount, unmount
 
-__all__ = ["composefs_mounted", "erofs_mounted", "overlay_mounted"]
+__all__ = ["composefs_mounted", "erofs_mounted", "layers_mounted", "overlay_mounted"]
 
 _READ_ONLY = 1  # MS_RDONLY of linux/mount.h
 
@@ -46,7 +46,7 @@ def composefs_mounted(image: Path, objects: Path, point: Path) -> Iterator[Path]
     """Mount a composefs image over its objects for the block; raises as `erofs_mounted`."""
     load_module("overlay")
     with contextlib.ExitStack() as stack:
-        below = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hyperbox-")))
+        below = stack.enter_context(_directories(1))[0]
         record = begin(MOUNT, below, file_system="erofs")
         stack.callback(record.undo)
         _mount_erofs(image, (), below)
@@ -67,8 +67,30 @@ def overlay_mounted(layers: Sequence[Path], point: Path) -> Iterator[Path]:
     Raises as `erofs_mounted`.
     """
     load_module("overlay")
-    with undoing(MOUNT, point, file_system="overlay"), _descriptors(layers[::-1]) as names:
-        mount("overlay", point, flags=_READ_ONLY, options=f"lowerdir={':'.join(names)}")
+    with undoing(MOUNT, point, file_system="overlay"):
+        with _descriptors(layers[::-1]) as names:
+            mount("overlay", point, flags=_READ_ONLY, options=f"lowerdir={':'.join(names)}")
+        yield point
+
+
+@contextlib.contextmanager
+def layers_mounted(empty: Path, images: Sequence[Path], point: Path) -> Iterator[Path]:
+    """Mount an EROFS image for each layer, the lowest first, for the block.
+
+    Raises as `erofs_mounted`.
+
+    Parameters
+    ----------
+    empty
+        An empty directory that stays: overlayfs wants two layers at least, and reads nothing any
+        more once one of them is removed.
+    """
+    with contextlib.ExitStack() as stack, contextlib.ExitStack() as below:
+        places = below.enter_context(_directories(len(images)))
+        for image, place in zip(images, places, strict=True):
+            below.enter_context(erofs_mounted(image, (), place))
+        stack.enter_context(overlay_mounted((empty, *places), point))
+        below.close()  # overlayfs has mounts of its own of them
         yield point
 
 
@@ -85,6 +107,22 @@ def _mount_erofs(image: Path, blobs: Sequence[Path], point: Path) -> None:
 def _mount_devices(source: Path, names: Sequence[str], point: Path) -> None:
     options = ",".join(f"device={name}" for name in names)
     mount("erofs", point, source=os.fspath(source), flags=_READ_ONLY, options=options)
+
+
+@contextlib.contextmanager
+def _directories(count: int) -> Iterator[list[Path]]:
+    """Return empty directories for the block; what is still mounted on one stays untouched."""
+    top = Path(tempfile.mkdtemp(prefix="hyperbox-"))
+    places = [top / str(number) for number in range(count)]
+    try:
+        for place in places:
+            place.mkdir()
+        yield places
+    finally:
+        with contextlib.suppress(OSError):  # what could not be unmounted has said so
+            for place in places:
+                place.rmdir()
+            top.rmdir()
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ from pathlib import Path
 from hyperbox.errors import HyperboxError, KernelFeatureMissing
 from hyperbox.files import read_sealed, write_sealed
 from hyperbox.journal import state_directory
-from hyperbox.storage.rung import Rung
+from hyperbox.storage.rung import LADDER, Rung
 from hyperbox.storage.trial_image import try_rung
 
 __all__ = ["Choice", "Enabled", "choose", "probed"]
@@ -59,7 +59,7 @@ def choose(enabled: Enabled, answers: Mapping[Rung, str]) -> Choice:
         If no rung works, or EROFS has to be and does not.
     """
     refused: dict[Rung, str] = {}
-    for rung in Rung:
+    for rung in LADDER:
         if rung is Rung.EROFS and enabled is Enabled.OFF:
             refused[rung] = "erofs_enabled is off"
         elif not answers[rung]:
@@ -87,8 +87,8 @@ def probed(record: Path | None = None) -> dict[Rung, str]:
     boot = _BOOT_ID.read_text().strip()
     known = read_sealed(path) if path.exists() else None
     if known is not None and known.get("boot") == boot:
-        return {rung: str(known[rung]) for rung in Rung}
-    answers = {rung: _answer(rung) for rung in Rung}
+        return {rung: str(known[rung]) for rung in LADDER}
+    answers = {rung: _answer(rung) for rung in LADDER}
     write_sealed(path, {"boot": boot, **{str(rung): why for rung, why in answers.items()}})
     return answers
 

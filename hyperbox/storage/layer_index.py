@@ -15,31 +15,36 @@ from hyperbox.storage.layer import Added, Change, Linked, Path, Removed
 __all__ = ["decode_changes", "encode_changes", "encode_index", "read_index"]
 
 _VERSION = 1
-_MOST_BYTES = 1 << 30
 
 # Bytes are text in Latin-1, a letter for each byte: JSON has no bytes.
 
 
-def encode_index(changes: Iterable[Change], size: int) -> bytes:
-    """Return the document of a layer whose blob has `size` bytes."""
-    document = {"version": _VERSION, "bytes": size, "changes": encode_changes(changes)}
+def encode_index(changes: Iterable[Change], size: int = 0, sha256: str = "") -> bytes:
+    """Return the document of a layer whose blob has `size` bytes, with their digest."""
+    document = {
+        "version": _VERSION,
+        "bytes": size,
+        "sha256": sha256,
+        "changes": encode_changes(changes),
+    }
     return json.dumps(document, separators=(",", ":")).encode()
 
 
-def read_index(path: File, blob: str) -> tuple[list[Change], int]:
-    """Return a layer's changes and the size of its blob, whose key is `blob`.
+def read_index(path: File, blob: str) -> tuple[list[Change], int, str]:
+    """Return a layer's changes, and size and digest of its blob, whose key is `blob`.
 
     Raises
     ------
     HarnessError
         If the document cannot be read or is damaged.
     """
-    data = read_bytes(path, most=_MOST_BYTES)
+    data = read_bytes(path)
     try:
         document = json.loads(data)
         if document["version"] != _VERSION:
             raise KeyError(document["version"])  # noqa: TRY301 - the same answer as for damage
-        return decode_changes(document["changes"], blob), int(document["bytes"])
+        changes = decode_changes(document["changes"], blob)
+        return changes, int(document["bytes"]), str(document["sha256"])
     except (KeyError, TypeError, ValueError, IndexError, RecursionError) as error:
         raise HarnessError(
             f"{path} is damaged or of another version", hint="remove it: it is made again"

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from hyperbox.files import atomic_writer, locked, write_bytes
+from hyperbox.files import atomic_writer, locked, sha256_file, write_bytes
 from hyperbox.storage.content_sink import BlobSink
 from hyperbox.storage.inode import Content
 from hyperbox.storage.layer import Change
@@ -32,21 +32,22 @@ class StoredLayer:
         The diff ID's digits.
     blob
         File with the data of its files.
-    bytes
-        Size of the blob.
+    bytes, sha256
+        Size and digest of the blob.
     """
 
     key: str
     blob: Path
     bytes: int
+    sha256: str
     changes: tuple[Change, ...]
 
 
 class LayerStore:
-    """The layers below ``ROOT/layers``, each in a directory of its own."""
+    """The layers below ``ROOT/blobs``, each in a directory of its own."""
 
     def __init__(self, root: Path) -> None:
-        self._root = root / "layers"
+        self._root = root / "blobs"
 
     def blob(self, key: str) -> Path:
         """Return where a layer's blob is."""
@@ -66,10 +67,10 @@ class LayerStore:
         """
         index = self._root / layer.key / "index.json"
         with locked(self._root / f".{layer.key}.lock"):
-            if not index.exists():
+            if not (index.exists() and self.blob(layer.key).exists()):
                 self._read(layer, limits, index)
-        changes, size = read_index(index, layer.key)
-        return StoredLayer(layer.key, self.blob(layer.key), size, tuple(changes))
+        changes, size, sha256 = read_index(index, layer.key)
+        return StoredLayer(layer.key, self.blob(layer.key), size, sha256, tuple(changes))
 
     def read(self, content: Content, offset: int, length: int) -> bytes:
         """Return a part of a file's data, holes as zeros."""
@@ -95,4 +96,4 @@ class LayerStore:
             sink = BlobSink(stream, layer.key)
             changes = read_layer(layer, sink, limits)
             size = sink.finish()
-        write_bytes(index, encode_index(changes, size))
+        write_bytes(index, encode_index(changes, size, sha256_file(self.blob(layer.key))))

@@ -28,5 +28,5 @@ class ObjectLayers:
             if not index.exists():
                 changes = read_layer(layer, self.store, limits)
                 self.store.sync()
-                write_bytes(index, encode_index(changes, 0))
+                write_bytes(index, encode_index(changes))
             return read_index(index, "")[0]

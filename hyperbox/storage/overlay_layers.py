@@ -8,14 +8,14 @@ difference of two trees does not. Follows Documentation/filesystems/overlayfs.rs
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from hyperbox.storage.inode import Inode
 from hyperbox.storage.layer import Path
 from hyperbox.storage.tree import Node, Tree
 
-__all__ = ["Placed", "copied", "delta"]
+__all__ = ["Placed", "copied", "delta", "delta_tree"]
 
 _WHITEOUT = Inode(stat.S_IFCHR)
 
@@ -53,6 +53,21 @@ def delta(before: dict[Node, Node], tree: Tree) -> list[Placed]:
         or (old.get(path) is not node and not node.inode.is_directory)
     }
     return [Placed((), tree.root), *_placed((), tree.root, _Change(before, old, changed))]
+
+
+def delta_tree(files: Iterable[Placed]) -> Tree:
+    """Return what `delta` returned as a tree of its own, for an image of the layer."""
+    tree = Tree()
+    made: dict[Node, Node] = {}
+    places: dict[Path, Node] = {}
+    for one in files:
+        node = made.setdefault(one.node, Node(one.node.inode))
+        places[one.path] = node
+        if one.path:
+            places[one.path[:-1]].children[one.path[-1]] = node
+        else:
+            tree.root = node
+    return tree
 
 
 @dataclass(frozen=True)

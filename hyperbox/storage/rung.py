@@ -1,10 +1,10 @@
-"""The ways to mount an image, the best one first."""
+"""The ways to mount an image."""
 
 from __future__ import annotations
 
 from enum import StrEnum
 
-__all__ = ["Rung"]
+__all__ = ["LADDER", "Rung"]
 
 
 class Rung(StrEnum):
@@ -12,7 +12,13 @@ class Rung(StrEnum):
 
     EROFS = "erofs"
     """Names and metadata in one EROFS image, data in a blob for each layer (Linux 5.16)."""
+    LAYERS = "layers"
+    """An EROFS image for each layer, joined by overlayfs, as containerd has them; any kernel."""
     COMPOSEFS = "composefs"
     """Names and metadata in an EROFS image, data in files by digest, joined by overlayfs."""
     OVERLAY = "overlay"
     """Each layer unpacked to a directory, joined by overlayfs."""
+
+
+LADDER = (Rung.EROFS, Rung.COMPOSEFS, Rung.OVERLAY)
+"""The rungs that are taken by themselves, the best one first; `Rung.LAYERS` is for who asks."""

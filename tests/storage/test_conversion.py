@@ -13,6 +13,7 @@ import pytest
 
 from hyperbox.errors import HyperboxError, ImageError, KernelFeatureMissing
 from hyperbox.linux.mounts import mounts
+from hyperbox.storage.artifacts import files_of
 from hyperbox.storage.conversion import Converter
 from hyperbox.storage.layer_reading import Layer
 from hyperbox.storage.listing import differences, list_directory, list_tree
@@ -118,3 +119,34 @@ def test_a_full_disk_leaves_nothing_half_made(tmp_path: Path) -> None:
         assert left == []
     finally:
         subprocess.run(["umount", disk], check=True)
+
+
+@pytest.mark.parametrize("rung", list(Rung))
+def test_damaged_files_are_not_mounted(tmp_path: Path, layers: Sequence[Layer], rung: Rung) -> None:
+    converter, point = Converter(tmp_path / "store"), tmp_path / "point"
+    image = converter.convert(layers, rung)
+    point.mkdir()
+    shows_its_tree(converter, layers, rung, point)  # verified once: a later change counts, too
+    files = sorted(files_of(image.manifest))
+    for path in files[:: max(1, len(files) // 12)]:
+        data, mode = path.read_bytes(), path.stat().st_mode
+        place = len(data) // 2
+        flipped = data[:place] + bytes((data[place] ^ 1,)) + data[place + 1 :]
+        for damaged in (flipped, data[:place], b""):
+            path.write_bytes(damaged)
+            with pytest.raises(ImageError, match="bytes"), converter.mounted(image, point):
+                pass
+        path.unlink()
+        with pytest.raises(ImageError, match="is gone"), converter.mounted(image, point):
+            pass
+        path.write_bytes(data)
+        path.chmod(mode)
+    if rung is not Rung.OVERLAY:  # there the files themselves show, with the times of this test
+        shows_its_tree(converter, layers, rung, point)
+
+
+def test_what_is_gone_is_made_again(tmp_path: Path, layers: Sequence[Layer]) -> None:
+    converter = Converter(tmp_path / "store")
+    for rung in (Rung.EROFS, Rung.LAYERS):
+        converter.convert(layers, rung).parts[-1].unlink()
+        shows_its_tree(converter, layers, rung, tmp_path / "point")

@@ -7,9 +7,9 @@ import pytest
 from hyperbox.errors import KernelFeatureMissing
 from hyperbox.files import write_sealed
 from hyperbox.storage.ladder import Enabled, choose, probed
-from hyperbox.storage.rung import Rung
+from hyperbox.storage.rung import LADDER, Rung
 
-ALL = dict.fromkeys(Rung, "")
+ALL = dict.fromkeys(LADDER, "")
 
 
 @pytest.mark.parametrize(
@@ -30,12 +30,12 @@ def test_the_best_rung_that_works(
     choice = choose(enabled, answers)
     assert choice.rung is chosen
     assert all(why in choice.reason for why in choice.refused.values())
-    assert list(choice.refused) == list(Rung)[: list(Rung).index(chosen)]
+    assert list(choice.refused) == list(LADDER)[: LADDER.index(chosen)]
 
 
 def test_no_rung_says_why_of_each() -> None:
     with pytest.raises(KernelFeatureMissing, match="erofs: no; composefs: no; overlay: no"):
-        choose(Enabled.AUTO, dict.fromkeys(Rung, "no"))
+        choose(Enabled.AUTO, dict.fromkeys(LADDER, "no"))
     with pytest.raises(KernelFeatureMissing, match="EROFS does not work on this kernel: no"):
         choose(Enabled.ON, ALL | {Rung.EROFS: "no"})
 
@@ -44,9 +44,9 @@ def test_no_rung_says_why_of_each() -> None:
 def test_rungs_are_tried_once_per_boot(tmp_path: Path) -> None:
     record = tmp_path / "rungs.json"
     first = probed(record)
-    assert set(first) == set(Rung)
+    assert set(first) == set(LADDER)
     stamp = record.stat().st_mtime_ns
     assert probed(record) == first
     assert record.stat().st_mtime_ns == stamp
-    write_sealed(record, {"boot": "another", **dict.fromkeys(map(str, Rung), "of another boot")})
+    write_sealed(record, {"boot": "another", **dict.fromkeys(map(str, LADDER), "of another boot")})
     assert probed(record) == first
