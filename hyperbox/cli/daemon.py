@@ -11,7 +11,7 @@ from pathlib import Path
 
 from hyperbox.daemon.listeners import Address, default_socket, parse_address
 from hyperbox.daemon.logs import configure
-from hyperbox.daemon.options import DAEMON, DaemonSettings, Options
+from hyperbox.daemon.options import DAEMON, IMAGES_SOCKET, DaemonSettings, Options
 from hyperbox.errors import ConfigError, ExitCode
 from hyperbox.memory.psi import INTERVAL_S
 from hyperbox.memory.tuning import TunerOptions
@@ -51,6 +51,7 @@ def _run(arguments: argparse.Namespace) -> int:
         remote=settings.allow_remote,
         interval_s=interval_s or INTERVAL_S,
         tuner=tuner,
+        lazy_images=IMAGES_SOCKET if settings.lazy_images else None,
     )
     if options.socket is None and not options.listen:
         raise ConfigError("nowhere to listen: both --socket and --listen are none")

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from rich.filesize import decimal
 from rich.table import Table
 
+from hyperbox.cli.images_lazy import add_lazy_verbs
 from hyperbox.cli.pull import image_facts
 from hyperbox.console import TerminalConsole
 from hyperbox.errors import ExitCode, ImageError
@@ -39,6 +40,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     )
     gone.add_argument("images", nargs="+", metavar="IMAGE")
     add_images_verb(below, "prune", "remove what no image of the store needs", _prune)
+    add_lazy_verbs(below)
 
 
 def add_images_verb(

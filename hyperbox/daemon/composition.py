@@ -6,16 +6,23 @@ A new feature joins here: make its service from the options, and add it to the t
 from __future__ import annotations
 
 from hyperbox.daemon.options import Options
+from hyperbox.daemon.process_service import ProcessService
 from hyperbox.daemon.service import Service
 from hyperbox.daemon.services.pressure import PressureService
 from hyperbox.daemon.services.tuner import TunerListener
 
 __all__ = ["services"]
 
+_IMAGES = "hyperbox.daemon.services.images:ImagesService"
+
 
 def services(options: Options) -> tuple[Service, ...]:
     """Return every service there is, in the order in which they start."""
-    return (_pressure(options),)
+    if options.lazy_images is None:
+        return (_pressure(options),)
+    # It needs root's privileges and holds what mounted images are read through.
+    images = ProcessService(_IMAGES, options.lazy_images, outlives=True)
+    return (_pressure(options), images)
 
 
 def _pressure(options: Options) -> Service:

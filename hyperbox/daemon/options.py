@@ -11,7 +11,7 @@ from hyperbox.memory.psi import HISTORY, INTERVAL_S
 from hyperbox.memory.tuning import TunerOptions
 from hyperbox.settings import InFile, Kind, SettingsTable, declared
 
-__all__ = ["DAEMON", "DaemonSettings", "Options"]
+__all__ = ["DAEMON", "IMAGES_SOCKET", "DaemonSettings", "Options"]
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,16 @@ class DaemonSettings:
         most=86400.0,
         usual=f"{INTERVAL_S:g}, or the tuner's",
     )
+    lazy_images: bool = declared(
+        False,
+        "serve images that are mounted before they are here, by a process that outlives this one",
+        Kind.FLAG,
+    )
     verbose: bool = declared(False, "log what is of use for finding a fault", Kind.FLAG)
 
+
+IMAGES_SOCKET = Path("/run/hyperbox-images/images.sock")
+"""Where the images service of the machine serves."""
 
 DAEMON = SettingsTable("daemon", DaemonSettings, in_file=InFile.NAMED)
 
@@ -73,6 +81,8 @@ class Options:
         How to tune at each sample; None tunes not at all.
     pressure
         Where the pressure files are.
+    lazy_images
+        Where the images service serves; None for none.
     """
 
     socket: Path | None = None
@@ -82,3 +92,4 @@ class Options:
     history: int = HISTORY
     tuner: TunerOptions | None = None
     pressure: Path = PROC_PRESSURE
+    lazy_images: Path | None = None

@@ -24,7 +24,7 @@ from hyperbox.storage.reference import Reference
 from hyperbox.storage.registry import Registry
 from hyperbox.storage.transport import Fault, Options, Transport
 
-__all__ = ["JOBS", "Progress", "PullOptions", "Silent", "connect", "pull"]
+__all__ = ["JOBS", "Progress", "PullOptions", "Silent", "connect", "pull", "resolve"]
 
 JOBS = 4
 _MOST_NESTED = 3  # indexes in each other
@@ -101,7 +101,7 @@ def pull(
     options = options or PullOptions()
     wanted = options.platform or machine_platform()
     with store.in_use():
-        descriptor, data, manifest = _resolve(registry, wanted)
+        descriptor, data, manifest = resolve(registry, wanted)
         fetch = _Fetch(registry, store, progress or Silent())
         fetch.all((manifest.config,), 1)
         config = parse_config(
@@ -120,8 +120,14 @@ def pull(
     return Image(str(registry.reference), descriptor, manifest, config)
 
 
-def _resolve(registry: Registry, wanted: Platform) -> tuple[Descriptor, bytes, Manifest]:
-    """Return the manifest for a platform, through the indexes that lead to it."""
+def resolve(registry: Registry, wanted: Platform) -> tuple[Descriptor, bytes, Manifest]:
+    """Return the manifest for a platform, through the indexes that lead to it.
+
+    Raises
+    ------
+    ImageError
+        If it cannot be had, or there is none for the platform.
+    """
     target = ""
     for _ in range(_MOST_NESTED):
         descriptor, data = registry.manifest(target)

@@ -22,12 +22,12 @@ from hyperbox.daemon import descriptor_store
 from hyperbox.daemon.service import Endpoint, Method, Parameter, State, Status
 from hyperbox.errors import ConfigError, HyperboxError, KernelFeatureMissing
 from hyperbox.foreign import parse_json
-from hyperbox.storage.lazy.chunk_source import ChunkSource, FileSource, HttpSource
 from hyperbox.storage.lazy.content_cache import ContentCache
 from hyperbox.storage.lazy.lazy_mounts import Keeping, LazyMounts
-from hyperbox.storage.lazy.mechanism import Mechanism
+from hyperbox.storage.lazy.mechanism import Mechanism, choose_mechanism
 from hyperbox.storage.lazy.mount_record import LayerRecord
 from hyperbox.storage.lazy.remote_index import fetch_index
+from hyperbox.storage.lazy.source_name import source_named
 
 __all__ = ["DIRECTORY", "LIMIT_S", "ImagesService"]
 
@@ -65,7 +65,7 @@ _NEW = {
         "annotations": {"type": "object", "additionalProperties": _TEXT},
         "sources": {"type": "array", "items": _TEXT, "minItems": 1},
     },
-    "required": ["name", "point", "mechanism", "media_type", "size", "annotations", "sources"],
+    "required": ["name", "point", "media_type", "size", "annotations", "sources"],
 }
 _CACHED = {
     "type": "object",
@@ -92,7 +92,7 @@ class ImagesService:
             descriptor_store.keep, descriptor_store.forget, descriptor_store.inherited()
         )
         self._mounts = LazyMounts(
-            self._state, self._cache, _source, keeping=keeping, limit_s=self._limit_s
+            self._state, self._cache, source_named, keeping=keeping, limit_s=self._limit_s
         )
         self._mounts.resume()
 
@@ -120,7 +120,7 @@ class ImagesService:
                 "/images/mounts",
                 "Mounts a layer that is not here yet.",
                 self._answer(_mount, status=201),
-                {},
+                {kind: _MOUNT},
                 method=Method.POST,
                 accepts={kind: _NEW},
                 status=201,
@@ -220,26 +220,32 @@ class ImagesService:
                 raise HTTPException(501, error.message) from error
             except HyperboxError as error:
                 raise HTTPException(502, error.message) from error
-            return Response(status_code=status) if found is None else JSONResponse(found)
+            return Response(status_code=status) if found is None else JSONResponse(found, status)
 
         return answer
 
 
-def _mount(mounts: LazyMounts, said: dict[str, Any]) -> None:
+def _mount(mounts: LazyMounts, said: dict[str, Any]) -> Mapping[str, object]:
+    """Mount on the mechanism that is wanted, or on the first that works."""
     sources = tuple(map(str, said["sources"]))
     framed = str(said["media_type"]).endswith("+zstd")
     index = fetch_index(
-        _source(sources[0]), dict(said["annotations"]), int(said["size"]), framed=framed
+        source_named(sources[0]), dict(said["annotations"]), int(said["size"]), framed=framed
     )
     layer = LayerRecord(index.key, index.stored, sources)
-    mechanism = Mechanism(said["mechanism"])
-    mounts.mount(str(said["name"]), Path(said["point"]), layer, index.payload, mechanism)
+    name, point = str(said["name"]), Path(said["point"])
 
+    def attempt(mechanism: Mechanism) -> str:
+        try:
+            mounts.mount(name, point, layer, index.payload, mechanism)
+        except KernelFeatureMissing as missing:
+            return missing.message
+        return ""
 
-def _source(name: str) -> ChunkSource:
-    if name.startswith(("http://", "https://")):
-        return HttpSource(name)
-    return FileSource(Path(name))
+    wanted = [Mechanism(said["mechanism"])] if "mechanism" in said else tuple(Mechanism)
+    preference = choose_mechanism(attempt, wanted)
+    found = next(one for one in mounts.state() if one["name"] == name)
+    return {**found, **preference.as_json()}
 
 
 def _sum(state: Sequence[Mapping[str, object]], name: str) -> int:

@@ -68,6 +68,12 @@ class _Live:
             self.server.stop()
         self.image.close()
 
+    def let_go(self) -> None:
+        """Close the descriptor; what asks through it asks nobody then."""
+        if self.descriptor is not None:
+            os.close(self.descriptor)
+            self.descriptor = None
+
 
 class LazyMounts:
     """All lazy mounts that are on record in a directory; used by several threads.
@@ -138,6 +144,7 @@ class LazyMounts:
                 raise ConfigError(f"{name[:80]!r} is mounted already, or no name for a mount")
             record = MountRecord(name, os.fspath(point), mechanism, layer, Phase.BEGUN)
             record.write(self._state)
+            live: _Live | None = None
             try:
                 live = self._opened(record, payload)
                 self._begin(live)
@@ -145,6 +152,9 @@ class LazyMounts:
             except BaseException:
                 self._live.pop(name, None)
                 self._clear(record)
+                if live is not None:
+                    live.stop()
+                    live.let_go()
                 raise
             live.record = record.at(Phase.SERVED)
             live.record.write(self._state)
@@ -222,7 +232,7 @@ class LazyMounts:
         }
 
     def _opened(self, record: MountRecord, payload: bytes | None = None) -> _Live:
-        layer = record.layer
+        layer, adapter = record.layer, _adapter(record.mechanism)
         known = payload or self._cache.index_payload(layer.key)
         if known is None:
             raise WorkloadError(f"mount {record.name}: its chunk index is gone")
@@ -230,7 +240,7 @@ class LazyMounts:
         cached = self._cache.open(layer.key, index, known)
         sources = [self._source(name) for name in layer.sources]
         image = LazyImage(cached, sources, limit_s=self._limit_s)
-        return _Live(record, image, _adapter(record.mechanism))
+        return _Live(record, image, adapter)
 
     def _begin(self, live: _Live) -> None:
         """Make the descriptor, leave it with the supervisor, and serve it."""
@@ -285,9 +295,8 @@ class LazyMounts:
                 server, live.server = live.server, None
                 if server is not None:
                     server.stop()
-                os.close(live.descriptor)
+                live.let_go()
                 self._keeping.forget(name)
-                live.descriptor = None
             live.record.write(self._state)
 
     def _take_away(self, live: _Live) -> None:

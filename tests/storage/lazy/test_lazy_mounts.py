@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from hyperbox.errors import ConfigError, KernelFeatureMissing
+from hyperbox.errors import ConfigError, HyperboxError, KernelFeatureMissing
 from hyperbox.linux.mounts import mounts
 from hyperbox.processes import spawn, stop
 from hyperbox.storage.conversion import Converter
@@ -121,6 +121,22 @@ def test_source_that_lies_is_an_error_until_it_does_not(image: Image) -> None:
     with pytest.raises(OSError, match="Input/output error"):
         (image.point / "dir1/file19").read_bytes()
     image.server.fault = ""
+    assert image.is_right()
+    table.unmount("one")
+    table.stop()
+
+
+def test_refused_mount_leaves_nothing(image: Image) -> None:
+    table, index = image.table(), image.index()
+    record = LayerRecord(index.key, index.stored, (image.url,))
+    refused = [(Mechanism.FSCACHE, image.point), (Mechanism.FILE, image.directory / "absent")]
+    for mechanism, point in refused:
+        with pytest.raises(HyperboxError):
+            table.mount("one", point, record, index.payload, mechanism)
+    assert table.state() == []
+    assert [one.in_use for one in ContentCache(image.directory / "cache").held()] in ([], [False])
+    assert not [one for one in mounts("fuse") if image.directory in one.point.parents]
+    image.mounted(table, Mechanism.FILE)
     assert image.is_right()
     table.unmount("one")
     table.stop()
