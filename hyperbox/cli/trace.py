@@ -28,6 +28,7 @@ from hyperbox.linux.cgroup import cgroup_root
 from hyperbox.observability.chrome_trace import events
 from hyperbox.observability.command import exit_code, let_go, stopped_command
 from hyperbox.observability.ebpf import Tracer, Window
+from hyperbox.observability.governor import BUDGET
 from hyperbox.observability.instrument import Filter, Scope
 from hyperbox.observability.lives import container_of
 from hyperbox.observability.otlp_json import encode
@@ -41,6 +42,8 @@ __all__ = ["add_parser"]
 _WINDOW_S, _POLL_S = 1.0, 0.05
 _FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 _ROWS = 20
+_FACTS: tuple[str, ...] = ("count", "unattributed", "skipped", "spans", "processes", "elapsed_ns")
+_FACTS += ("lost", "modes", "cost")
 _SHORTEST_ID = 6  # of a container's identifier
 _WIDE = 72
 Write = Callable[[list[ResourceSpans]], None]
@@ -60,6 +63,14 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     parser.add_argument("--cgroup", type=Path, metavar="PATH", help="a cgroup v2 directory")
     parser.add_argument("--container", metavar="NAME", help="a container, by its id or cgroup")
     parser.add_argument("--all", action="store_true", help="every process of this machine")
+    parser.add_argument(
+        "--budget",
+        type=_percent,
+        default=100 * BUDGET,
+        metavar="PERCENT",
+        help="what tracing may take of the CPU time before it looks at less "
+        f"(default {100 * BUDGET:g})",
+    )
     parser.add_argument("--duration", type=_seconds, metavar="S", help="end after S seconds")
     parser.add_argument(
         "--output", type=Path, metavar="FILE", help="write spans (default: OTLP JSON lines)"
@@ -81,7 +92,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 def _run(arguments: argparse.Namespace) -> int:
     scope = _scope(arguments)
     summary = Summary()
-    tracer = Tracer(scope, arguments=arguments.arguments)
+    tracer = Tracer(scope, budget=arguments.budget / 100, arguments=arguments.arguments)
     with contextlib.ExitStack() as stack:
         process = None
         if arguments.command:
@@ -263,19 +274,18 @@ def _machine() -> dict[str, str]:
 
 def _print(summary: Summary, *, as_json: bool) -> None:
     if as_json:
-        facts = {
-            name: getattr(summary, name)
-            for name in ("count", "unattributed", "spans", "processes", "elapsed_ns", "lost")
-        }
+        facts = {name: getattr(summary, name) for name in _FACTS}
         print(json.dumps({**facts, "rows": [asdict(row) for row in summary.rows()]}))
         return
     console = TerminalConsole(stderr=True)
     console.print(_table(summary, console.width))
     lost = ", ".join(f"{cause} {count}" for cause, count in sorted(summary.lost.items()))
+    modes = ", ".join(f"{mode} {count}" for mode, count in summary.modes.items())
     complain(
         one_line(
             f"{summary.count} calls of {summary.processes} processes in "
             f"{summary.elapsed_ns / 1e9:.1f} s, {summary.spans} spans"
+            + f"; tracing took {100 * summary.cost:.1f} % of the CPU time ({modes})"
             + (f"; not reported one by one: {lost}" if lost else "")
         )
     )
@@ -312,4 +322,14 @@ def _seconds(text: str) -> float:
         value = 0.0
     if not 0.01 <= value <= 86_400 * 365:
         raise argparse.ArgumentTypeError("a number of seconds from 0.01 is expected")
+    return value
+
+
+def _percent(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0.01 <= value <= 100:
+        raise argparse.ArgumentTypeError("a percentage from 0.01 to 100 is expected")
     return value

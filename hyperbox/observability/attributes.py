@@ -30,6 +30,7 @@ __all__ = [
     "SYSCALL_RESULT",
     "THREAD_ID",
     "WINDOW_ABIS",
+    "WINDOW_COST",
     "WINDOW_COUNTS",
     "WINDOW_ERRORS",
     "WINDOW_MAX",
@@ -99,3 +100,5 @@ ERRNO_COUNTS = "hyperbox.window.errno.counts"
 """Of a window's errors: how often each came; the five most frequent of a call."""
 LOST = "hyperbox.lost"
 """Of an unattributed span: what was lost in the window, a cause after the dot."""
+WINDOW_COST = "hyperbox.window.cost"
+"""Of a window: what tracing took of the CPU time that the machine was busy, from 0."""

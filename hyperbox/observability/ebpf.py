@@ -18,6 +18,7 @@ import numpy as np
 
 from hyperbox.errors import ConfigError
 from hyperbox.linux.cgroup import cgroup_root
+from hyperbox.linux.machine_clock import busy_cpu_ns
 from hyperbox.linux.process_files import (
     boot_id,
     cgroup_path,
@@ -25,9 +26,11 @@ from hyperbox.linux.process_files import (
     descendants,
     read_process,
 )
-from hyperbox.observability.instrument import Instrument, Mode, Scope
+from hyperbox.observability.governor import BUDGET, Governor, Load
+from hyperbox.observability.instrument import Instrument, Scope
 from hyperbox.observability.layouts import CALL, SPILLED_NUMBERS, Counter
 from hyperbox.observability.lives import Life, Lives, Outside
+from hyperbox.observability.modes import Mode
 from hyperbox.observability.tallies import ABI_SHIFT, Rows, merged, process_of
 
 __all__ = ["Tracer", "Window"]
@@ -65,6 +68,8 @@ class Window:
     """By cause. ``not_run`` are calls that were not counted; ``table_full`` ones are in
     `unattributed`; all others are calls that were counted and not reported one by one, or steps of
     processes' lives."""
+    cost: float
+    """What tracing took of the CPU time that the machine was busy, from 0; our own included."""
     skipped: int
     """Calls of processes that are not traced, which pass the programs all the same."""
 
@@ -87,7 +92,9 @@ class Tracer:
     scope
         Which processes; this one never is.
     mode
-        What is looked at.
+        What is looked at; by default the governor decides for each window, within `budget`.
+    budget
+        What tracing may take of the CPU time that the machine is busy, from 0 to 1.
     arguments
         Whether the command lines of processes are read; they may hold secrets.
     perf
@@ -103,11 +110,14 @@ class Tracer:
         self,
         scope: Scope,
         *,
-        mode: Mode = Mode.HYBRID,
+        mode: Mode | None = None,
+        budget: float = BUDGET,
         arguments: bool = False,
         perf: bool | None = None,
     ) -> None:
-        self.instrument = Instrument(scope, mode=mode, perf=perf)
+        self.instrument = Instrument(scope, perf=perf)
+        self._mode = mode
+        self._budget = budget
         paths = _CgroupPaths()
         outside = Outside(
             read_process, paths.of, command_line if arguments else lambda _process: ()
@@ -117,11 +127,16 @@ class Tracer:
         self._counted: Mapping[Counter, int] = dict.fromkeys(Counter, 0)
         self._missed = 0
         self._spilled = np.zeros((3, SPILLED_NUMBERS), np.uint64)
-        self._since_ns = 0
+        self._since_ns = self._busy_ns = self._own_ns = 0
 
     def __enter__(self) -> Tracer:
         self.instrument.__enter__()
+        self.governor = Governor(self.instrument.costs(), budget=self._budget)
+        if self._mode is not None:
+            self.governor.mode = self._mode
         self._since_ns = time.monotonic_ns()
+        self._busy_ns, self._own_ns = busy_cpu_ns(), time.process_time_ns()
+        self.instrument.change(self.governor.mode)
         return self
 
     def __exit__(
@@ -158,13 +173,24 @@ class Tracer:
 
     def read(self) -> Window:
         """End the window, begin another one, and return what was in it."""
-        return self._window(self.instrument.flip())
+        # The calls of what ends from now on may be in the next window.
+        now_ns = time.monotonic_ns()
+        window = self._window(self.instrument.flip(), now_ns)
+        if self._mode is None and self.governor.step(self._load) is not self.instrument.mode:
+            self.instrument.change(self.governor.mode)
+        return window
 
     def stop(self) -> Window:
         """Trace no further, and return the last window."""
-        return self._window(self.instrument.stop())
+        return self._window(self.instrument.stop(), None)
 
-    def _window(self, rows: Rows) -> Window:
+    def _measured(self, calls: int, skipped: int) -> Load:
+        busy_ns, own_ns = busy_cpu_ns(), time.process_time_ns()
+        load = Load(calls, skipped, busy_ns - self._busy_ns, own_ns - self._own_ns)
+        self._busy_ns, self._own_ns = busy_ns, own_ns
+        return load
+
+    def _window(self, rows: Rows, ended_before_ns: int | None) -> Window:
         start_ns, self._since_ns = self._since_ns, time.monotonic_ns()
         self.poll()
         calls = np.concatenate(self._calls) if self._calls else np.zeros(0, CALL)
@@ -174,16 +200,20 @@ class Tracer:
         counters = self.instrument.counters()
         grown = {which: counters[which] - self._counted[which] for which in Counter}
         self._counted = counters
+        unattributed = self._unattributed()
+        count = int(tallies["count"].sum()) + sum(unattributed.values())
+        self._load = self._measured(count, grown[Counter.SKIPPED])
         return Window(
             start_ns=start_ns,
             end_ns=self._since_ns,
-            mode=self.instrument.mode,
+            mode=self.governor.mode,
             tallies=tallies,
             calls=calls,
             lives=lives,
-            ended=self.lives.take_ended(),
-            unattributed=self._unattributed(),
+            ended=self.lives.take_ended(ended_before_ns),
+            unattributed=unattributed,
             lost=self._lost(grown),
+            cost=self.governor.cost(self._load),
             skipped=grown[Counter.SKIPPED],
         )
 

@@ -23,9 +23,10 @@ from hyperbox.errors import KernelFeatureMissing
 from hyperbox.linux.bpf import BpfObject, PerfBuffer, RingBuffer, member_offset
 from hyperbox.observability.call_records import PerfCalls, RingCalls
 from hyperbox.observability.layouts import COUNTERS, FLIGHT, SPILLED_NUMBERS, TALLY, Counter
+from hyperbox.observability.modes import Costs, Mode
 from hyperbox.observability.tallies import Rows, grown
 
-__all__ = ["Filter", "Instrument", "Mode", "Scope"]
+__all__ = ["Filter", "Instrument", "Scope"]
 
 _TABLES = 8 << 20  # bytes for both tables of all processors
 _MOST_SLOTS, _FEWEST_SLOTS = 8192, 256
@@ -34,6 +35,7 @@ _PERF_PAGES = 64  # of each processor's buffer of lives
 _SLOW_NS = 10_000_000
 _SAMPLED = 16  # one in so many calls is timed, after the first 15 of a window
 _TICK_CLOCK = 6  # CLOCK_MONOTONIC_COARSE: its resolution is the kernel's tick
+_ROUNDS, _CALLS = 8, 1000  # of what calibrates
 _HOST_PIDS = 0xEFFFFFFC  # PROC_PID_INIT_INO of include/linux/proc_ns.h
 _LIVES = ("forked", "executed", "renamed", "exited")
 _OUTPUT = ("leave", *_LIVES)
@@ -79,21 +81,8 @@ class Scope:
     cgroup: Path | None = None
 
 
-class Mode(IntEnum):
-    """How much is looked at, from most to least."""
-
-    FULL = 0
-    """Every call is timed and reported."""
-    HYBRID = 1
-    """Every call is counted, some are timed, slow and failed ones and examples are reported."""
-    COUNT = 2
-    """Every call is counted."""
-    OFF = 3
-    """Nothing is; the programs are detached and cost nothing."""
-
-
 class Instrument:
-    """The programs, attached from entering to leaving the block.
+    """The programs, loaded from entering to leaving the block; `change` attaches them to calls.
 
     Parameters
     ----------
@@ -109,10 +98,9 @@ class Instrument:
 
     OBJECT = Path(__file__).with_name("tracer.bpf.o")
 
-    def __init__(self, scope: Scope, *, mode: Mode = Mode.HYBRID, perf: bool | None = None) -> None:
+    def __init__(self, scope: Scope, *, perf: bool | None = None) -> None:
         self.scope = scope
         self.mode = Mode.OFF
-        self._first_mode = mode
         self._perf = perf
         self._kept: Rows = np.zeros(0, TALLY)
         self._lives: list[bytes] = []
@@ -127,7 +115,6 @@ class Instrument:
             self._configure(offsets)
             self._open_buffers(stack)
             self._object.attach(*(self._named(name) for name in _LIVES))
-            self.change(self._first_mode)
             self._stack = stack.pop_all()
         return self
 
@@ -162,6 +149,35 @@ class Instrument:
         if mode is not Mode.OFF and self.mode is Mode.OFF:
             self._object.attach("enter")
         self.mode = mode
+
+    def costs(self) -> Costs:
+        """Measure what a call costs here in each mode, with calls of this process; about 50 ms.
+
+        Nothing is traced meanwhile, and what was measured is thrown away.
+        """
+        traced = {Mode.OFF: _call_ns()}
+        before = self._get("filter"), self._get("tracer")
+        self._set("filter", Filter.TREE)
+        self.change(Mode.COUNT)
+        skipped = _call_ns()
+        self._set("tracer", 0)
+        self.add(os.getpid())
+        for mode in (Mode.COUNT, Mode.HYBRID, Mode.FULL):
+            self.change(mode)
+            traced[mode] = _call_ns()
+        self.change(Mode.OFF)
+        self._members[os.getpid()] = 0
+        self._set("filter", before[0])
+        self._set("tracer", before[1])
+        self.flip()
+        self.flip()
+        self._calls.take()
+        self._counters[:] = 0
+        idle = traced.pop(Mode.OFF)
+        return Costs(
+            {mode: max(0.0, cost - idle) for mode, cost in traced.items()},
+            max(0.0, skipped - idle),
+        )
 
     def add(self, process: int) -> None:
         """Trace a process that runs, and what it starts from now on."""
@@ -336,3 +352,15 @@ def _possible_processors() -> int:
 
 def _most_processes() -> int:
     return int(Path("/proc/sys/kernel/pid_max").read_text())
+
+
+def _call_ns() -> float:
+    """Return what a call that does nothing takes: the least of some rounds."""
+    call = os.getppid
+    least = float("inf")
+    for _ in range(_ROUNDS):
+        before = time.perf_counter_ns()
+        for _call in range(_CALLS):
+            call()
+        least = min(least, (time.perf_counter_ns() - before) / _CALLS)
+    return least

@@ -102,7 +102,7 @@ class Lives:
     def at(self, process: int, time_ns: int) -> Life:
         """Return the life of a process number at a time; of a window, take its end.
 
-        What ended before is found until `forget_ended`.
+        What ended before is found until it is taken.
         """
         life = self._running.get(process)
         if life is not None and life.start_ns <= time_ns:
@@ -116,10 +116,18 @@ class Lives:
         """Yield every life that has not ended."""
         yield from self._running.values()
 
-    def take_ended(self) -> list[Life]:
-        """Return the lives that have ended since the last time, and forget them."""
-        ended = [life for lives in self._ended.values() for life in lives]
-        self._ended.clear()
+    def take_ended(self, before_ns: int | None = None) -> list[Life]:
+        """Return the lives that have ended, before a time if one is given, and forget them."""
+        ended = [
+            life
+            for lives in self._ended.values()
+            for life in lives
+            if before_ns is None or life.end_ns < before_ns
+        ]
+        for life in ended:
+            self._ended[life.process].remove(life)
+            if not self._ended[life.process]:
+                del self._ended[life.process]
         return ended
 
     def _forked(self, event: _Event) -> None:

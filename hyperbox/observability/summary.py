@@ -53,6 +53,8 @@ class Summary:
         self.processes = 0
         self.elapsed_ns = 0
         self.lost: dict[str, int] = {}
+        self.modes: dict[str, int] = {}
+        self._cost_ns = 0.0
 
     def add(self, window: Window) -> None:
         """Add a window."""
@@ -70,8 +72,16 @@ class Summary:
         self.unattributed += sum(window.unattributed.values())
         self.skipped += window.skipped
         self.elapsed_ns += window.end_ns - window.start_ns
+        mode = window.mode.name.lower()
+        self.modes[mode] = self.modes.get(mode, 0) + 1
+        self._cost_ns += window.cost * (window.end_ns - window.start_ns)
         for cause, count in window.lost.items():
             self.lost[cause] = self.lost.get(cause, 0) + count
+
+    @property
+    def cost(self) -> float:
+        """What tracing took of the CPU time that the machine was busy, from 0: a mean."""
+        return self._cost_ns / max(self.elapsed_ns, 1)
 
     def rows(self) -> list[SummaryRow]:
         """Return what was added, by time, then by count."""

@@ -262,9 +262,8 @@ static __always_inline __u64 key_of(struct control *control, __u32 process, __u6
 static __always_inline struct tally *find(struct control *control, __u64 key)
 {
 	__u32 region = (control->active * control->processors + bpf_get_smp_processor_id()) * control->slots;
-	__u32 hash = (__u32)(key >> 32) * 2654435761u ^ (__u32)key * 40503u;
+	__u32 hash = key * 0x9e3779b97f4a7c15ull >> 32; /* Fibonacci hashing: high bits are the good ones */
 
-	hash ^= hash >> 15;
 #pragma unroll
 	for (int probe = 0; probe < PROBES; probe++) {
 		__u32 place = region + ((hash + probe) & (control->slots - 1));

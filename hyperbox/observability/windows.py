@@ -20,6 +20,7 @@ from hyperbox.observability import attributes as names
 from hyperbox.observability.ebpf import Window
 from hyperbox.observability.layouts import Why
 from hyperbox.observability.lives import Life, container_of, pod_of
+from hyperbox.observability.modes import Mode
 from hyperbox.observability.spans import Attributes, Link, Resource, ResourceSpans, Span, Value
 from hyperbox.observability.tallies import (
     Rows,
@@ -171,7 +172,7 @@ class SpanMaker:
             self.clock.unix_ns(start_ns),
             self.clock.unix_ns(max(start_ns, end_ns)),
             life.span_id,
-            {**_counted(rows), names.WINDOW_MODE: window.mode.name.lower()},
+            {**_counted(rows), **_circumstances(window)},
         )
 
     def _call_span(self, life: Life, record: np.void, parent: bytes) -> Span:
@@ -204,11 +205,12 @@ class SpanMaker:
 
     def _unattributed(self, window: Window) -> list[ResourceSpans]:
         """Return a span for calls that were counted without their process, and for losses."""
-        if not window.unattributed and not window.lost:
+        whole = not window.unattributed and not window.lost
+        if whole and window.mode is not Mode.OFF:
             return []
         found: dict[str, Value] = {
             names.SPAN_KIND: "unattributed",
-            names.WINDOW_MODE: window.mode.name.lower(),
+            **_circumstances(window),
             names.WINDOW_SYSCALLS: [call_name(key) for key in window.unattributed],
             names.WINDOW_COUNTS: list(window.unattributed.values()),
             **{f"{names.LOST}.{cause}": count for cause, count in window.lost.items()},
@@ -266,3 +268,10 @@ def _counted(rows: Rows) -> Mapping[str, Value]:
         found[names.ERRNO_TYPES] = [errno_name(number) for number in failures["number"].tolist()]
         found[names.ERRNO_COUNTS] = failures["count"].tolist()
     return found
+
+
+def _circumstances(window: Window) -> Mapping[str, Value]:
+    return {
+        names.WINDOW_MODE: window.mode.name.lower(),
+        names.WINDOW_COST: round(window.cost, 6),
+    }

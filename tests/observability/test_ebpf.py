@@ -18,7 +18,8 @@ from hyperbox.linux.cgroup import cgroup_root
 from hyperbox.observability import attributes as names
 from hyperbox.observability.command import let_go, stopped_command
 from hyperbox.observability.ebpf import Tracer, Window
-from hyperbox.observability.instrument import Filter, Mode, Scope
+from hyperbox.observability.instrument import Filter, Scope
+from hyperbox.observability.modes import Mode
 from hyperbox.observability.tallies import call_name, errors_of, process_of
 from hyperbox.observability.windows import SpanMaker, errno_name
 
@@ -104,6 +105,8 @@ def test_processes_that_come_and_go_are_counted_whole() -> None:
     found = counts(windows)
     ended = [life for window in windows for life in window.ended if life.parent == pid]
     assert len(ended) == 200
+    assert all(life.calls and life.comm for life in ended)
+    assert sum(life.calls for window in windows for life in window.ended) == sum(found.values())
     assert sum(count for (_, call), count in found.items() if call == "exit_group") == 201
     assert found[pid, "wait4"] == 200
     assert all(life.status == 0 and life.end_ns >= life.start_ns for life in ended)

@@ -1,0 +1,84 @@
+"""How much the tracer looks at, so that it costs no more than its budget. Pure.
+
+The cost of a call in each mode is measured at the start on the machine itself (`modes.Costs`),
+the rate of calls in every window (`Load`). From both follows what each mode would have cost in it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from hyperbox.observability.modes import Costs, Mode
+
+__all__ = ["BUDGET", "Governor", "Load"]
+
+BUDGET = 0.02
+"""Of the CPU time that the machine was busy."""
+_MARGIN = 0.7  # of the budget: what a richer mode may cost to be taken
+_PATIENCE = 5  # windows in a row
+_LONGEST_REST = 60  # windows
+
+
+@dataclass(frozen=True)
+class Load:
+    """What happened in a window."""
+
+    calls: int
+    skipped: int
+    busy_ns: int
+    """CPU time that the machine spent on anything, tracing included."""
+    own_ns: int
+    """CPU time of the tracer's process."""
+
+
+class Governor:
+    """Steps down at once, and up when there has been room for it for some windows.
+
+    Where counting alone costs too much, only every n-th window is counted.
+    """
+
+    def __init__(self, costs: Costs, *, budget: float = BUDGET, richest: Mode = Mode.FULL) -> None:
+        self._costs = costs
+        self._budget = budget
+        self._richest = richest
+        self.mode = richest
+        self._room = 0
+        self._rest = 0
+
+    def cost(self, load: Load, mode: Mode | None = None) -> float:
+        """Return the share of the machine's CPU time that tracing took or would take, from 0."""
+        calls = self._costs.of(self.mode if mode is None else mode, load.calls, load.skipped)
+        return (calls + load.own_ns) / max(load.busy_ns, 1)
+
+    def step(self, load: Load) -> Mode:
+        """Return the mode of the next window, after one that was traced in `mode`."""
+        if self.mode is Mode.OFF:
+            self._rest -= 1
+            if self._rest <= 0:
+                self.mode = Mode.COUNT
+            return self.mode
+        if self.cost(load) > self._budget:
+            self._down(load)
+        elif self.mode > self._richest and self._fits(load, Mode(self.mode - 1), _MARGIN):
+            self._room += 1
+            if self._room >= _PATIENCE:
+                self.mode, self._room = Mode(self.mode - 1), 0
+        else:
+            self._room = 0
+        return self.mode
+
+    def _down(self, load: Load) -> None:
+        self._room = 0
+        poorer = [mode for mode in (Mode.HYBRID, Mode.COUNT) if mode > self.mode]
+        fitting = [mode for mode in poorer if self._fits(load, mode, 1.0)]
+        if fitting:
+            self.mode = fitting[0]
+        elif poorer:
+            self.mode = Mode.COUNT
+        else:
+            times = self.cost(load, Mode.COUNT) / self._budget
+            self.mode, self._rest = Mode.OFF, min(_LONGEST_REST, math.ceil(times) - 1)
+
+    def _fits(self, load: Load, mode: Mode, share: float) -> bool:
+        return self.cost(load, mode) <= self._budget * share
