@@ -67,8 +67,20 @@ class _Connection(http.client.HTTPConnection):
 class ImagesProcess:
     """The images service with its supervisor."""
 
-    supervisor: subprocess.Popen[bytes]
+    argv: Sequence[str]
+    environment: Mapping[str, str]
     path: Path
+    supervisor: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start the supervisor, and wait until its worker answers."""
+        self.supervisor = spawn(self.argv, environment=self.environment, stderr=2)
+        self.worker()
+
+    def kill(self) -> None:
+        """Kill the supervisor; the worker dies with it."""
+        if self.supervisor is not None:
+            stop(self.supervisor)
 
     def ask(self, method: str, target: str, body: object = None) -> Any:
         """Return the answer's JSON value, None without one.
@@ -103,7 +115,7 @@ class ImagesProcess:
         while True:
             with contextlib.suppress(WorkloadError):
                 return int(self.ask("GET", "/healthz")["pid"])
-            if time.monotonic() > deadline or self.supervisor.poll() is not None:
+            if time.monotonic() > deadline or self.supervisor is None:
                 raise WorkloadError("the images service does not come back")
             time.sleep(0.05)
 
@@ -146,10 +158,14 @@ class LazyLab:
         """Take everything from the cache that is not in use."""
         self.cache.evict(0)
 
-    def state(self) -> Mapping[str, Any]:
-        """Return what the service says of its one mount."""
+    def states(self) -> Sequence[Mapping[str, Any]]:
+        """Return what the service says of its mounts."""
         found: Sequence[Mapping[str, Any]] = self.service.ask("GET", "/images/mounts")
-        return found[0]
+        return found
+
+    def state(self) -> Mapping[str, Any]:
+        """Return what it says of its one mount."""
+        return self.states()[0]
 
 
 @contextlib.contextmanager
@@ -169,7 +185,6 @@ def lazy_lab(seed: int) -> Iterator[LazyLab]:
         layer = _layer(top, contents)
         server = stack.enter_context(serving(top / "blobs"))
         service = stack.enter_context(_service(top, disk))
-        service.worker()
         cache = ContentCache(disk / "lazy" / "cache")
         yield LazyLab(top, contents, layer, server, service, cache)
 
@@ -232,8 +247,9 @@ def _service(top: Path, disk: Path) -> Iterator[ImagesProcess]:
     }
     words = [sys.executable, "-m", _SUPERVISOR, "--lock", os.fspath(top / "lock"), "--"]
     words += [sys.executable, "-m", _WORKER, _SERVICE, "--socket", os.fspath(path)]
-    process = spawn(words, environment=environment, stderr=sys.stderr.fileno())
+    service = ImagesProcess(words, environment, path)
+    service.start()
     try:
-        yield ImagesProcess(process, path)
+        yield service
     finally:
-        stop(process)
+        service.kill()

@@ -1,8 +1,9 @@
 """Reads of a lazy mount while its source lies, its process dies, or nothing is to be fetched.
 
 ``--scene integrity``: the source flips, cuts, refuses; ``survival``: the worker is killed while
-readers read; ``persistence``: a second use, after a restart too, fetches nothing. Each on every
-mechanism that the kernel has. Every read is compared with the file that it should be of.
+readers read; ``orphaned``: its supervisor is killed with it; ``persistence``: a second use, after a
+restart too, fetches nothing. Each on every mechanism that the kernel has. Every read is compared
+with the file that it should be of.
 """
 
 from __future__ import annotations
@@ -131,6 +132,18 @@ def _survival(lab: LazyLab, tally: _Tally) -> Mapping[str, float]:
     return {"unreadable": _everything(lab, tally)}
 
 
+def _orphaned(lab: LazyLab, tally: _Tally) -> Mapping[str, float]:
+    """Kill worker and supervisor at once: what is not here is an error, and nothing is zeros."""
+    for name in sorted(lab.contents)[: len(lab.contents) // 3]:
+        _read(lab, tally, name, 0, _LONGEST)
+    lab.service.kill()
+    failed = _everything(lab, tally)
+    lab.service.start()
+    for one in lab.service.ask("GET", "/images/mounts"):
+        lab.service.ask("DELETE", f"/images/mounts/{one['name']}")
+    return {"unreadable": 0.0 if failed else 1.0}  # none failed: then nothing was tried
+
+
 def _persistence(lab: LazyLab, tally: _Tally) -> Mapping[str, float]:
     unreadable = _everything(lab, tally)
     lab.service.ask("POST", f"/images/mounts/{lab.state()['name']}/complete", {})
@@ -147,6 +160,7 @@ def _persistence(lab: LazyLab, tally: _Tally) -> Mapping[str, float]:
 _SCENES: Mapping[str, Callable[[LazyLab, _Tally], Mapping[str, float]]] = {
     "integrity": _integrity,
     "survival": _survival,
+    "orphaned": _orphaned,
     "persistence": _persistence,
 }
 
@@ -172,7 +186,8 @@ def _measure(scene: str) -> Measured:
             }
             if tally.examples:
                 notes[f"{mechanism} wrong"] = tally.examples[:3]
-            lab.unmount(f"{scene}-{mechanism}")
+            for one in lab.states():
+                lab.unmount(one["name"])
             lab.forget()
             for name, value in {**found, "mechanisms": 1.0}.items():
                 sums[name] = sums.get(name, 0.0) + value

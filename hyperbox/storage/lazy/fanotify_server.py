@@ -7,10 +7,12 @@ what nobody denies is allowed (see `hyperbox.linux.fanotify`).
 
 from __future__ import annotations
 
+import fcntl
 import os
 import select
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 from hyperbox.errors import WorkloadError
 from hyperbox.linux.fanotify import AccessEvent, deny_lost, read_events
@@ -28,10 +30,16 @@ class FanotifyServer:
     ----------
     group
         Descriptor of the group that the image's file is marked in; it stays open.
+    guarded
+        Locked while this serves, see `hyperbox.storage.lazy.fanotify_guard`.
     """
 
-    def __init__(self, image: LazyImage, group: int, *, threads: int = _THREADS) -> None:
+    def __init__(
+        self, image: LazyImage, group: int, guarded: Path, *, threads: int = _THREADS
+    ) -> None:
         self._image = image
+        self._lock = os.open(guarded, os.O_RDONLY | os.O_CLOEXEC)
+        fcntl.flock(self._lock, fcntl.LOCK_EX)  # the guard has it for a moment at most
         self._group = group
         self.denied = deny_lost(group)
         self._wake, self._waker = os.pipe2(os.O_CLOEXEC)
@@ -51,6 +59,7 @@ class FanotifyServer:
         self._thread.join()
         self._pool.shutdown()
         os.close(self._wake)
+        os.close(self._lock)
 
     def _serve(self) -> None:
         poll = select.poll()

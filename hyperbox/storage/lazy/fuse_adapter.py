@@ -28,7 +28,7 @@ class FuseAdapter:
             raise
         return device
 
-    def serve(self, image: LazyImage, descriptor: int) -> FuseServer:
+    def serve(self, image: LazyImage, descriptor: int, place: Path) -> FuseServer:
         """Answer requests."""
         return FuseServer(image, descriptor)
 
@@ -42,6 +42,6 @@ class FuseAdapter:
         os.close(descriptor)
         place.unlink(missing_ok=True)
 
-    def releases(self, image: LazyImage, descriptor: int) -> bool:
+    def releases(self, image: LazyImage, descriptor: int, place: Path) -> bool:
         """Return False: what is mounted from FUSE's file is read through it to the end."""
         return False

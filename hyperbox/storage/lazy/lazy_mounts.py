@@ -7,6 +7,7 @@ What has lost its descriptor is taken out of the tree at once: fanotify would le
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import threading
@@ -15,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hyperbox.errors import ConfigError, KernelFeatureMissing, WorkloadError
+from hyperbox.linux.exclusive_lock import exclusive_lock
 from hyperbox.linux.loop import attach_loop
 from hyperbox.linux.modules import load_module
 from hyperbox.linux.mounts import mount, mounts, unmount
@@ -81,11 +83,16 @@ class LazyMounts:
     Parameters
     ----------
     state
-        Directory of the records, this process's alone.
+        Directory of the records, of one process at a time.
     source
         Makes a source of what a record names one by.
     limit_s
         Seconds after which a read fails.
+
+    Raises
+    ------
+    HarnessError
+        If another process serves the directory's mounts, with its number.
     """
 
     def __init__(
@@ -106,6 +113,9 @@ class LazyMounts:
         self._live: dict[str, _Live] = {}
         self._broken: dict[str, MountRecord] = {}
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._alone = contextlib.ExitStack()
+        lock = exclusive_lock(state / "lock", "the service of lazy images")
+        self._alone.enter_context(lock)
 
     def resume(self) -> None:
         """Serve what an earlier process of this machine has mounted, and clear up after it."""
@@ -214,6 +224,7 @@ class LazyMounts:
             live, self._live = list(self._live.values()), {}
         for one in live:
             one.stop()
+        self._alone.close()
 
     def _named(self, name: str) -> _Live:
         if name not in self._live:
@@ -248,7 +259,7 @@ class LazyMounts:
         live.descriptor = live.adapter.begin(live.image, self._place(live.record))
         self._live[name] = live
         self._keeping.keep(name, live.descriptor)
-        live.server = live.adapter.serve(live.image, live.descriptor)
+        live.server = live.adapter.serve(live.image, live.descriptor, self._place(live.record))
 
     def _attach(self, live: _Live) -> None:
         load_module("erofs")
@@ -274,7 +285,7 @@ class LazyMounts:
         descriptor = self._keeping.inherited.get(record.name)
         if descriptor is not None:
             live.descriptor = descriptor
-            live.server = live.adapter.serve(live.image, descriptor)
+            live.server = live.adapter.serve(live.image, descriptor, self._place(record))
         elif record.mechanism is not Mechanism.FANOTIFY or absent:
             unmount(Path(record.point), detach=True)
             live.stop()
@@ -291,7 +302,7 @@ class LazyMounts:
             if live is None or live.descriptor is None:
                 return
             live.record = live.record.at(Phase.COMPLETE)
-            if live.adapter.releases(live.image, live.descriptor):
+            if live.adapter.releases(live.image, live.descriptor, self._place(live.record)):
                 server, live.server = live.server, None
                 if server is not None:
                     server.stop()
@@ -316,7 +327,8 @@ class LazyMounts:
             while any(one.point == point for kind in ("erofs", "fuse") for one in mounts(kind)):
                 unmount(point, detach=True)
         self._keeping.forget(record.name)
-        self._place(record).unlink(missing_ok=True)
+        for suffix in (".image", ".guard"):
+            self._place(record).with_suffix(suffix).unlink(missing_ok=True)
         record.remove(self._state)
 
     def _place(self, record: MountRecord) -> Path:

@@ -54,7 +54,7 @@ class Adapter(Protocol):
             If the kernel cannot, or refuses.
         """
 
-    def serve(self, image: LazyImage, descriptor: int) -> Server:
+    def serve(self, image: LazyImage, descriptor: int, place: Path) -> Server:
         """Answer what is asked through a descriptor, that of a dead process as well."""
 
     def source(self, image: LazyImage, place: Path) -> Path:
@@ -63,7 +63,7 @@ class Adapter(Protocol):
     def end(self, image: LazyImage, descriptor: int, place: Path) -> None:
         """Undo `begin`; nothing may be mounted from it any more."""
 
-    def releases(self, image: LazyImage, descriptor: int) -> bool:
+    def releases(self, image: LazyImage, descriptor: int, place: Path) -> bool:
         """Let a complete image go on without any process; whether that is possible."""
 
 

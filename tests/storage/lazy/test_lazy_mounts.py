@@ -16,9 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from hyperbox.errors import ConfigError, HyperboxError, KernelFeatureMissing
+from hyperbox.errors import ConfigError, HarnessError, HyperboxError, KernelFeatureMissing
 from hyperbox.linux.mounts import mounts
-from hyperbox.processes import spawn, stop
 from hyperbox.storage.conversion import Converter
 from hyperbox.storage.layer_reading import Layer as TarLayer
 from hyperbox.storage.lazy.chunk_source import HttpSource
@@ -111,7 +110,15 @@ def test_files_are_right_and_fetched_when_they_are_read(image: Image, mechanism:
     assert not [
         one for one in (*mounts("erofs"), *mounts("fuse")) if image.directory in one.point.parents
     ]
-    assert list((image.directory / "state").iterdir()) == []
+    assert [path.name for path in (image.directory / "state").iterdir()] == ["lock"]
+
+
+def test_second_service_says_who_has_the_mounts(image: Image) -> None:
+    table = image.table()
+    with pytest.raises(HarnessError, match=f"process {os.getpid()}"):
+        image.table()
+    table.stop()
+    image.table().stop()
 
 
 def test_source_that_lies_is_an_error_until_it_does_not(image: Image) -> None:
@@ -164,10 +171,9 @@ def test_readers_wait_for_the_next_worker(image: Image) -> None:
     words = [sys.executable, "-m", "hyperbox.daemon.supervisor", "--"]
     words += [sys.executable, "-m", "hyperbox.daemon.worker"]
     words += ["hyperbox.daemon.services.images:ImagesService", "--socket", os.fspath(path)]
-    process = spawn(words, environment=environment, stderr=2)
-    service = ImagesProcess(process, path)
+    service = ImagesProcess(words, environment, path)
     try:
-        service.worker()
+        service.start()
         wanted = {
             "name": "one",
             "point": os.fspath(image.point),
@@ -187,4 +193,4 @@ def test_readers_wait_for_the_next_worker(image: Image) -> None:
         service.ask("DELETE", "/images/mounts/one")
         assert service.ask("GET", "/images/cache")[0]["in_use"] is False
     finally:
-        stop(process)
+        service.kill()
