@@ -16,7 +16,6 @@ import sys
 import time
 from pathlib import Path
 
-import hyperbox
 from hyperbox.errors import HarnessError
 from hyperbox.files import write_bytes
 from hyperbox.linux.fanotify import deny_lost, read_events
@@ -44,7 +43,7 @@ def start_guard(group: int, file: Path, *, patience_s: float = _PATIENCE_S) -> N
     """
     write_bytes(file, b"", 0o600)
     module = "hyperbox.storage.lazy.fanotify_guard"
-    project = Path(hyperbox.__file__).resolve().parent.parent
+    project = Path(__file__).resolve().parents[3]
     process = spawn(
         [sys.executable, "-m", module, str(group), os.fspath(file), f"{patience_s:g}"],
         environment={"PYTHONPATH": os.fspath(project)},
