@@ -15,11 +15,13 @@ from pathlib import Path
 
 from hyperbox.errors import KernelFeatureMissing, WorkloadError
 from hyperbox.linux.modules import load_module
+from hyperbox.linux.refusal import refusal
 
-__all__ = ["attach_loop"]
+__all__ = ["attach_loop", "change_loop_file"]
 
 _CONTROL = Path("/dev/loop-control")
 _GET_FREE, _CONFIGURE = 0x4C82, 0x4C0A  # LOOP_CTL_GET_FREE, LOOP_CONFIGURE (Linux 5.8)
+_CHANGE_FD = 0x4C06  # LOOP_CHANGE_FD
 _READ_ONLY, _AUTOCLEAR = 1, 4  # LO_FLAGS_*
 # struct loop_config: fd and block size, struct loop_info64 and eight reserved words. Of the
 # second only the flags and the file's name matter here.
@@ -69,6 +71,24 @@ def attach_loop(
     finally:
         os.close(control)
     raise WorkloadError(f"no loop device can be attached: {_ATTEMPTS} were taken by others")
+
+
+def change_loop_file(device: Path, backing: int) -> None:
+    """Let a read-only device, in use or not, read another file of the same size from now on.
+
+    Raises
+    ------
+    WorkloadError
+        If the kernel refuses: another size, or a device that can be written to.
+    """
+    try:
+        handle = os.open(device, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            fcntl.ioctl(handle, _CHANGE_FD, backing)
+        finally:
+            os.close(handle)
+    except OSError as error:
+        raise refusal(f"cannot change the file of {device}", error) from error
 
 
 def _configured(device: Path, config: bytes, access: int) -> int | None:

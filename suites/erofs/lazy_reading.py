@@ -115,6 +115,7 @@ def _integrity(lab: LazyLab, tally: _Tally) -> Mapping[str, float]:
             time.sleep(_FAULT_S)
             lab.server.fault = ""
             time.sleep(_FAULT_S / 5)
+        time.sleep(3 * _FAULT_S)
     return {"unreadable": _everything(lab, tally)}
 
 

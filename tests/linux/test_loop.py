@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from hyperbox.errors import KernelFeatureMissing
-from hyperbox.linux.loop import attach_loop
+from hyperbox.errors import KernelFeatureMissing, WorkloadError
+from hyperbox.linux.loop import attach_loop, change_loop_file
 
 pytestmark = pytest.mark.root
 
@@ -45,4 +45,26 @@ def test_two_devices_are_two(tmp_path: Path) -> None:
         pytest.skip(missing.message)
     finally:
         for one in (handle, *(device for _, device in held)):
+            os.close(one)
+
+
+def test_file_changes_below_a_device_that_is_open(tmp_path: Path) -> None:
+    contents = [os.urandom(1 << 16), os.urandom(1 << 16), bytes(1 << 15)]
+    handles = []
+    for number, content in enumerate(contents):
+        (tmp_path / str(number)).write_bytes(content)
+        handles.append(os.open(tmp_path / str(number), os.O_RDONLY))
+    try:
+        device, held = attach_loop(handles[0])
+    except KernelFeatureMissing as missing:
+        pytest.skip(missing.message)
+    handles.append(held)
+    try:
+        change_loop_file(device, handles[1])
+        os.posix_fadvise(held, 0, 0, os.POSIX_FADV_DONTNEED)
+        assert os.pread(held, 1 << 16, 0) == contents[1]
+        with pytest.raises(WorkloadError):  # of another size
+            change_loop_file(device, handles[2])
+    finally:
+        for one in handles:
             os.close(one)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from hyperbox.errors import ConfigError, KernelFeatureMissing, WorkloadError
 from hyperbox.linux.exclusive_lock import exclusive_lock
-from hyperbox.linux.loop import attach_loop
+from hyperbox.linux.loop import attach_loop, change_loop_file
 from hyperbox.linux.modules import load_module
 from hyperbox.linux.mounts import mount, mounts, unmount
 from hyperbox.storage.lazy.chunk_index import parse_chunk_index
@@ -283,10 +283,11 @@ class LazyMounts:
         live = self._opened(record)
         absent = live.image.cached.absent()
         descriptor = self._keeping.inherited.get(record.name)
+        alone = record.phase is Phase.COMPLETE and record.mechanism is not Mechanism.FILE
         if descriptor is not None:
             live.descriptor = descriptor
             live.server = live.adapter.serve(live.image, descriptor, self._place(record))
-        elif record.mechanism is not Mechanism.FANOTIFY or absent:
+        elif absent or not alone:
             unmount(Path(record.point), detach=True)
             live.stop()
             why = "the descriptor that the kernel asks through ended with its processes"
@@ -302,13 +303,30 @@ class LazyMounts:
             if live is None or live.descriptor is None:
                 return
             live.record = live.record.at(Phase.COMPLETE)
-            if live.adapter.releases(live.image, live.descriptor, self._place(live.record)):
+            if self._released(live):
                 server, live.server = live.server, None
                 if server is not None:
                     server.stop()
-                live.let_go()
                 self._keeping.forget(name)
+                if live.record.mechanism is Mechanism.LOOP:
+                    live.adapter.end(live.image, live.descriptor, self._place(live.record))
+                    live.descriptor = None
+                live.let_go()
             live.record.write(self._state)
+
+    def _released(self, live: _Live) -> bool:
+        """Let the kernel read the cache's file itself; whether it does from now on."""
+        assert live.descriptor is not None
+        if live.record.mechanism is not Mechanism.LOOP:
+            return live.adapter.releases(live.image, live.descriptor, self._place(live.record))
+        point = Path(live.record.point)
+        device = next(Path(one.source) for one in mounts("erofs") if one.point == point)
+        handle = os.open(live.image.cached.data, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            change_loop_file(device, handle)
+        finally:
+            os.close(handle)
+        return True
 
     def _take_away(self, live: _Live) -> None:
         """Undo what is left of a mount that nothing is mounted from any more."""

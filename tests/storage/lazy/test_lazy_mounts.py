@@ -70,7 +70,13 @@ class Image:
             pytest.skip(missing.message)
 
     def is_right(self) -> bool:
-        return all((self.point / name).read_bytes() == data for name, data in self.contents.items())
+        """Whether all files have their bytes, read anew and not from memory."""
+        for name, data in self.contents.items():
+            with (self.point / name).open("rb") as stream:
+                os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+                if stream.read() != data:
+                    return False
+        return True
 
 
 @pytest.fixture
@@ -105,6 +111,16 @@ def test_files_are_right_and_fetched_when_they_are_read(image: Image, mechanism:
     table.complete("one")
     while table.state()[0]["phase"] != "complete":
         time.sleep(0.01)
+    alone = mechanism is Mechanism.LOOP  # the device reads the cache's file by now
+    assert table.state()[0]["served_by_a_process"] is not alone
+    assert any(image.directory in one.point.parents for one in mounts("fuse")) is not alone
+    assert image.is_right()
+    if alone:
+        table.stop()
+        table = image.table()
+        table.resume()
+        assert table.state()[0]["phase"] == "complete"
+        assert image.is_right()
     table.unmount("one")
     table.stop()
     assert not [
