@@ -10,10 +10,9 @@ from hyperbox.storage.conversion import Converter
 from hyperbox.storage.layer_reading import Layer
 from hyperbox.storage.listing import differences, list_directory, list_tree
 from hyperbox.storage.rung import Rung
+from hyperbox.storage.tar_writer import archive_end, tar_member
 
 __all__ = ["try_rung"]
-
-_BLOCK = 512
 
 
 def try_rung(rung: Rung, directory: Path) -> str:
@@ -43,21 +42,7 @@ _FILES = {"short": b"within the metadata", "long": bytes(range(256)) * 40}
 
 def _layer(directory: Path, name: str, data: bytes) -> Layer:
     """Write a layer with one file."""
-    archive = _member(name, data) + bytes(2 * _BLOCK)
+    archive = tar_member(name.encode(), data) + archive_end()
     path = directory / f"{name}.tar"
     write_bytes(path, archive)
     return Layer(path, "", f"sha256:{hashlib.sha256(archive).hexdigest()}")
-
-
-def _member(name: str, data: bytes) -> bytes:
-    """Return a file's header and data, in the ustar format."""
-    fields = (
-        name.encode().ljust(100, b"\0"),
-        b"0000644\0" + b"0000000\0" * 2,
-        b"%011o\0" % len(data) + b"%011o\0" % 0,
-        b" " * 8 + b"0",
-        bytes(100) + b"ustar\x0000",
-    )
-    header = b"".join(fields).ljust(_BLOCK, b"\0")
-    header = header[:148] + b"%06o\0 " % sum(header) + header[156:]
-    return header + data + bytes(-len(data) % _BLOCK)
