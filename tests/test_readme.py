@@ -165,7 +165,7 @@ def test_settings_of_the_example_file_exist(tmp_path: Path) -> None:
 
 def test_gates_are_those_of_the_suites() -> None:
     tables = text("docs/psi.md").partition("\n## What was measured")[0]
-    tables += "".join(text(f"docs/{name}.md") for name in ("verdicts", "seccomp", "lazy"))
+    tables += "".join(text(f"docs/{name}.md") for name in ("verdicts", "seccomp", "lazy", "images"))
     listed = re.findall(r"^\| `([a-z]+\.[\w.]+)`", tables, re.MULTILINE)
     assert listed
     gates = {gate.id for suite in load_suites() for gate in suite.gates}

@@ -9,6 +9,17 @@ from collections.abc import Callable
 from rich.filesize import decimal
 from rich.table import Table
 
+from hyperbox.cli.image_mounting import (
+    SETTINGS,
+    add_convert_arguments,
+    add_diff_arguments,
+    add_mount_arguments,
+    add_umount_arguments,
+    run_convert,
+    run_diff,
+    run_mount,
+    run_umount,
+)
 from hyperbox.cli.images_lazy import add_lazy_verbs
 from hyperbox.cli.pull import image_facts
 from hyperbox.console import TerminalConsole
@@ -39,6 +50,15 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         below, "remove", "forget names of images; prune frees the space", _remove
     )
     gone.add_argument("images", nargs="+", metavar="IMAGE")
+    made = add_images_verb(below, "convert", "make what this kernel mounts", run_convert)
+    add_convert_arguments(made)
+    shown = add_images_verb(below, "mount", "mount an image read-only", run_mount)
+    add_mount_arguments(shown)
+    add_umount_arguments(add_images_verb(below, "umount", "unmount an image", run_umount))
+    compared = add_images_verb(below, "diff", "in what two images differ, name by name", run_diff)
+    add_diff_arguments(compared)
+    for parser_of_layers in (made, shown, compared):
+        IMAGES.add_options(parser_of_layers, SETTINGS)
     add_images_verb(below, "prune", "remove what no image of the store needs", _prune)
     add_lazy_verbs(below)
 

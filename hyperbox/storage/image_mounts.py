@@ -18,7 +18,16 @@ from hyperbox.linux.loop import attach_loop
 from hyperbox.linux.modules import load_module
 from hyperbox.linux.mounts import MOUNT, mount, unmount
 
-__all__ = ["composefs_mounted", "erofs_mounted", "layers_mounted", "overlay_mounted"]
+__all__ = [
+    "OVERLAY_SOURCE",
+    "composefs_mounted",
+    "erofs_mounted",
+    "layers_mounted",
+    "overlay_mounted",
+]
+
+OVERLAY_SOURCE = "hyperbox"
+"""What mountinfo says an image's overlayfs is mounted from."""
 
 _READ_ONLY = 1  # MS_RDONLY of linux/mount.h
 
@@ -54,7 +63,7 @@ def composefs_mounted(image: Path, objects: Path, point: Path) -> Iterator[Path]
         with _descriptors((below, objects)) as names:
             # ":" and not "::": what 6.5 and later keep apart, the image's whiteouts hide.
             lower = f"lowerdir={names[0]}:{names[1]},metacopy=on,redirect_dir=on"
-            mount("overlay", point, flags=_READ_ONLY, options=lower)
+            mount("overlay", point, source=OVERLAY_SOURCE, flags=_READ_ONLY, options=lower)
         unmount(below)  # overlayfs has a mount of its own of it
         record.forget()
         yield point
@@ -69,7 +78,8 @@ def overlay_mounted(layers: Sequence[Path], point: Path) -> Iterator[Path]:
     load_module("overlay")
     with undoing(MOUNT, point, file_system="overlay"):
         with _descriptors(layers[::-1]) as names:
-            mount("overlay", point, flags=_READ_ONLY, options=f"lowerdir={':'.join(names)}")
+            lower = f"lowerdir={':'.join(names)}"
+            mount("overlay", point, source=OVERLAY_SOURCE, flags=_READ_ONLY, options=lower)
         yield point
 
 

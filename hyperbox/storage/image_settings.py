@@ -7,6 +7,8 @@ from pathlib import Path
 
 from hyperbox.settings import InFile, Kind, SettingsTable, declared
 from hyperbox.storage.images import ROOT
+from hyperbox.storage.ladder import Enabled
+from hyperbox.storage.limits import Limits
 from hyperbox.storage.platforms import parse_platform
 from hyperbox.storage.pull import JOBS, PullOptions
 from hyperbox.storage.transport import Options
@@ -35,6 +37,41 @@ class ImageSettings:
     ca_file: Path | None = declared(
         None, "certificates to trust", Kind.PATH, metavar="FILE", usual="the system's"
     )
+    erofs_enabled: str = declared(
+        "auto",
+        "whether images are mounted as EROFS: auto where it works, on or else an error, off never",
+        choices=tuple(Enabled),
+    )
+    largest_ratio: int = declared(
+        Limits.ratio,
+        "most bytes that a layer of more than 64 MiB decompresses to for each of its own",
+        Kind.WHOLE,
+        metavar="N",
+        least=1,
+    )
+    most_entries: int = declared(
+        Limits.entries, "most entries of a layer", Kind.WHOLE, metavar="N", least=1
+    )
+    most_depth: int = declared(
+        Limits.depth, "most directories of a layer in each other", Kind.WHOLE, metavar="N", least=1
+    )
+    most_bytes: int = declared(
+        Limits.total_bytes,
+        "most bytes of a layer's files together, holes included",
+        Kind.WHOLE,
+        metavar="BYTES",
+        least=1,
+    )
+
+    @property
+    def limits(self) -> Limits:
+        """What a layer may ask for when it is converted."""
+        return Limits(
+            ratio=self.largest_ratio,
+            entries=self.most_entries,
+            depth=self.most_depth,
+            total_bytes=self.most_bytes,
+        )
 
     def options(self) -> PullOptions:
         """Return them as pulls and pushes take them.

@@ -27,6 +27,7 @@ PATIENCE_S = 60.0
 ENDLESS = {
     "cpu_bursts": ["--processes", "3", "--period-ms", "50"],
     "file_stream": [],
+    "images": ["--scale", "1000"],
     "memory_walk": ["--mib", "1", "--accesses", "10", "--seconds", "600"],
     "service": ["--mib", "1", "--rate", "10", "--requests", "10000"],
     "stress": ["--seconds", "600"],
