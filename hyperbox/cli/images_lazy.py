@@ -56,7 +56,13 @@ def add_lazy_verbs(below: argparse._SubParsersAction[argparse.ArgumentParser]) -
     trace.add_argument("name", metavar="NAME")
     gone = _verb(below, "umount-lazy", "take a lazy mount away", _unmount)
     gone.add_argument("name", metavar="NAME")
-    _verb(below, "cache", "what is cached of lazy images, and whether it is in use", _cache)
+    kept = _verb(below, "cache", "what is cached of lazy images, and whether it is in use", _cache)
+    kept.add_argument(
+        "--keep",
+        type=int,
+        metavar="BYTES",
+        help="take what nobody uses, the longest unused first, until the rest has so many bytes",
+    )
 
 
 def _verb(
@@ -146,6 +152,16 @@ def _unmount(arguments: argparse.Namespace) -> int:
 
 
 def _cache(arguments: argparse.Namespace) -> int:
+    if arguments.keep is not None:
+        if arguments.keep < 0:
+            raise ConfigError(f"--keep {arguments.keep}: bytes are 0 or more")
+        gone = _ask(arguments, "DELETE", f"/images/cache?keep={arguments.keep}")
+        freed = f"{len(gone['keys'])} images gone, {decimal(gone['bytes_freed'])} freed"
+        if arguments.json:
+            print(json.dumps(gone))
+        else:
+            print(legible(freed))
+        return ExitCode.PASS
     found = _ask(arguments, "GET", "/images/cache")
     if arguments.json:
         print(json.dumps(found))

@@ -29,13 +29,16 @@ from hyperbox.storage.lazy.mount_record import LayerRecord
 from hyperbox.storage.lazy.remote_index import fetch_index
 from hyperbox.storage.lazy.source_name import source_named
 
-__all__ = ["DIRECTORY", "LIMIT_S", "ImagesService"]
+__all__ = ["DIRECTORY", "LIMIT_S", "QUOTA", "ImagesService"]
 
 DIRECTORY = "HYPERBOX_LAZY"
 """Variable with the directory of cache and records."""
 
 LIMIT_S = "HYPERBOX_LAZY_LIMIT_S"
 """Variable with the seconds after which a read fails."""
+
+QUOTA = "HYPERBOX_LAZY_QUOTA"
+"""Variable with the bytes on disk that the cache may have where nobody uses it; 0 for any."""
 
 _USUAL = "/var/lib/hyperbox/lazy"
 _NAME = Parameter("name", "The mount's name.", {"type": "string"})
@@ -72,6 +75,11 @@ _CACHED = {
     "properties": {"key": _TEXT, "size": _COUNT, "on_disk": _COUNT, "in_use": {"type": "boolean"}},
     "required": ["key", "size", "on_disk", "in_use"],
 }
+_EVICTED = {
+    "type": "object",
+    "properties": {"keys": {"type": "array", "items": _TEXT}, "bytes_freed": _COUNT},
+    "required": ["keys", "bytes_freed"],
+}
 
 
 class ImagesService:
@@ -84,6 +92,7 @@ class ImagesService:
         self._cache = ContentCache(top / "cache")
         self._state = top / "mounts"
         self._limit_s = float(os.environ.get(LIMIT_S, "30"))
+        self._quota = int(os.environ.get(QUOTA, "0"))
         self._mounts: LazyMounts | None = None
 
     def start(self) -> None:
@@ -119,7 +128,7 @@ class ImagesService:
             Endpoint(
                 "/images/mounts",
                 "Mounts a layer that is not here yet.",
-                self._answer(_mount, status=201),
+                self._answer(self._mount, status=201),
                 {kind: _MOUNT},
                 method=Method.POST,
                 accepts={kind: _NEW},
@@ -178,7 +187,21 @@ class ImagesService:
                 self._answer(lambda mounts, said: [vars(held) for held in self._cache.held()]),
                 {kind: {"type": "array", "items": _CACHED}},
             ),
+            Endpoint(
+                "/images/cache",
+                "Takes images that nobody uses, the longest unused first, until the rest fits.",
+                self._answer(lambda mounts, said: vars(self._cache.evict(int(said["keep"])))),
+                {kind: _EVICTED},
+                parameters=[Parameter("keep", "Bytes on disk that may stay.", _COUNT)],
+                method=Method.DELETE,
+            ),
         ]
+
+    def _mount(self, mounts: LazyMounts, said: dict[str, Any]) -> Mapping[str, object]:
+        found = _mount(mounts, said)
+        if self._quota:
+            self._cache.evict(self._quota)
+        return found
 
     def metrics(self) -> Iterable[Metric]:
         """Return sums over all mounts."""
@@ -210,7 +233,8 @@ class ImagesService:
                 raise HTTPException(503, "the images service does not run")
             body = (await request.body()).decode(errors="replace")
             try:
-                said = {**(parse_json(body) if body else {}), **request.path_params}
+                said = {**request.query_params, **(parse_json(body) if body else {})}
+                said |= request.path_params
                 found = await asyncio.to_thread(act, mounts, said)
             except (ValueError, KeyError, TypeError) as error:
                 raise HTTPException(400, f"not as /openapi.json says: {error}") from error

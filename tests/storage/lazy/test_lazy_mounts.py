@@ -203,10 +203,13 @@ def test_readers_wait_for_the_next_worker(image: Image) -> None:
             service.ask("POST", "/images/mounts", wanted)
         except KernelFeatureMissing as missing:
             pytest.skip(missing.message)
+        assert service.ask("DELETE", "/images/cache?keep=0")["keys"] == []  # it is in use
         os.kill(service.worker(), signal.SIGKILL)
         assert image.is_right()  # asked while no worker was there
         assert service.ask("GET", "/images/mounts")[0]["missing_chunks"] == 0
         service.ask("DELETE", "/images/mounts/one")
         assert service.ask("GET", "/images/cache")[0]["in_use"] is False
+        assert len(service.ask("DELETE", "/images/cache?keep=0")["keys"]) == 1
+        assert service.ask("GET", "/images/cache") == []
     finally:
         service.kill()

@@ -1,0 +1,98 @@
+"""Lazy mounts by the command line: from a registry, over the service, to the files."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import sys
+import tarfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hyperbox.cli.main import main
+from hyperbox.storage.conversion import Converter
+from hyperbox.storage.digests import digest_of
+from hyperbox.storage.layer_reading import Layer as TarLayer
+from hyperbox.storage.lazy.layer_writer import write_layer
+from suites.erofs.lazy_lab import ImagesProcess
+from tests.storage.conftest import Made, described, skopeo, write_layout
+from tests.storage.conftest import image as made_of
+
+pytestmark = pytest.mark.root
+
+PROJECT = Path(__file__).resolve().parents[3]
+CONTENT = os.urandom(300_000)
+
+
+@pytest.fixture
+def lazy_image(tmp_path: Path, docker_registry: str) -> str:
+    """An image of one EROFS layer in a registry; its name there."""
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w") as archive:
+        member = tarfile.TarInfo("data")
+        member.size = len(CONTENT)
+        archive.addfile(member, io.BytesIO(CONTENT))
+    (tmp_path / "tar").write_bytes(stream.getvalue())
+    tar = TarLayer(tmp_path / "tar", "", digest_of(stream.getvalue()))
+    Converter(tmp_path / "converted").write_plain([tar], tmp_path / "image")
+    layer = write_layer(tmp_path / "image", tmp_path / "layer", chunk_size=1 << 16)
+    blob = (tmp_path / "layer").read_bytes()
+    empty = made_of([])
+    descriptor = replace(described(blob, layer.media_type), annotations=layer.annotations)
+    made = Made(replace(empty.manifest, layers=(descriptor,)), {**empty.blobs, layer.digest: blob})
+    layout = write_layout(tmp_path / "layout", made)
+    name = f"{docker_registry}/lazy:1"
+    skopeo("copy", "--dest-tls-verify=false", f"oci:{layout}:latest", f"docker://{name}")
+    return name
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[ImagesProcess]:
+    """The images service, with a cache of its own."""
+    path = tmp_path / "run" / "socket"
+    path.parent.mkdir()
+    environment = {"PYTHONPATH": os.fspath(PROJECT), "HYPERBOX_LAZY": os.fspath(tmp_path / "lazy")}
+    words = [sys.executable, "-m", "hyperbox.daemon.supervisor", "--"]
+    words += [sys.executable, "-m", "hyperbox.daemon.worker"]
+    words += ["hyperbox.daemon.services.images:ImagesService", "--socket", os.fspath(path)]
+    made = ImagesProcess(words, environment, path)
+    made.start()
+    yield made
+    made.kill()
+
+
+def test_image_of_a_registry_is_mounted_read_completed_and_taken_away(
+    lazy_image: str, service: ImagesProcess, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    point = tmp_path / "mount"
+    point.mkdir()
+
+    def say(*words: str | Path) -> Any:
+        argv = ["images", words[0], "--service", service.path, "--json", *words[1:]]
+        assert main([os.fspath(word) for word in argv]) == 0
+        said = capsys.readouterr().out
+        return json.loads(said) if said else None
+
+    made = say("mount-lazy", lazy_image, point)
+    assert "fscache" in made["refused"]
+    assert made["mechanism"] in ("file-backed", "loop")
+    name = made["name"]
+    assert say("mounts")[0]["missing_bytes"] > 200_000
+    assert (point / "data").read_bytes() == CONTENT
+    (tmp_path / "order").write_text(json.dumps(say("trace", name)))
+    assert say("prefetch", name, tmp_path / "order") is None
+    assert say("complete", name) is None
+    assert say("cache")[0]["in_use"] is True
+    say("umount-lazy", name)
+    assert say("mounts") == []
+    assert len(say("cache", "--keep", "0")["keys"]) == 1
+
+
+def test_absent_service_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["images", "mounts", "--service", os.fspath(tmp_path / "none")]) == 3
+    assert "hyperbox daemon --lazy-images" in capsys.readouterr().err
