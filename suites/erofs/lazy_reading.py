@@ -183,7 +183,7 @@ def _measure(scene: str) -> Measured:
                 **found,
                 "errors": tally.errors,
                 "short": tally.short,
-                "state": dict(lab.state()),
+                "state": lab.states(),
             }
             if tally.examples:
                 notes[f"{mechanism} wrong"] = tally.examples[:3]
