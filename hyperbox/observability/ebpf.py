@@ -28,7 +28,7 @@ from hyperbox.linux.process_files import (
 )
 from hyperbox.observability.governor import BUDGET, Governor, Load
 from hyperbox.observability.instrument import Instrument, Scope
-from hyperbox.observability.layouts import CALL, SPILLED_NUMBERS, Counter
+from hyperbox.observability.layouts import CALL, SPILLED_NUMBERS, Counter, Why
 from hyperbox.observability.lives import Life, Lives, Outside
 from hyperbox.observability.modes import Mode
 from hyperbox.observability.tallies import ABI_SHIFT, Rows, merged, process_of
@@ -184,9 +184,9 @@ class Tracer:
         """Trace no further, and return the last window."""
         return self._window(self.instrument.stop(), None)
 
-    def _measured(self, calls: int, skipped: int) -> Load:
+    def _measured(self, calls: int, skipped: int, reported: int) -> Load:
         busy_ns, own_ns = busy_cpu_ns(), time.process_time_ns()
-        load = Load(calls, skipped, busy_ns - self._busy_ns, own_ns - self._own_ns)
+        load = Load(calls, skipped, busy_ns - self._busy_ns, own_ns - self._own_ns, reported)
         self._busy_ns, self._own_ns = busy_ns, own_ns
         return load
 
@@ -196,13 +196,19 @@ class Tracer:
         calls = np.concatenate(self._calls) if self._calls else np.zeros(0, CALL)
         self._calls.clear()
         tallies = merged(rows)
-        lives = self._lives_of(tallies, calls)
         counters = self.instrument.counters()
         grown = {which: counters[which] - self._counted[which] for which in Counter}
         self._counted = counters
         unattributed = self._unattributed()
         count = int(tallies["count"].sum()) + sum(unattributed.values())
-        self._load = self._measured(count, grown[Counter.SKIPPED])
+        lost = self._lost(grown)
+        self._load = self._measured(count, grown[Counter.SKIPPED], len(calls))
+        if self._mode is None and len(calls) > (
+            most := self.governor.most_spans(self._load.busy_ns)
+        ):
+            lost["span_limit"] = len(calls) - most
+            calls = _weightiest(calls, most)
+        lives = self._lives_of(tallies, calls)
         return Window(
             start_ns=start_ns,
             end_ns=self._since_ns,
@@ -212,7 +218,7 @@ class Tracer:
             lives=lives,
             ended=self.lives.take_ended(ended_before_ns),
             unattributed=unattributed,
-            lost=self._lost(grown),
+            lost=lost,
             cost=self.governor.cost(self._load),
             skipped=grown[Counter.SKIPPED],
         )
@@ -244,7 +250,7 @@ class Tracer:
             for abi, number in zip(*np.nonzero(grown), strict=True)
         }
 
-    def _lost(self, grown: Mapping[Counter, int]) -> Mapping[str, int]:
+    def _lost(self, grown: Mapping[Counter, int]) -> dict[str, int]:
         missed = self.instrument.missed()
         lost = {name: grown[which] for which, name in _CAUSES.items()}
         lost[_NOT_RUN], self._missed = missed - self._missed, missed
@@ -277,6 +283,14 @@ class _CgroupPaths:
                 if Path(directory).stat().st_ino == number:
                     return "/" + os.path.relpath(directory, self._root).lstrip(".")
         return ""
+
+
+def _weightiest(calls: Rows, most: int) -> Rows:
+    """Return the slow ones before the failed ones before examples, the longer ones first."""
+    slow, failed = calls["why"] & Why.SLOW, calls["why"] & Why.FAILED
+    order = np.lexsort((-calls["duration_ns"].astype(np.int64), failed == 0, slow == 0))
+    kept: Rows = calls[np.sort(order[:most])]
+    return kept
 
 
 def _suspended_ns() -> int:

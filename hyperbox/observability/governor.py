@@ -11,10 +11,14 @@ from dataclasses import dataclass
 
 from hyperbox.observability.modes import Costs, Mode
 
-__all__ = ["BUDGET", "Governor", "Load"]
+__all__ = ["BUDGET", "SPAN_NS", "Governor", "Load"]
 
 BUDGET = 0.02
 """Of the CPU time that the machine was busy."""
+SPAN_NS = 40_000
+"""What a single call costs that is made into a span and encoded: 36 to 44 us were measured."""
+_SPANS = 0.25  # of the budget: what single calls may take while they are a choice
+_FEWEST_SPANS = 50
 _MARGIN = 0.7  # of the budget: what a richer mode may cost to be taken
 _PATIENCE = 5  # windows in a row
 _LONGEST_REST = 60  # windows
@@ -30,6 +34,8 @@ class Load:
     """CPU time that the machine spent on anything, tracing included."""
     own_ns: int
     """CPU time of the tracer's process."""
+    reported: int = 0
+    """Single calls that were made into spans."""
 
 
 class Governor:
@@ -46,10 +52,20 @@ class Governor:
         self._room = 0
         self._rest = 0
 
-    def cost(self, load: Load, mode: Mode | None = None) -> float:
-        """Return the share of the machine's CPU time that tracing took or would take, from 0."""
-        calls = self._costs.of(self.mode if mode is None else mode, load.calls, load.skipped)
+    def cost(self, load: Load) -> float:
+        """Return the share of the machine's CPU time that tracing took, from 0."""
+        calls = self._costs.of(self.mode, load.calls, load.skipped)
         return (calls + load.own_ns) / max(load.busy_ns, 1)
+
+    def most_spans(self, busy_ns: int) -> int:
+        """Return how many single calls are made into spans where not all of them are."""
+        return max(_FEWEST_SPANS, int(self._budget * _SPANS * busy_ns / SPAN_NS))
+
+    def _would_cost(self, load: Load, mode: Mode) -> float:
+        reported = {Mode.FULL: load.calls, Mode.HYBRID: load.reported}.get(mode, 0)
+        own_ns = max(0, load.own_ns - load.reported * SPAN_NS) + reported * SPAN_NS
+        calls = self._costs.of(mode, load.calls, load.skipped)
+        return (calls + own_ns) / max(load.busy_ns, 1)
 
     def step(self, load: Load) -> Mode:
         """Return the mode of the next window, after one that was traced in `mode`."""
@@ -77,8 +93,8 @@ class Governor:
         elif poorer:
             self.mode = Mode.COUNT
         else:
-            times = self.cost(load, Mode.COUNT) / self._budget
-            self.mode, self._rest = Mode.OFF, min(_LONGEST_REST, math.ceil(times) - 1)
+            times = self._would_cost(load, Mode.COUNT) / self._budget
+            self.mode, self._rest = Mode.OFF, min(_LONGEST_REST, max(1, math.ceil(times) - 1))
 
     def _fits(self, load: Load, mode: Mode, share: float) -> bool:
-        return self.cost(load, mode) <= self._budget * share
+        return self._would_cost(load, mode) <= self._budget * share

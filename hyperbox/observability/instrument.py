@@ -129,7 +129,7 @@ class Instrument:
     @property
     def uses_perf(self) -> bool:
         """Whether records come through perf buffers."""
-        return bool(self._perf)
+        return self._suffix == "perf"
 
     def change(self, mode: Mode) -> None:
         """Switch to a mode; calls in flight at that moment are counted, but not timed."""
@@ -138,7 +138,7 @@ class Instrument:
             self._object.detach(leave)
             self._set("timing", 0)
         if mode is Mode.OFF:
-            self._object.detach("enter")
+            self._object.detach(self._enter)
         if mode <= Mode.HYBRID:
             self._set("sample_mask", 0 if mode is Mode.FULL else _SAMPLED - 1)
             self._set("every", int(mode is Mode.FULL))
@@ -147,7 +147,7 @@ class Instrument:
                 self._set("timing", 1)
                 self._object.attach(leave)
         if mode is not Mode.OFF and self.mode is Mode.OFF:
-            self._object.attach("enter")
+            self._object.attach(self._enter)
         self.mode = mode
 
     def costs(self) -> Costs:
@@ -219,7 +219,7 @@ class Instrument:
 
     def missed(self) -> int:
         """Return how often the kernel has not run a program, since it ran already."""
-        return self._object.missed("enter", self._named("leave"))
+        return self._object.missed(self._enter, self._named("leave"))
 
     def spilled(self) -> NDArray[np.uint64]:
         """Return counts since the start of calls without a tally: by ABI, by number."""
@@ -233,20 +233,23 @@ class Instrument:
         return np.concatenate((self.flip(), self.flip()))
 
     def _loaded(self) -> BpfObject:
-        if self._perf is not None:
-            return self._load()
-        try:
-            self._perf = False
-            return self._load()
-        except KernelFeatureMissing:
-            self._perf = True
-            with contextlib.suppress(KernelFeatureMissing):
+        """Load the best that this kernel takes; if it takes none, say why not the best."""
+        ways = ((False, True), (False, False), (True, True), (True, False))
+        refused: KernelFeatureMissing | None = None
+        for perf, typed in ways:
+            if self._perf not in (None, perf):
+                continue
+            self._suffix = "perf" if perf else "ring"
+            self._enter = "enter_typed" if typed else "enter_raw"
+            try:
                 return self._load()
-            raise
+            except KernelFeatureMissing as error:
+                refused = refused or error
+        assert refused is not None
+        raise refused
 
     def _load(self) -> BpfObject:
-        used, unused = ("perf", "ring") if self._perf else ("ring", "perf")
-        self._suffix = used
+        unused = "ring" if self._suffix == "perf" else "perf"
         processors = _possible_processors()
         most = _TABLES // (2 * processors * TALLY.itemsize)
         self._slots = max(_FEWEST_SLOTS, min(_MOST_SLOTS, 1 << most.bit_length() - 1))
@@ -256,6 +259,7 @@ class Instrument:
             "members_map": _most_processes() // _PAGE + 1,
         }
         without = [f"{name}_{unused}" for name in (*_OUTPUT, "calls", "lives")]
+        without += {"enter_typed", "enter_raw"} - {self._enter}
         self._processors = processors
         return BpfObject(self.OBJECT, sizes=sizes, without=without)
 
@@ -299,7 +303,7 @@ class Instrument:
         lives = self._object.map(f"lives_{self._suffix}")
         self._calls: PerfCalls | RingCalls
         self._life_buffer: PerfBuffer | RingBuffer
-        if self._perf:
+        if self.uses_perf:
             self._calls = PerfCalls(calls)
             self._life_buffer = PerfBuffer(lives, self._lives.append, _PERF_PAGES)
         else:

@@ -35,6 +35,14 @@ enum why { SLOW = 1, FAILED = 2, EXEMPLAR = 4, EVERY = 8, APPROXIMATE = 16 };
 enum event { FORKED = 1, EXECUTED, RENAMED, EXITED };
 enum counter { SKIPPED, SPILLED, RING_FULL, RATE_LIMITED, SLOT_TAKEN, LIVES_FULL, PID_UNKNOWN, COUNTERS = 8 };
 
+struct thread_info {
+	__u32 status;
+} __attribute__((preserve_access_index));
+
+struct task_struct {
+	struct thread_info thread_info;
+} __attribute__((preserve_access_index));
+
 struct control {
 	__u32 active;       /* the table in use: 0 or 1 */
 	__u32 slots;        /* of a table, of one processor; a power of two */
@@ -246,13 +254,11 @@ static __always_inline int traced(struct control *control, __u32 process)
 	return flag && *flag;
 }
 
-static __always_inline __u64 key_of(struct control *control, __u32 process, __u64 number)
+static __always_inline __u64 key_of(__u32 process, __u64 number, __u32 status)
 {
 	__u64 abi = X86_64;
-	__u32 word = 0;
 
-	if (!bpf_probe_read_kernel(&word, sizeof(word), (void *)bpf_get_current_task() + control->status) &&
-	    word & TS_COMPAT)
+	if (status & TS_COMPAT)
 		abi = I386;
 	else if ((__s32)number >= 0 && number & X32_BIT)
 		abi = X32;
@@ -311,28 +317,27 @@ static __always_inline void begin(struct control *control, __u32 process, __u64 
 	control->starting = 0;
 }
 
-SEC("raw_tracepoint/sys_enter")
-int enter(arguments *context)
+static __always_inline int count(__u64 number, __u32 status)
 {
 	struct control *control = controlled();
 	__u64 identity = bpf_get_current_pid_tgid();
 	__u32 process = identity >> 32, thread = identity;
 	struct flight *flight;
 	struct tally *tally;
-	__u64 key, count = 0;
+	__u64 key, entered = 0;
 
 	if (!control)
 		return 0;
 	if (control->starting)
-		begin(control, process, context->args[1]);
+		begin(control, process, number);
 	if (!traced(control, process)) {
 		bump(SKIPPED);
 		return 0;
 	}
-	key = key_of(control, process, context->args[1]);
+	key = key_of(process, number, status);
 	tally = find(control, key);
 	if (tally)
-		count = ++tally->count;
+		entered = ++tally->count;
 	else
 		spill(key);
 	if (!control->timing)
@@ -344,9 +349,28 @@ int enter(arguments *context)
 		bump(SLOT_TAKEN);
 	flight->thread = thread;
 	flight->tick = bpf_jiffies64();
-	flight->start_ns = count < 16 || !(count & control->sample_mask) ? bpf_ktime_get_ns() : 0;
+	flight->start_ns = entered < 16 || !(entered & control->sample_mask) ? bpf_ktime_get_ns() : 0;
 	flight->key = key;
 	return 0;
+}
+
+/* With the types of the kernel's BTF the status is read without a helper: 55 ns less a call. */
+SEC("tp_btf/sys_enter")
+int enter_typed(__u64 *context)
+{
+	return count(context[1], bpf_get_current_task_btf()->thread_info.status);
+}
+
+/* The helper above came with Linux 5.11. */
+SEC("raw_tracepoint/sys_enter")
+int enter_raw(arguments *context)
+{
+	struct control *control = controlled();
+	__u32 status = 0;
+
+	if (control)
+		bpf_probe_read_kernel(&status, sizeof(status), (void *)bpf_get_current_task() + control->status);
+	return count(context->args[1], status);
 }
 
 static __always_inline __u32 bucket_of(__u64 duration_ns)

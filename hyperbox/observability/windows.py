@@ -42,12 +42,8 @@ _INTERRUPTED = {
     514: "ERESTARTNOHAND",
     516: "ERESTART_RESTARTBLOCK",
 }
-_REASONS = {
-    Why.SLOW: "slow",
-    Why.FAILED: "failed",
-    Why.EXEMPLAR: "exemplar",
-    Why.EVERY: "every",
-}
+_APPROXIMATE = int(Why.APPROXIMATE)
+_REASONS = {int(why): str(why.name).lower() for why in Why if why is not Why.APPROXIMATE}
 
 
 class Clock:
@@ -176,7 +172,7 @@ class SpanMaker:
         )
 
     def _call_span(self, life: Life, record: np.void, parent: bytes) -> Span:
-        key, result, why = int(record["key"]), int(record["result"]), Why(int(record["why"]))
+        key, result, why = int(record["key"]), int(record["result"]), int(record["why"])
         start_ns = int(record["start_ns"])
         name = call_name(key)
         found: dict[str, Value] = {
@@ -185,10 +181,10 @@ class SpanMaker:
             names.SYSCALL_ABI: abi_of(key),
             names.THREAD_ID: int(record["thread"]),
             names.SYSCALL_RESULT: result,
-            names.SYSCALL_REASON: [text for flag, text in _REASONS.items() if flag & why],
+            names.SYSCALL_REASON: [text for flag, text in _REASONS.items() if why & flag],
         }
         error = ""
-        if Why.APPROXIMATE & why:
+        if why & _APPROXIMATE:
             found[names.SYSCALL_APPROXIMATE] = True
         if -_MOST_ERRNO <= result < 0:
             error = found[names.ERROR_TYPE] = errno_name(-result)
@@ -248,11 +244,13 @@ def _counted(rows: Rows) -> Mapping[str, Value]:
         names.SPAN_KIND: "window",
         names.WINDOW_SYSCALLS: [call_name(key) for key in keys],
         names.WINDOW_COUNTS: rows["count"].tolist(),
-        names.WINDOW_ERRORS: rows["errors"].tolist(),
-        names.WINDOW_TIMED: rows["timed"].tolist(),
-        names.WINDOW_SUM: rows["sum_ns"].tolist(),
-        names.WINDOW_MAX: rows["max_ns"].tolist(),
     }
+    if rows["errors"].any():
+        found[names.WINDOW_ERRORS] = rows["errors"].tolist()
+    if rows["timed"].any():
+        found[names.WINDOW_TIMED] = rows["timed"].tolist()
+        found[names.WINDOW_SUM] = rows["sum_ns"].tolist()
+        found[names.WINDOW_MAX] = rows["max_ns"].tolist()
     abis = [abi_of(key) for key in keys]
     if any(abi != "x86_64" for abi in abis):
         found[names.WINDOW_ABIS] = abis

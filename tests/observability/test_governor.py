@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hyperbox.observability.governor import Governor, Load
+from hyperbox.observability.governor import SPAN_NS, Governor, Load
 from hyperbox.observability.modes import Costs, Mode
 
 COSTS = Costs({Mode.FULL: 350.0, Mode.HYBRID: 200.0, Mode.COUNT: 120.0}, skipped=100.0)
@@ -21,8 +21,8 @@ def modes(governor: Governor, calls: int, windows: int) -> list[Mode]:
 
 
 def test_each_rate_has_its_mode() -> None:
-    """2 % of a CPU pay for 57k calls in full, 100k hybrid, 167k counted."""
-    for calls, mode in ((50_000, Mode.FULL), (90_000, Mode.HYBRID), (160_000, Mode.COUNT)):
+    """2 % of a CPU pay for 495 calls in full, 100k hybrid, 167k counted."""
+    for calls, mode in ((400, Mode.FULL), (90_000, Mode.HYBRID), (160_000, Mode.COUNT)):
         assert set(modes(Governor(COSTS), calls, 20)) == {mode}
 
 
@@ -38,7 +38,15 @@ def test_up_only_with_room_for_some_time() -> None:
     modes(governor, 160_000, 1)
     assert modes(governor, 60_000, 4) == [Mode.COUNT] * 4
     assert modes(governor, 60_000, 1) == [Mode.HYBRID]
-    assert set(modes(governor, 50_000, 20)) == {Mode.HYBRID}  # full would take 1.75 %
+    assert set(modes(governor, 400, 20)) == {Mode.HYBRID}  # full would take 1.6 %
+
+
+def test_spans_of_single_calls_do_not_keep_a_poorer_mode_away() -> None:
+    governor = Governor(COSTS)
+    every = Load(10_000, 0, SECOND, own_ns=10_000 * SPAN_NS, reported=10_000)
+    assert governor.step(every) is Mode.COUNT  # hybrid would report as many, for all we know
+    assert modes(governor, 10_000, 5)[-1] is Mode.HYBRID
+    assert governor.most_spans(SECOND) == 125
 
 
 def test_calls_of_others_and_our_own_time_count() -> None:
