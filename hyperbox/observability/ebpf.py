@@ -27,7 +27,7 @@ from hyperbox.linux.process_files import (
     read_process,
 )
 from hyperbox.observability.governor import BUDGET, Governor, Load
-from hyperbox.observability.instrument import Instrument, Scope
+from hyperbox.observability.instrument import Filter, Instrument, Scope
 from hyperbox.observability.layouts import CALL, SPILLED_NUMBERS, Counter, Why
 from hyperbox.observability.lives import Life, Lives, Outside
 from hyperbox.observability.modes import Mode
@@ -44,7 +44,6 @@ _CAUSES = {
     Counter.LIVES_FULL: "lives_full",
     Counter.PID_UNKNOWN: "pid_unknown",
 }
-_NOT_RUN = "not_run"
 
 
 @dataclass(frozen=True)
@@ -125,15 +124,16 @@ class Tracer:
         self.lives = Lives(outside, boot=boot_id().encode(), suspended_ns=_suspended_ns())
         self._calls: list[Rows] = []
         self._counted: Mapping[Counter, int] = dict.fromkeys(Counter, 0)
-        self._missed = 0
+        self._missed = 0, 0
         self._spilled = np.zeros((3, SPILLED_NUMBERS), np.uint64)
         self._since_ns = self._busy_ns = self._own_ns = 0
 
     def __enter__(self) -> Tracer:
         self.instrument.__enter__()
-        self.governor = Governor(self.instrument.costs(), budget=self._budget)
-        if self._mode is not None:
-            self.governor.mode = self._mode
+        # A command may be over within a window; a machine or a service is known to be busy.
+        first = Mode.FULL if self.instrument.scope.filter is Filter.TREE else Mode.HYBRID
+        first = first if self._mode is None else self._mode
+        self.governor = Governor(self.instrument.costs(), budget=self._budget, first=first)
         self._since_ns = time.monotonic_ns()
         self._busy_ns, self._own_ns = busy_cpu_ns(), time.process_time_ns()
         self.instrument.change(self.governor.mode)
@@ -252,8 +252,10 @@ class Tracer:
 
     def _lost(self, grown: Mapping[Counter, int]) -> dict[str, int]:
         missed = self.instrument.missed()
+        not_run = [now - before for now, before in zip(missed, self._missed, strict=True)]
+        self._missed = missed
         lost = {name: grown[which] for which, name in _CAUSES.items()}
-        lost[_NOT_RUN], self._missed = missed - self._missed, missed
+        lost["not_run"], lost["end_not_run"] = not_run
         return {name: count for name, count in lost.items() if count}
 
 

@@ -44,11 +44,10 @@ class Governor:
     Where counting alone costs too much, only every n-th window is counted.
     """
 
-    def __init__(self, costs: Costs, *, budget: float = BUDGET, richest: Mode = Mode.FULL) -> None:
+    def __init__(self, costs: Costs, *, budget: float = BUDGET, first: Mode = Mode.FULL) -> None:
         self._costs = costs
         self._budget = budget
-        self._richest = richest
-        self.mode = richest
+        self.mode = first
         self._room = 0
         self._rest = 0
 
@@ -76,7 +75,7 @@ class Governor:
             return self.mode
         if self.cost(load) > self._budget:
             self._down(load)
-        elif self.mode > self._richest and self._fits(load, Mode(self.mode - 1), _MARGIN):
+        elif self.mode > Mode.FULL and self._fits(load, Mode(self.mode - 1), _MARGIN):
             self._room += 1
             if self._room >= _PATIENCE:
                 self.mode, self._room = Mode(self.mode - 1), 0

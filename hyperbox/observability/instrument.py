@@ -217,9 +217,12 @@ class Instrument:
         sums = self._counters.sum(axis=0)
         return {which: int(sums[which]) for which in Counter}
 
-    def missed(self) -> int:
-        """Return how often the kernel has not run a program, since it ran already."""
-        return self._object.missed(self._enter, self._named("leave"))
+    def missed(self) -> tuple[int, int]:
+        """Return how often a program was not run where calls enter, and where they leave.
+
+        That is so when a task is preempted in the midst of it, and another one comes by.
+        """
+        return self._object.missed(self._enter), self._object.missed(self._named("leave"))
 
     def spilled(self) -> NDArray[np.uint64]:
         """Return counts since the start of calls without a tally: by ABI, by number."""

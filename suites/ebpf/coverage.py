@@ -2,6 +2,7 @@
 
 Each workload runs under the tracer, and beside it perf counts the tracepoint of entering calls for
 the same processes. What windows carry is read from the spans, as a consumer would.
+The governor is left out: an emulated processor would be beyond its budget most of the time.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from hyperbox.observability import attributes as names
 from hyperbox.observability.command import exit_code, let_go, stopped_command
 from hyperbox.observability.ebpf import Tracer, Window
 from hyperbox.observability.instrument import Filter, Scope
+from hyperbox.observability.modes import Mode
 from hyperbox.observability.windows import SpanMaker
 from suites.program import Measured, run_program
 
@@ -114,7 +116,7 @@ def _traced(workload: Workload, tracing: Path) -> _Counts:
     with (
         stopped_command(workload.command) as process,
         tracepoint_counter(tracing, "raw_syscalls/sys_enter", process.pid) as counter,
-        Tracer(Scope(Filter.TREE)) as tracer,
+        Tracer(Scope(Filter.TREE), mode=Mode.HYBRID) as tracer,
     ):
         tracer.instrument.await_execve(process.pid)
         let_go(process)
