@@ -74,7 +74,7 @@ def help_of(*verb: str) -> str:
 def verb_of(words: list[str]) -> tuple[str, ...]:
     deep = (
         len(words) > 1
-        and words[0] in ("guests", "kernels", "psi", "seccomp")
+        and words[0] in ("guests", "images", "kernels", "psi", "seccomp")
         and not words[1].startswith("-")
     )
     return tuple(words[:2]) if deep else tuple(words[:1])

@@ -193,7 +193,7 @@ def _check_sum(block: bytes) -> None:
     blank = block[:148] + b" " * 8 + block[156:]
     unsigned = sum(blank)
     # Some old programs summed signed characters.
-    if stated not in (unsigned, unsigned - 256 * sum(byte > 127 for byte in blank)):
+    if stated != unsigned and stated != unsigned - 256 * sum(byte > 127 for byte in blank):
         raise ImageError("a header of the tar archive has a wrong checksum")
 
 

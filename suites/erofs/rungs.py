@@ -30,6 +30,7 @@ __all__ = ["main"]
 
 _SCALE = 0.15
 _READS = 10_000  # of an image, over all rungs
+_READS_OF_A_FILE = 20
 _DAMAGED = 6  # files of an image and a rung
 _LONGEST = 20_000
 
@@ -100,19 +101,15 @@ def _read(
         for path, node in converter.tree(layers).walk()
         if node.inode.content.size
     ]
-    for _ in range(_READS // len(Rung)):
-        path, content = chance.choice(files)
-        offset = chance.randrange(content.size)
-        length = chance.randrange(1, _LONGEST)
-        handle = os.open(point.joinpath(*map(os.fsdecode, path)), os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            found = os.pread(handle, length, offset)
-        finally:
-            os.close(handle)
-        length = min(length, content.size - offset)
-        tally.reads += 1
-        if found != converter.layers.read(content, offset, length):
-            tally.wrong.append(f"{path!r} at {offset}, {length} bytes")
+    for path, content in chance.choices(files, k=_READS // len(Rung) // _READS_OF_A_FILE):
+        whole = b"".join(converter.layers.pieces(content))
+        with point.joinpath(*map(os.fsdecode, path)).open("rb", buffering=0) as stream:
+            for _ in range(_READS_OF_A_FILE):
+                offset, length = chance.randrange(content.size), chance.randrange(1, _LONGEST)
+                found = os.pread(stream.fileno(), length, offset)
+                if found != whole[offset : offset + length]:
+                    tally.wrong.append(f"{path!r} at {offset}, {length} bytes")
+                tally.reads += 1
 
 
 def _damage(
