@@ -6,7 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
-from hyperbox.errors import ExitCode
+from hyperbox.errors import ConfigError, ExitCode
 from hyperbox.printing import legible, one_line
 from hyperbox.storage.erofs import (
     convert,
@@ -47,6 +47,11 @@ def add_convert_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="write one EROFS image with all data in it, which any kernel since 5.4 mounts",
     )
+    parser.add_argument(
+        "--compress",
+        metavar="ALGORITHM",
+        help="with --plain: compress it, as mkfs.erofs -z takes it (lz4, or zstd from 6.10 on)",
+    )
     _add_rung(parser)
 
 
@@ -72,9 +77,15 @@ def run_convert(arguments: argparse.Namespace) -> int:
     """Convert an image; print what it became."""
     settings = IMAGES.resolve(arguments)
     store = ImageStore(settings.root)
+    if arguments.compress is not None and arguments.plain is None:
+        raise ConfigError("--compress is for --plain", hint="add --plain FILE")
     if arguments.plain is not None:
         layers = layers_of(store, store.find(arguments.image))
-        converter_of(store, settings.limits).write_plain(layers, arguments.plain)
+        converter = converter_of(store, settings.limits)
+        if arguments.compress is None:
+            converter.write_plain(layers, arguments.plain)
+        else:
+            converter.write_compressed(layers, arguments.plain, arguments.compress)
         facts: dict[str, object] = {"path": str(arguments.plain)}
     else:
         choice = rung_for(Enabled(settings.erofs_enabled), _rung(arguments))

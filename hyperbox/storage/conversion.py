@@ -14,6 +14,7 @@ from hyperbox.errors import ImageError
 from hyperbox.files import atomic_writer, locked, replace_file, sha256_file
 from hyperbox.storage.artifacts import complete, record, verify
 from hyperbox.storage.composefs import with_hidden_objects
+from hyperbox.storage.compressed_image import write_compressed
 from hyperbox.storage.erofs_body import chunked_body, composefs_body, plain_body
 from hyperbox.storage.erofs_image import Device, write_image
 from hyperbox.storage.image_mounts import (
@@ -101,6 +102,11 @@ class Converter:
     def write_plain(self, layers: Sequence[Layer], path: Path) -> None:
         """Write an EROFS image that has all data in itself and mounts on any kernel since 5.4."""
         _write_plain(self.tree(layers), self.layers, path)
+
+    def write_compressed(self, layers: Sequence[Layer], path: Path, algorithm: str) -> None:
+        """Write one EROFS image, compressed; see `hyperbox.storage.compressed_image`."""
+        tree = self.tree(layers)
+        write_compressed(tree, self.layers.read, path, algorithm, _chains(layers)[-1])
 
     @contextlib.contextmanager
     def mounted(self, image: Converted, point: Path) -> Iterator[Path]:

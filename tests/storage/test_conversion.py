@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from hyperbox.errors import HyperboxError, ImageError, KernelFeatureMissing
+from hyperbox.errors import ConfigError, HyperboxError, ImageError, KernelFeatureMissing
 from hyperbox.linux.mounts import mounts
 from hyperbox.storage.artifacts import files_of
 from hyperbox.storage.conversion import Converter
+from hyperbox.storage.image_mounts import erofs_mounted
 from hyperbox.storage.layer_reading import Layer
 from hyperbox.storage.listing import differences, list_directory, list_tree
 from hyperbox.storage.rung import Rung
@@ -86,6 +87,22 @@ def test_plain_images_hold_in_the_eyes_of_fsck(tmp_path: Path, layers: Sequence[
     converter = Converter(tmp_path / "store")
     converter.write_plain(layers, tmp_path / "plain")
     subprocess.run(["fsck.erofs", tmp_path / "plain"], check=True)
+
+
+def test_compressed_images_show_the_same_tree(tmp_path: Path, layers: Sequence[Layer]) -> None:
+    if shutil.which("mkfs.erofs") is None:
+        pytest.skip("no erofs-utils")
+    converter, point = Converter(tmp_path / "store"), tmp_path / "point"
+    images = [tmp_path / "one", tmp_path / "two"]
+    for image in images:
+        converter.write_compressed(layers, image, "lz4")
+    assert images[0].read_bytes() == images[1].read_bytes()
+    subprocess.run(["fsck.erofs", images[0]], check=True)
+    point.mkdir()
+    with erofs_mounted(images[0], (), point):
+        assert list(differences(list_tree(converter.tree(layers)), list_directory(point))) == []
+    with pytest.raises(ConfigError, match="mkfs.erofs cannot"):
+        converter.write_compressed(layers, images[0], "no-such-thing")
 
 
 def test_the_same_layers_make_the_same_bytes(tmp_path: Path, layers: Sequence[Layer]) -> None:
