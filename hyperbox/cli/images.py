@@ -26,6 +26,7 @@ from hyperbox.console import TerminalConsole
 from hyperbox.errors import ExitCode, ImageError
 from hyperbox.printing import complain, legible
 from hyperbox.settings import add_config
+from hyperbox.storage.erofs import prune_conversions
 from hyperbox.storage.image_settings import IMAGES
 from hyperbox.storage.images import Image, ImageStore
 from hyperbox.storage.reference import parse_reference
@@ -163,9 +164,12 @@ def _remove(arguments: argparse.Namespace) -> int:
 
 
 def _prune(arguments: argparse.Namespace) -> int:
-    pruned = store_of(arguments).prune()
+    store = store_of(arguments)
+    pruned = store.prune()
+    files, size = prune_conversions(store)
+    files, size = files + pruned.files, size + pruned.size
     if arguments.json:
-        print(json.dumps({"files": pruned.files, "size": pruned.size}))
+        print(json.dumps({"files": files, "size": size}))
     else:
-        print(legible(f"{pruned.files} files removed, {decimal(pruned.size)}"))
+        print(legible(f"{files} files removed, {decimal(size)}"))
     return ExitCode.PASS

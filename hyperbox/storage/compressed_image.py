@@ -76,8 +76,8 @@ def write_compressed(
 def _make(program: str, algorithm: str, name: str, image: Path, tree: Path) -> None:
     # No -T: 1.5 sets the time of every file with it.
     identity = str(uuid.uuid5(_NAME, name))
-    words = [program, "--quiet", f"-z{algorithm}", "-U", identity, image, tree]
-    done = run(words, timeout=_TIMEOUT_S, check=False)
+    options = ("--quiet", f"-z{algorithm}", "-U", identity)
+    done = run([program, *options, image, tree], timeout=_TIMEOUT_S, check=False)
     if done.status != 0:
         said = done.stderr.decode(errors="replace").strip().splitlines()[-1:] or ["no reason given"]
         raise ConfigError(

@@ -32,7 +32,7 @@ from hyperbox.storage.rung import Rung
 from hyperbox.storage.tree import Tree
 from hyperbox.storage.unpacking import unpack
 
-__all__ = ["Converted", "Converter"]
+__all__ = ["Converted", "Converter", "chain_ids"]
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class Converter:
     def write_compressed(self, layers: Sequence[Layer], path: Path, algorithm: str) -> None:
         """Write one EROFS image, compressed; see `hyperbox.storage.compressed_image`."""
         tree = self.tree(layers)
-        write_compressed(tree, self.layers.read, path, algorithm, _chains(layers)[-1])
+        write_compressed(tree, self.layers.read, path, algorithm, chain_ids(layers)[-1])
 
     @contextlib.contextmanager
     def mounted(self, image: Converted, point: Path) -> Iterator[Path]:
@@ -134,7 +134,7 @@ class Converter:
 
     def _image(self, layers: Sequence[Layer], rung: Rung) -> Converted:
         """Return where an image is, made or not."""
-        chain = _chains(layers)
+        chain = chain_ids(layers)
         manifest = self.root / "manifests" / f"{chain[-1]}.{rung}.json"
         top = self.root / rung
         if rung is Rung.EROFS:
@@ -241,7 +241,7 @@ def _text(name: bytes) -> str:
     return name.decode(errors="surrogateescape")
 
 
-def _chains(layers: Sequence[Layer]) -> list[str]:
+def chain_ids(layers: Sequence[Layer]) -> list[str]:
     """Return the chain ID's digits of every layer (config.md of the OCI image specification)."""
     chain = layers[0].diff_id
     found = [chain]

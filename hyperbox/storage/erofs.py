@@ -18,6 +18,7 @@ from hyperbox.errors import ConfigError, ImageError
 from hyperbox.journal import begin
 from hyperbox.linux.mounts import MOUNT, mount, mounts, unmount
 from hyperbox.storage.conversion import Converted, Converter
+from hyperbox.storage.converted_pruning import prune_converted
 from hyperbox.storage.image_mounts import OVERLAY_SOURCE
 from hyperbox.storage.images import Image, ImageStore
 from hyperbox.storage.ladder import Choice, Enabled, choose, probed
@@ -25,7 +26,16 @@ from hyperbox.storage.layer_reading import Layer
 from hyperbox.storage.limits import Limits
 from hyperbox.storage.rung import Rung
 
-__all__ = ["convert", "converter_of", "layers_of", "mount_image", "mounted", "rung_for", "umount"]
+__all__ = [
+    "convert",
+    "converter_of",
+    "layers_of",
+    "mount_image",
+    "mounted",
+    "prune_conversions",
+    "rung_for",
+    "umount",
+]
 
 _BIND = 0x1000  # MS_BIND of linux/mount.h
 
@@ -137,6 +147,21 @@ def mount_image(
         with contextlib.suppress(OSError):  # what could not be unmounted has said so
             scratch.rmdir()
     return choice
+
+
+def prune_conversions(store: ImageStore) -> tuple[int, int]:
+    """Remove what was converted of images that the store has no more; return files and bytes.
+
+    Raises
+    ------
+    HarnessError
+        If images are mounted.
+    """
+    kept = []
+    for image in store.images():
+        with contextlib.suppress(ImageError):  # an artifact: it has no files to mount
+            kept.append(layers_of(store, image))
+    return prune_converted(store.root, kept)
 
 
 def umount(point: Path) -> None:

@@ -86,6 +86,18 @@ def test_wrong_names_are_one_line(
     assert "Traceback" not in capsys.readouterr().err
 
 
+def test_prune_removes_conversions_of_images_that_are_gone(root: Path) -> None:
+    assert images(root, "convert", "jvm", "--rung", "layers") == ExitCode.PASS
+    converted = root / "converted" / "layers"
+    many = len(list(converted.iterdir()))
+    assert images(root, "prune") == ExitCode.PASS
+    assert len(list(converted.iterdir())) == many
+    assert images(root, "remove", "jvm") == ExitCode.PASS
+    assert images(root, "prune") == ExitCode.PASS
+    assert len(list(converted.iterdir())) < many
+    _add(ImageStore(root), "jvm")
+
+
 def test_images_differ_name_by_name(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert images(root, "diff", "web", "web") == ExitCode.PASS
     assert images(root, "diff", "web", "jvm", "--json") == ExitCode.GATE_FAILED

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,9 +13,13 @@ from pathlib import Path
 import pytest
 
 from hyperbox.errors import ConfigError, HyperboxError, ImageError, KernelFeatureMissing
+from hyperbox.journal import Outcome
 from hyperbox.linux.mounts import mounts
+from hyperbox.linux.undo import KINDS
+from hyperbox.repair import repair
 from hyperbox.storage.artifacts import files_of
 from hyperbox.storage.conversion import Converter
+from hyperbox.storage.converted_pruning import prune_converted
 from hyperbox.storage.image_mounts import erofs_mounted
 from hyperbox.storage.layer_reading import Layer
 from hyperbox.storage.listing import differences, list_directory, list_tree
@@ -101,7 +106,7 @@ def test_compressed_images_show_the_same_tree(tmp_path: Path, layers: Sequence[L
     point.mkdir()
     with erofs_mounted(images[0], (), point):
         assert list(differences(list_tree(converter.tree(layers)), list_directory(point))) == []
-    with pytest.raises(ConfigError, match="mkfs.erofs cannot"):
+    with pytest.raises(ConfigError, match=r"mkfs\.erofs cannot"):
         converter.write_compressed(layers, images[0], "no-such-thing")
 
 
@@ -167,3 +172,43 @@ def test_what_is_gone_is_made_again(tmp_path: Path, layers: Sequence[Layer]) -> 
     for rung in (Rung.EROFS, Rung.LAYERS):
         converter.convert(layers, rung).parts[-1].unlink()
         shows_its_tree(converter, layers, rung, tmp_path / "point")
+
+
+def test_what_no_image_needs_is_removed(tmp_path: Path, layers: Sequence[Layer]) -> None:
+    converter, point = Converter(tmp_path), tmp_path / "point"
+    other = [*layers[:1], layer(tmp_path / "other", archive(member(b"other", b"o" * 9000)))]
+    for rung in Rung:
+        converter.convert(other, rung)
+    (converter.root / ".new-killed").mkdir()
+    before = {path for path in converter.root.rglob("*") if path.is_file()}
+    for rung in Rung:
+        converter.convert(layers, rung)
+    assert prune_converted(tmp_path, [other])[0] > 0
+    left = {path for path in converter.root.rglob("*") if path.is_file()}
+    assert {path for path in left ^ before if path.suffix not in (".lock", ".verified")} == set()
+    for rung in Rung:
+        shows_its_tree(converter, other, rung, point)
+        shows_its_tree(converter, layers, rung, point)
+    prune_converted(tmp_path, [])
+    assert not [
+        path for path in converter.root.rglob("*") if path.is_file() and path.suffix != ".lock"
+    ]
+
+
+@pytest.mark.parametrize("rung", list(Rung))
+def test_what_a_killed_process_has_mounted_is_unmounted_by_a_repair(
+    tmp_path: Path, layers: Sequence[Layer], rung: Rung, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HYPERBOX_STATE", str(tmp_path / "state"))
+    converter, point = Converter(tmp_path / "store"), tmp_path / "point"
+    point.mkdir()
+    image = converter.convert(layers, rung)
+    child = os.fork()
+    if child == 0:
+        with converter.mounted(image, point):
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+    assert list(point.iterdir())
+    done = repair(KINDS)
+    assert [one.outcome for one in done] == [Outcome.UNDONE]
+    assert not list(point.iterdir())
