@@ -117,6 +117,7 @@ MAY_WRITE = {
     "hyperbox/memory/audit.py": "appends: a decision of the tuner a line, beside those before",
     "hyperbox/storage/object_store.py": "objects are synced together; renamed when whole",
     "hyperbox/storage/unpacking.py": "scratch tree that is renamed when whole",
+    "hyperbox/storage/archives.py": "a tar into a file that the door has opened",
     "hyperbox/storage/blobs.py": "downloads that are gone on with; renamed when whole and verified",
     "hyperbox/harness/lab/agent.py": "writes inside a guest that is thrown away",
     "hyperbox/harness/lab/debian_archive.py": "apt's error stream, and a partial file apt resumes",

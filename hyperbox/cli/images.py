@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable
+from pathlib import Path
 
 from rich.filesize import decimal
 from rich.table import Table
@@ -29,6 +30,7 @@ from hyperbox.settings import add_config
 from hyperbox.storage.erofs import prune_conversions
 from hyperbox.storage.image_settings import IMAGES
 from hyperbox.storage.images import Image, ImageStore
+from hyperbox.storage.layouts import FORMATS, export_image
 from hyperbox.storage.reference import parse_reference
 
 __all__ = ["add_images_verb", "add_parser", "store_of"]
@@ -47,6 +49,12 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     shown.add_argument("image", metavar="IMAGE")
     proved = add_images_verb(below, "verify", "read images and compare every digest", _verify)
     proved.add_argument("images", nargs="*", metavar="IMAGE", help="default: all")
+    out = add_images_verb(below, "export", "write an image for another tool", _export)
+    out.add_argument("image", metavar="IMAGE")
+    out.add_argument("--output", type=Path, required=True, metavar="PATH")
+    out.add_argument(
+        "--format", choices=FORMATS, default="oci-archive", help="default: %(default)s"
+    )
     gone = add_images_verb(
         below, "remove", "forget names of images; prune frees the space", _remove
     )
@@ -151,6 +159,15 @@ def _fault(store: ImageStore, name: str) -> str:
     except ImageError as error:
         return error.message
     return ""
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    store = store_of(arguments)
+    image = store.find(arguments.image)
+    export_image(image, store, arguments.output, arguments.format)
+    if arguments.json:
+        print(json.dumps(image_facts(image)))
+    return ExitCode.PASS
 
 
 def _remove(arguments: argparse.Namespace) -> int:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import replace
+from pathlib import Path
 
 from hyperbox.cli.transfers import shown_progress
 from hyperbox.errors import ExitCode
@@ -11,7 +13,8 @@ from hyperbox.printing import legible
 from hyperbox.settings import add_config
 from hyperbox.storage.image_settings import IMAGES
 from hyperbox.storage.images import Image, ImageStore
-from hyperbox.storage.pull import connect, pull
+from hyperbox.storage.layouts import import_docker_archive, import_layout
+from hyperbox.storage.pull import Progress, PullOptions, connect, pull
 from hyperbox.storage.reference import parse_reference
 
 __all__ = ["add_parser", "image_facts"]
@@ -21,16 +24,46 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     """Add the verb."""
     parser = verbs.add_parser(
         "pull",
-        help="get an image from a registry",
+        help="get an image from a registry, a layout or an archive",
         description="Brings an image into the store: what is there already is not fetched, and "
         "an interrupted pull goes on where it was. Everything is verified by its digest.",
         epilog="example: hyperbox pull localhost:5000/app:1.2",
     )
-    parser.add_argument("source", metavar="IMAGE", help="[REGISTRY[:PORT]/]NAME[:TAG][@DIGEST]")
+    parser.add_argument(
+        "source",
+        metavar="IMAGE",
+        help="[REGISTRY[:PORT]/]NAME[:TAG][@DIGEST], oci:DIR|TAR[:NAME] or "
+        "docker-archive:FILE[:NAME]",
+    )
+    parser.add_argument("--name", default="", help="what the store calls it; default: its own name")
     parser.add_argument("--json", action="store_true", help="print JSON")
     add_config(parser)
     IMAGES.add_options(parser)
     parser.set_defaults(run=_run)
+
+
+def _pulled(
+    source: str, store: ImageStore, options: PullOptions, name: str, progress: Progress
+) -> Image:
+    kind, _, rest = source.partition(":")
+    path, _, wanted = rest.partition(":")
+    if kind == "oci" and path:
+        return import_layout(
+            Path(path),
+            store,
+            wanted=wanted,
+            name=name,
+            platform=options.platform,
+            progress=progress,
+        )
+    if kind == "docker-archive" and path:
+        return import_docker_archive(Path(path), store, wanted=wanted, name=name, progress=progress)
+    image = pull(connect(parse_reference(source), options), store, options, progress)
+    if not name:
+        return image
+    reference = parse_reference(name)
+    store.tag(reference, image.descriptor)
+    return replace(image, name=str(reference))
 
 
 def image_facts(image: Image) -> dict[str, object]:
@@ -47,9 +80,9 @@ def image_facts(image: Image) -> dict[str, object]:
 def _run(arguments: argparse.Namespace) -> int:
     settings = IMAGES.resolve(arguments)
     options = settings.options()
-    registry = connect(parse_reference(arguments.source), options)
+    store = ImageStore(settings.root)
     with shown_progress(quiet=arguments.json) as progress:
-        image = pull(registry, ImageStore(settings.root), options, progress)
+        image = _pulled(arguments.source, store, options, arguments.name, progress)
     if arguments.json:
         print(json.dumps(image_facts(image)))
     else:

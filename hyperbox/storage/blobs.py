@@ -13,6 +13,7 @@ import fcntl
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import IO
 
 from hyperbox.errors import HarnessError, ImageError
 from hyperbox.files import explained, replace_file
@@ -118,13 +119,19 @@ class Blobs:
         """
         if descriptor.size > MOST_DOCUMENT:
             raise ImageError(f"{descriptor.digest} has more than {MOST_DOCUMENT} bytes")
-        with self._opened(descriptor) as handle, os.fdopen(os.dup(handle), "rb") as stream:
+        with self.opened(descriptor) as stream:
             data = stream.read(MOST_DOCUMENT + 1)
         found = new_hash(descriptor.digest)
         found.update(data)
         if found.hexdigest() != hexadecimal(descriptor.digest):
             raise _damaged(descriptor)
         return data
+
+    @contextlib.contextmanager
+    def opened(self, descriptor: Descriptor) -> Iterator[IO[bytes]]:
+        """Yield a blob as a file to read; ImageError if it is absent."""
+        with self._opened(descriptor) as handle, os.fdopen(os.dup(handle), "rb") as stream:
+            yield stream
 
     def verify(self, descriptor: Descriptor) -> None:
         """Read a blob and compare it with its digest; ImageError if it is absent or changed."""
