@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hyperbox.errors import ConfigError, KernelFeatureMissing, WorkloadError
+from hyperbox.errors import ConfigError, WorkloadError
 from hyperbox.linux.exclusive_lock import exclusive_lock
 from hyperbox.linux.loop import attach_loop, change_loop_file
 from hyperbox.linux.modules import load_module
@@ -25,6 +25,7 @@ from hyperbox.storage.lazy.chunk_source import ChunkSource
 from hyperbox.storage.lazy.completion import Completion
 from hyperbox.storage.lazy.content_cache import ContentCache
 from hyperbox.storage.lazy.fanotify_adapter import FanotifyAdapter
+from hyperbox.storage.lazy.fscache_adapter import FscacheAdapter
 from hyperbox.storage.lazy.fuse_adapter import FuseAdapter
 from hyperbox.storage.lazy.lazy_image import LazyImage
 from hyperbox.storage.lazy.mechanism import Adapter, Mechanism, Server
@@ -33,6 +34,7 @@ from hyperbox.storage.lazy.mount_record import LayerRecord, MountRecord, Phase, 
 __all__ = ["ADAPTERS", "Keeping", "LazyMounts"]
 
 ADAPTERS: Mapping[Mechanism, Callable[[], Adapter]] = {
+    Mechanism.FSCACHE: FscacheAdapter,
     Mechanism.FILE: FuseAdapter,
     Mechanism.FANOTIFY: FanotifyAdapter,
     Mechanism.LOOP: FuseAdapter,
@@ -243,7 +245,7 @@ class LazyMounts:
         }
 
     def _opened(self, record: MountRecord, payload: bytes | None = None) -> _Live:
-        layer, adapter = record.layer, _adapter(record.mechanism)
+        layer, adapter = record.layer, ADAPTERS[record.mechanism]()
         known = payload or self._cache.index_payload(layer.key)
         if known is None:
             raise WorkloadError(f"mount {record.name}: its chunk index is gone")
@@ -351,12 +353,6 @@ class LazyMounts:
 
     def _place(self, record: MountRecord) -> Path:
         return self._state / f"{record.name}.image"
-
-
-def _adapter(mechanism: Mechanism) -> Adapter:
-    if mechanism not in ADAPTERS:
-        raise KernelFeatureMissing(f"images are not served by {mechanism} yet")
-    return ADAPTERS[mechanism]()
 
 
 def _is_mounted(record: MountRecord) -> bool:
