@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from hyperbox.linux.mounts import mounts, unmount
 from hyperbox.storage.lazy.chunk_index import Compression, encode_chunk_index
 from hyperbox.storage.lazy.chunk_source import HttpSource
 from hyperbox.storage.lazy.content_cache import ContentCache
@@ -59,3 +60,12 @@ def lab(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Lab]:
     )
     with serving(tmp_path / "blobs") as server:
         yield Lab(tmp_path, content, layer, server)
+
+
+@pytest.fixture(autouse=True)
+def nothing_stays_mounted(tmp_path: Path) -> Iterator[None]:
+    """Take away what a test that failed has left in the tree."""
+    yield
+    for one in reversed((*mounts("fuse"), *mounts("erofs"))):
+        if tmp_path in one.point.parents:
+            unmount(one.point, detach=True)
