@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hyperbox.errors import ConfigError, WorkloadError
+from hyperbox.errors import ConfigError, HyperboxError, WorkloadError
 from hyperbox.linux.exclusive_lock import exclusive_lock
 from hyperbox.linux.loop import attach_loop, change_loop_file
 from hyperbox.linux.modules import load_module
@@ -130,7 +130,10 @@ class LazyMounts:
                 ):
                     self._clear(record)
                 else:
-                    self._take_over(record)
+                    try:
+                        self._take_over(record)
+                    except (HyperboxError, OSError) as error:  # the others go on
+                        self._give_up(record, str(error))
 
     def mount(
         self, name: str, point: Path, layer: LayerRecord, payload: bytes, mechanism: Mechanism
@@ -290,13 +293,17 @@ class LazyMounts:
             live.descriptor = descriptor
             live.server = live.adapter.serve(live.image, descriptor, self._place(record))
         elif absent or not alone:
-            unmount(Path(record.point), detach=True)
             live.stop()
             why = "the descriptor that the kernel asks through ended with its processes"
-            self._broken[record.name] = record.at(Phase.BROKEN, why)
-            self._broken[record.name].write(self._state)
+            self._give_up(record, why)
             return
         self._live[record.name] = live
+
+    def _give_up(self, record: MountRecord, why: str) -> None:
+        """Take a mount out of the tree that nobody can serve; it stays on record."""
+        unmount(Path(record.point), detach=True)
+        self._broken[record.name] = record.at(Phase.BROKEN, why)
+        self._broken[record.name].write(self._state)
 
     def _completed(self, name: str) -> None:
         """Let a complete image go on without this process, where that is possible."""

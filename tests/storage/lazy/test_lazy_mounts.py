@@ -180,6 +180,19 @@ def test_what_nobody_serves_any_more_is_taken_out_of_the_tree(image: Image) -> N
     later.stop()
 
 
+def test_mount_whose_index_is_gone_does_not_stop_the_others(image: Image) -> None:
+    table = image.table()
+    image.mounted(table, Mechanism.FILE)
+    table.stop()
+    (kept,) = (image.directory / "cache").rglob("index")
+    kept.unlink()
+    later = image.table()
+    later.resume()
+    assert "index is gone" in str(later.state()[0]["reason"])
+    later.unmount("one")
+    later.stop()
+
+
 def test_readers_wait_for_the_next_worker(image: Image) -> None:
     """A kill of the worker is an error at most; what was not taken waits."""
     path = image.directory / "socket"
