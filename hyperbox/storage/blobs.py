@@ -96,7 +96,7 @@ class Blobs:
         """Whether the blob is there, with its size; its bytes were verified when it came."""
         try:
             facts = self.path(descriptor.digest).stat()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return False
         return facts.st_size == descriptor.size
 

@@ -133,10 +133,10 @@ def _bare(key: str) -> str:
 
 
 def _table(document: Any, name: str, where: str) -> Mapping[str, Any]:
-    found = document.get(name) if isinstance(document, dict) else None
-    if not isinstance(document, dict) or not isinstance(found or {}, dict):
+    found = document.get(name, {}) if isinstance(document, dict) else None
+    if not isinstance(found, dict):
         raise ConfigError(f"{where}: not a file of registry credentials")
-    return found or {}
+    return found
 
 
 def _helper(name: Any, where: str) -> str:

@@ -214,12 +214,12 @@ def _counted(
 ) -> Iterator[bytes]:
     """Yield `wanted` bytes of a body after `skipped` ones; a Fault if there are less or more."""
     while skipped:
-        data = response.read(min(_CHUNK, skipped))
+        data = response.read1(min(_CHUNK, skipped))
         if not data:
             raise Fault(f"{shown(url)}: the connection ended early", is_transient=True)
         skipped -= len(data)
     while wanted:
-        data = response.read(min(_CHUNK, wanted))
+        data = response.read1(min(_CHUNK, wanted))
         if not data:
             raise Fault(f"{shown(url)}: the connection ended early", is_transient=True)
         wanted -= len(data)
