@@ -63,6 +63,7 @@ class _Item:
     links: int
     number: int = 0
     block: int = 0
+    shared: bool = False
 
 
 def write_image(
@@ -161,10 +162,17 @@ def _number(items: Iterable[_Item], start: int) -> int:
 
 
 def _allot(items: Iterable[_Item], block: int) -> int:
-    """Give data in the image its blocks; return how many the image has."""
+    """Give data in the image its blocks, equal files the same ones; return how many it has."""
+    known: dict[tuple[str, int], int] = {}
     for item in items:
-        if item.body.blocks:
-            item.block = block
+        if not item.body.blocks:
+            continue
+        content = item.node.inode.content
+        key = (content.sha256, item.body.blocks)
+        item.shared = bool(content.sha256) and key in known
+        item.block = known[key] if item.shared else block
+        if not item.shared:
+            known[key] = block
             block += item.body.blocks
     return block
 
@@ -197,7 +205,7 @@ def _write_data(stream: IO[bytes], items: Mapping[Node, _Item], pieces: Pieces |
     for item in items.values():
         body, inode = item.body, item.node.inode
         left = min(body.size, body.blocks << BLOCK_BITS)
-        if not left:
+        if not left or item.shared:
             continue
         if stat.S_ISDIR(inode.mode):
             stream.write(_directory(item.node, item.parent, items)[:left])

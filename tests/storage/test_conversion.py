@@ -212,3 +212,12 @@ def test_what_a_killed_process_has_mounted_is_unmounted_by_a_repair(
     done = repair(KINDS)
     assert [one.outcome for one in done] == [Outcome.UNDONE]
     assert not list(point.iterdir())
+
+
+def test_equal_files_are_in_an_image_once(tmp_path: Path) -> None:
+    data = os.urandom(1 << 20) + b"and a tail"
+    twice = [layer(tmp_path / "layer", archive(member(b"a", data), member(b"b", data)))]
+    converter = Converter(tmp_path / "store")
+    converter.write_plain(twice, tmp_path / "plain")
+    assert (tmp_path / "plain").stat().st_size < 1.2 * len(data)
+    shows_its_tree(converter, twice, Rung.LAYERS, tmp_path / "point")
