@@ -115,6 +115,8 @@ def test_options_in_the_prose_exist(option: str) -> None:
         ("run",),
         ("seccomp", "generate"),
         ("kernels", "lock"),
+        ("pull",),
+        ("push",),
     ]
     pattern = rf"(?<![\w-]){re.escape(option.split(maxsplit=1)[0])}(?![\w-])"
     assert any(re.search(pattern, help_of(*verb)) for verb in verbs)
