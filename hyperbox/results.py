@@ -21,7 +21,7 @@ environment    fact about the machine of a cell
 kernel_configs option of a kernel
 ============== ===========================================================================
 
-`COLUMNS` says what each column holds and in which unit; `columns()` gives that as a table, with
+`COLUMNS` says what each column holds and in which unit; `columns()` returns that as a table, with
 types. A cell is named by kernel, experiment and lane in every table, so that tables join on
 these. What is not known is NaN or missing, never zero. A table is made when it is first asked for.
 """
@@ -149,7 +149,7 @@ def load(run: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> Resu
     Raises
     ------
     ConfigError
-        If a directory is no run directory.
+        If a directory is not a run directory.
     HarnessError
         If a ``run.json`` is damaged or of a newer hyperbox. A damaged cell gives ERROR
         verdicts and a problem instead.
@@ -171,7 +171,7 @@ def compare(
     Raises
     ------
     ConfigError
-        If a directory is no run directory, or the sides have nothing in common.
+        If a directory is not a run directory, or the sides have nothing in common.
     HarnessError
         If a ``run.json`` is damaged or of a newer hyperbox.
     """

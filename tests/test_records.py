@@ -99,7 +99,7 @@ steps = st.lists(st.tuples(st.sampled_from(["begin", "note", "done"]), st.intege
 
 
 def _written(plan: list[tuple[str, int, dict[str, object]]]) -> tuple[str, list[dict[int, object]]]:
-    """Write lines as a journal does; give them with what is outstanding after each."""
+    """Write lines as a journal does; return them with what is outstanding after each."""
     lines, known, history = [], {}, [{}]  # type: ignore[var-annotated]
     for step, number, given_facts in plan:
         entry: dict[str, object] = {"change": number}

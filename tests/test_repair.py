@@ -100,14 +100,14 @@ def test_every_line_may_be_the_last_one(knobs: tuple[Path, Path], state: Path) -
 def test_every_line_of_a_repair_may_be_its_last_one(knobs: tuple[Path, Path]) -> None:
     one, two = knobs
 
-    def mend() -> None:
+    def repair_all() -> None:
         repair(KINDS)
 
     die_with((one, "10"), (two, "20"))
-    points = points_of(mend, often=1)
+    points = points_of(repair_all, often=1)
     for line in points:
         die_with((one, "10"), (two, "20"))
-        assert killed_at(mend, line)
+        assert killed_at(repair_all, line)
         assert set(outcomes()) <= {Outcome.UNDONE, Outcome.NOTHING}
         assert [path.read_text() for path in knobs] == ["60", "60"], line
     assert len(points) > 50  # else nothing was tested
@@ -182,8 +182,8 @@ def test_one_that_cannot_be_undone_holds_up_no_other(knobs: tuple[Path, Path]) -
     one.unlink()
     one.mkdir()
     assert len(damage(KINDS)) == 2
-    stuck, mended = repair(KINDS)
-    assert (stuck.outcome, mended.outcome) == (Outcome.FAILED, Outcome.UNDONE)
+    stuck, undone = repair(KINDS)
+    assert (stuck.outcome, undone.outcome) == (Outcome.FAILED, Outcome.UNDONE)
     assert "Is a directory" in str(stuck)
     assert "\n" not in str(stuck)
     assert two.read_text() == "60"

@@ -87,10 +87,10 @@ def test_no_run_is_an_error(tmp_path: Path) -> None:
 
 def test_types_are_those_that_are_documented(results: hyperbox.results.Results) -> None:
     """In every table, with and without rows; `columns` says them."""
-    told = hyperbox.results.columns().set_index(["table", "column"])["type"]
+    shown = hyperbox.results.columns().set_index(["table", "column"])["type"]
     empty = hyperbox.results.Results(())
     for place in COLUMNS_OF_TABLES:
-        kind = told[place]
+        kind = shown[place]
         for one in (results, empty):
             found = getattr(one, place[0])[place[1]].dtype
             if kind == "category":
@@ -134,12 +134,12 @@ def test_a_change_needs_positive_values(run: RunData) -> None:
 
 
 def test_arms_that_no_gate_compares_are_held_against_the_first(run: RunData) -> None:
-    def told(*gates: Gate) -> set[tuple[str, str]]:
+    def shown(*gates: Gate) -> set[tuple[str, str]]:
         pairs = hyperbox.results.Results((replace(run, gates=gates),)).pairs
         return set(zip(pairs["arm"], pairs["baseline"], strict=True))
 
-    assert told() == told(run.gates[2]) == {("on", "off")}
-    assert told(replace(run.gates[2], arm="off", baseline="on")) == {("off", "on")}
+    assert shown() == shown(run.gates[2]) == {("on", "off")}
+    assert shown(replace(run.gates[2], arm="off", baseline="on")) == {("off", "on")}
 
 
 def test_kernels_are_in_their_order_not_the_alphabets(run: RunData) -> None:

@@ -23,7 +23,7 @@ __all__ = ["main"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run until killed; give the exit code."""
+    """Run until killed; return the exit code."""
     parser = command_line.parser(
         "cpu_bursts", __doc__, "python3 -m workloads.cpu_bursts --burst-ms 100"
     )

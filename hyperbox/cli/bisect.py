@@ -46,7 +46,7 @@ history: read the answer as "between these two packages". A series such as 6.16 
 locked kernel. If --good is the newer one, the search is for the fix.
 
 A gate decides with its experiment: PASS is good, FAIL is bad, anything else is skipped. A
-command decides with its status in a fresh guest: 0 is good, 125 cannot tell, all others are
+command decides with its status in a fresh guest: 0 is good, 125 is undecided, all others are
 bad. The ends are tried first; if one is not what it is said to be, there is nothing to bisect.
 
 exit status: 0 one first bad kernel, 2 a range because kernels between were skipped, 3 nothing
@@ -114,13 +114,13 @@ def _run(arguments: argparse.Namespace) -> int:
     log = _resumed(arguments) if arguments.resume else _started(arguments)
     with ProgressDisplay() as display:
 
-        def tell(one: Try) -> None:
+        def report(one: Try) -> None:
             left = tries_left(len(log.row), log.marks())
             text = f"{log.row[one.place].version}: {one.mark} ({one.reason})"
             display.console.print(f"{text}; about {left} more" if left else text, soft_wrap=True)
 
         display.console.print(f"bisection: {log.directory}, {len(log.row)} kernels")
-        found = bisect(log, judge_for(log.question, display), tell)
+        found = bisect(log, judge_for(log.question, display), report)
     if arguments.json:
         print(json.dumps(_document(log, found), indent=2))
     else:
@@ -182,7 +182,7 @@ def _resumed(arguments: argparse.Namespace) -> BisectionLog:
     if given:
         raise ConfigError(
             f"a resumed bisection keeps its question: {given[0]} cannot be changed",
-            hint="give --resume alone",
+            hint="use --resume alone",
         )
     return BisectionLog.open(arguments.resume)
 

@@ -89,7 +89,7 @@ def _capabilities(added: list[str], dropped: list[str]) -> frozenset[str]:
     def known(name: str) -> str:
         whole = name.upper() if name.upper().startswith("CAP_") else f"CAP_{name.upper()}"
         if not re.fullmatch(r"CAP_[A-Z_]+", whole):
-            raise ConfigError(f"{name} is no capability", hint="see capabilities(7)")
+            raise ConfigError(f"{name} is not a capability", hint="see capabilities(7)")
         return whole
 
     base = frozenset() if "ALL" in (name.upper() for name in dropped) else CAPABILITIES

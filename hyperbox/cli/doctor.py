@@ -1,4 +1,4 @@
-"""``hyperbox doctor``: what this machine can do, what is missing, and the mend."""
+"""``hyperbox doctor``: what this machine can do, what is missing, and what to do."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ _CACHE_MEND = "set HYPERBOX_CACHE to a writable directory on a disk with room"
 
 @dataclass(frozen=True)
 class Check:
-    """One thing looked at: whether it is fine, what was seen, and how to mend it.
+    """One thing looked at: whether it is fine, what was seen, and what to do about it.
 
     `required` things are needed by `hyperbox validate` with its default settings.
     """
@@ -58,7 +58,7 @@ class Check:
     fine: bool
     required: bool
     detail: str
-    mend: str = ""
+    hint: str = ""
 
 
 def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -125,12 +125,12 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _show(found: tuple[Check, ...]) -> None:
     table = Table(box=None, pad_edge=False)
-    for title in ("", "what", "seen", "mend"):
+    for title in ("", "what", "seen", "what to do"):
         table.add_column(title, overflow="fold")
     for check in found:
         mark = "ok" if check.fine else "MISSING" if check.required else "no"
-        mend = "" if check.fine else check.mend
-        table.add_row(*(Text(cell) for cell in (mark, check.name, check.detail, mend)))
+        hint = "" if check.fine else check.hint
+        table.add_row(*(Text(cell) for cell in (mark, check.name, check.detail, hint)))
     TerminalConsole().print(table)
 
 
@@ -183,12 +183,12 @@ def _busybox() -> Check:
     static = False
     with contextlib.suppress(OSError), path.open("rb") as stream:
         static = b"ld-linux" not in stream.read(4096)
-    mend = "apt-get install --no-install-recommends busybox-static"
-    return Check("busybox", static, True, f"static {path}" if static else f"no static {path}", mend)
+    hint = "apt-get install --no-install-recommends busybox-static"
+    return Check("busybox", static, True, f"static {path}" if static else f"no static {path}", hint)
 
 
 def _kvm() -> Check:
-    mend = "not needed: the exact lane emulates; enable virtualisation for --lane kvm"
+    hint = "not needed: the exact lane emulates; enable virtualisation for --lane kvm"
     try:
         labels = read_matrix().expand(["default"])
         kits = [kit for label in labels for kit in cached_kits(label)]
@@ -201,7 +201,7 @@ def _kvm() -> Check:
     except OSError as error:
         detail = f"not probed: the cache cannot be read: {error.strerror or error}"
         return Check("kvm", False, False, detail, _CACHE_MEND)
-    return Check("kvm", probe.works, False, probe.reason, mend)
+    return Check("kvm", probe.works, False, probe.reason, hint)
 
 
 def _memory() -> str:
@@ -212,26 +212,26 @@ def _memory() -> str:
     return detail
 
 
-def _space(name: str, directory: Path, wanted: int, mend: str) -> Check:
+def _space(name: str, directory: Path, wanted: int, hint: str) -> Check:
     try:
         place = next(p for p in (directory, *directory.parents) if p.exists())
         if not place.is_dir():
-            return Check(name, False, True, f"{directory}: {place} is no directory", mend)
+            return Check(name, False, True, f"{directory}: {place} is not a directory", hint)
         if not os.access(place, os.W_OK | os.X_OK):
-            return Check(name, False, True, f"{directory}: cannot write in {place}", mend)
+            return Check(name, False, True, f"{directory}: cannot write in {place}", hint)
         free = shutil.disk_usage(place).free
     except OSError as error:
-        return Check(name, False, True, f"{directory}: {error.strerror or error}", mend)
+        return Check(name, False, True, f"{directory}: {error.strerror or error}", hint)
     detail = f"{directory}: {free >> 20} MiB free, {wanted >> 20} MiB wanted"
-    return Check(name, free >= wanted, True, detail, mend)
+    return Check(name, free >= wanted, True, detail, hint)
 
 
 def _pressure() -> Check:
-    mend = "boot with psi=1; needed for `hyperbox psi` and host-target runs only"
+    hint = "boot with psi=1; needed for `hyperbox psi` and host-target runs only"
     try:
         Path("/proc/pressure/memory").read_text()
     except OSError as error:
-        return Check("pressure", False, False, f"/proc/pressure: {error.strerror}", mend)
+        return Check("pressure", False, False, f"/proc/pressure: {error.strerror}", hint)
     return Check("pressure", True, False, "/proc/pressure is readable")
 
 

@@ -199,8 +199,8 @@ def _run(arguments: argparse.Namespace) -> int:
                 _note(result, error)
     status = next((result.status for result in results if result.status), 0)
     if arguments.json:
-        told = [_facts(result) for result in results]
-        print(json.dumps({"exit_code": status, "lane": prepared.lane, "runs": told}, indent=2))
+        facts = [_facts(result) for result in results]
+        print(json.dumps({"exit_code": status, "lane": prepared.lane, "runs": facts}, indent=2))
     return status
 
 

@@ -142,7 +142,7 @@ def prepare(arguments: argparse.Namespace) -> Prepared:
 
 @contextlib.contextmanager
 def progress() -> Iterator[Callable[[str, float], None]]:
-    """Show steps on standard error; where that is no terminal, all but the boot."""
+    """Show steps on standard error; where that is not a terminal, all but the boot."""
     with ProgressDisplay() as display:
 
         def quiet(text: str, fraction: float) -> None:

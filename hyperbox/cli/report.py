@@ -102,7 +102,7 @@ def finish(
     output: Path | None = None,
     draw: Sequence[str] = (),
 ) -> int:
-    """Write the report of a run, show its verdicts, give the exit code.
+    """Write the report of a run, show its verdicts, return the exit code.
 
     In a job of GitHub Actions (``GITHUB_STEP_SUMMARY`` is set) the report also becomes the
     job's summary. A reader that closes the pipe early changes nothing in the exit code.
@@ -134,7 +134,7 @@ def _check_names(run: RunData, draw: Sequence[str]) -> None:
 
 
 def say(text: str) -> None:
-    """Print text; nobody reading it is no error."""
+    """Print text; nobody reading it is not an error."""
     try:
         sys.stdout.write(text)
         sys.stdout.flush()

@@ -28,7 +28,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     """Add the verb; its options are the settings of `hyperbox.config`."""
     parser = verbs.add_parser(
         "validate",
-        help="boot kernels, measure, and give a verdict on every gate",
+        help="boot kernels, measure, and decide every gate",
         description="Boots the kernels, measures the experiments of the gates, decides every "
         "gate on every kernel, and writes a run directory with a report.",
     )
@@ -41,7 +41,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         "--dry-run",
         action="store_true",
         help="print what would be measured and what it takes, as far as earlier runs on this "
-        "machine tell; nothing is fetched, booted or written",
+        "machine show; nothing is fetched, booted or written",
     )
     parser.add_argument(
         "--json", action="store_true", help="print the verdicts, or the plan, as JSON"
@@ -138,13 +138,13 @@ def _spell(seconds: float | None) -> str:
 
 def _summary(found: DryRun) -> str:
     total, count = found.total(), len(found.order)
-    told = "1 cell" if count == 1 else f"{count} cells"
+    said = "1 cell" if count == 1 else f"{count} cells"
     if found.recorded:
-        told += f" to measure, {len(found.recorded)} on record"
+        said += f" to measure, {len(found.recorded)} on record"
     if not count:
-        return f"{told}: nothing is left to do"
+        return f"{said}: nothing is left to do"
     if total.unknown == count:
-        return f"{told}, {found.jobs} at once: nothing is known of the time they take"
+        return f"{said}, {found.jobs} at once: nothing is known of the time they take"
     unknown = f"; nothing is known of {total.unknown}" if total.unknown else ""
     cpu = spell(found.cpu_seconds())
-    return f"{told}, {found.jobs} at once: {total}, {cpu} of CPU time{unknown}"
+    return f"{said}, {found.jobs} at once: {total}, {cpu} of CPU time{unknown}"

@@ -33,7 +33,7 @@ _OTHER_FILES = 24  # that services and libraries open now and then
 
 @dataclass
 class Places:
-    """Connections of one kind of client: `served` at a time, as many again are told to wait."""
+    """Connections of one kind of client: `served` at a time, as many again are asked to wait."""
 
     served: int
     taken: int = 0

@@ -37,7 +37,7 @@ _STATUS: Schema = {
     "properties": {
         "state": {"enum": [str(state) for state in State]},
         "reason": {"type": "string", "description": "Why it does not run."},
-        "hint": {"type": "string", "description": "What would mend it."},
+        "hint": {"type": "string", "description": "What to do about it."},
     },
     "required": ["state"],
     "additionalProperties": False,
@@ -135,7 +135,7 @@ class _Edge:
 
         headers = Headers(scope=scope)
         length = headers.get("content-length", "0")
-        if _head(scope) > self.longest_head:  # it came in one piece, which h11 does not mind
+        if _head(scope) > self.longest_head:  # h11 accepts it, because it came in one piece
             refusal = problems.response(431, problems.DETAILS[431], {"connection": "close"})
             await refusal(scope, receive, dated)
         elif len(length) > _MANY_DIGITS or (length.isdecimal() and int(length) > self.longest_body):

@@ -108,7 +108,7 @@ class Connection(H11Protocol):
             super().shutdown()
 
     def send_400_response(self, msg: str) -> None:
-        """Say in our own shape that this was no HTTP, unless an answer is under way.
+        """Say in our own shape that this was not HTTP, unless an answer is under way.
 
         Called by uvicorn while it handles h11's exception, which knows the status.
         """
@@ -187,7 +187,7 @@ async def _too_many(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 def _stopped(timer: asyncio.TimerHandle | None) -> asyncio.TimerHandle | None:
-    """Stop a clock that may not run; gives what stands for one that does not."""
+    """Stop a clock that may not run; return what stands for one that does not."""
     if timer is not None:
         timer.cancel()
     return None

@@ -15,7 +15,7 @@ __all__ = ["run"]
 
 
 def run(options: Options, limits: Limits | None = None) -> bool:
-    """Run the daemon until a signal ends it; gives whether it was interrupted (SIGINT).
+    """Run the daemon until a signal ends it; return whether it was interrupted (SIGINT).
 
     Everything is bound before a service starts: a taken port changes nothing on the machine.
 

@@ -1,4 +1,4 @@
-"""Tells systemd how the daemon is, by the datagram protocol of sd_notify(3).
+"""Notifies systemd of the state of the daemon, by the datagram protocol of sd_notify(3).
 
 ``NOTIFY_SOCKET`` names the socket; without it nothing is sent. A few lines, so that no
 library is linked for them.
@@ -21,7 +21,7 @@ _LOG = logging.getLogger(__name__)
 def notify(*assignments: str, descriptors: Sequence[int] = ()) -> bool:
     """Send assignments, for example ``READY=1``, and descriptors; return whether they were sent.
 
-    A supervisor that cannot be reached is no reason to stop: it is logged.
+    A supervisor that cannot be reached does not stop the daemon: it is logged.
     """
     name = os.environ.get("NOTIFY_SOCKET", "")
     if not name.startswith(("/", "@")):
@@ -32,6 +32,6 @@ def notify(*assignments: str, descriptors: Sequence[int] = ()) -> bool:
             channel.connect(address)
             socket.send_fds(channel, ["\n".join(assignments).encode()], list(descriptors))
     except OSError as error:
-        _LOG.warning("supervisor not told", extra=fields(socket=name, why=error.strerror))
+        _LOG.warning("supervisor not notified", extra=fields(socket=name, why=error.strerror))
         return False
     return True

@@ -217,7 +217,7 @@ class ProcessService:
             self._supervisor = None
 
     def _ended(self, supervisor: subprocess.Popen[bytes]) -> int:
-        """End a process with its supervisor; give its exit status."""
+        """End a process with its supervisor; return its exit status."""
         self._supervisor = None
         supervisor.terminate()
         try:

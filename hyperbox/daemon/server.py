@@ -36,7 +36,7 @@ def serve(
 ) -> bool:
     """Serve an entered group on bound sockets until SIGINT, SIGTERM or SIGHUP.
 
-    Gives whether it was SIGINT, that is, whether somebody interrupted it. Must be called from
+    Return whether it was SIGINT, that is, whether somebody interrupted it. Must be called from
     the main thread.
 
     Raises
@@ -140,8 +140,8 @@ class _Server(uvicorn.Server):
 
 @contextlib.contextmanager
 def _signals(server: _Server) -> Iterator[None]:
-    heard = [number for number in _ENDING if signal.getsignal(number) is not signal.SIG_IGN]
-    before = {number: signal.signal(number, server.end) for number in heard}
+    handled = [number for number in _ENDING if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, server.end) for number in handled}
     try:
         yield
     finally:

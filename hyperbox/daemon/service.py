@@ -40,7 +40,7 @@ class State(StrEnum):
 
 @dataclass(frozen=True)
 class Status:
-    """A service's state, and if it does not run, why (`reason`) and what would mend it."""
+    """A service's state; if it does not run, why (`reason`) and what to do about it (`hint`)."""
 
     state: State
     reason: str = ""

@@ -189,7 +189,7 @@ def _signals() -> Iterator[int]:
 
 
 def main() -> int:
-    """Supervise the program that the arguments name; give its exit status."""
+    """Supervise the program that the arguments name; return its exit status."""
     parser = argparse.ArgumentParser(prog="hyperbox.daemon.supervisor", description=__doc__)
     parser.add_argument("--outlive", action="store_true")
     parser.add_argument("--lock", type=Path)

@@ -31,7 +31,7 @@ def load(reference: str) -> Service:
 
 
 def main() -> int:
-    """Serve until a signal; give the exit status."""
+    """Serve until a signal; return the exit status."""
     parser = argparse.ArgumentParser(prog="hyperbox.daemon.worker", description=__doc__)
     parser.add_argument("service", metavar="MODULE:CLASS")
     parser.add_argument("--socket", type=Path, required=True)

@@ -64,7 +64,7 @@ def load_suites(directory: Path | None = None) -> tuple[Suite, ...]:
 
 
 def load_suite(path: Path) -> Suite:
-    """Load one ``suite.toml``; ConfigError names the file, the entry and the mend."""
+    """Load one ``suite.toml``; ConfigError names the file, the entry and what to do."""
     return parse_suite(read_toml(path), path)
 
 
@@ -299,7 +299,7 @@ def _check_direction(table: _Table, gate: Gate, better: str) -> None:
     if better == "neither" and gate.rule is not Rule.WITHIN:
         raise table.fail(f"metric {gate.metric!r} has no better side: no ratio rule can use it")
     if gate.rule is Rule.REDUCES_AT_LEAST and better != "lower":
-        raise table.fail(f"metric {gate.metric!r} is better {better}: a reduction is no gain")
+        raise table.fail(f"metric {gate.metric!r} is better {better}: a reduction is not a gain")
 
 
 def _check_margins(table: _Table, gate: Gate) -> None:

@@ -32,7 +32,7 @@ class _Variant:
     values: Mapping[str, Any]
 
     def suffix(self, without: Sequence[str] = ()) -> str:
-        """Return what tells it apart: ``.debian.rtt_ms_50`` (texts alone, numbers named)."""
+        """Return what distinguishes it: ``.debian.rtt_ms_50`` (texts alone, numbers named)."""
         parts = (
             value if isinstance(value, str) else f"{name}_{value}"
             for name, value in self.values.items()
@@ -49,7 +49,7 @@ def expanded(data: Table, where: str) -> dict[str, Any]:
     ``{image}`` and ``{rtt_ms}`` replaced in all its texts. A gate on it becomes four gates, or
     as many as its ``variant = { image = "a" }`` leaves.
 
-    What is no list or table is left for `hyperbox.harness.declarations` to refuse.
+    What is not a list or table is left for `hyperbox.harness.declarations` to refuse.
 
     Raises
     ------

@@ -105,7 +105,7 @@ class BpfRecorder:
         Raises
         ------
         KernelFeatureMissing
-            If this kernel does not tell under which filter a call ran (it has no BTF).
+            If this kernel does not show under which filter a call ran (it has no BTF).
         """
         assert self._object is not None
         assert self._ring is not None
@@ -165,7 +165,7 @@ def recording_of(
     for number, compat, mode in counts:
         if _UNKNOWN in (compat, mode):
             raise KernelFeatureMissing(
-                "this kernel has no BTF, so that calls under a filter cannot be told from others",
+                "this kernel has no BTF, so that calls under a filter cannot be recognised",
                 hint="a kernel with CONFIG_DEBUG_INFO_BTF, or another recorder",
             )
         abi = Abi.I386 if compat else Abi.X86_64

@@ -87,7 +87,7 @@ class ProfileStore:
         """
         if not _NAME.fullmatch(name):
             raise ConfigError(
-                f"{name!r} is no name for a profile",
+                f"{name!r} is not a name for a profile",
                 hint="lower-case letters, digits, '.', '_', '-'; at most 63, no '/'",
             )
 
@@ -159,7 +159,7 @@ class ProfileStore:
     ) -> int:
         """Keep a new version, put it in force and return its number.
 
-        A profile equal to the one in force is no new version.
+        A profile equal to the one in force is not a new version.
         """
         place = self._made(name) / "versions"
         place.mkdir(exist_ok=True)

@@ -15,7 +15,7 @@ __all__ = ["main"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run until the count is reached or a signal ends it; give the exit code."""
+    """Run until the count is reached or a signal ends it; return the exit code."""
     parser = argparse.ArgumentParser(prog="hyperbox.memory.monitor", description=__doc__)
     parser.add_argument("--interval", type=float, default=INTERVAL_S, help="seconds")
     parser.add_argument("--history", type=int, default=HISTORY, help="samples kept")

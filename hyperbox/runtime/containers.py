@@ -141,7 +141,7 @@ def prepared(
     Raises
     ------
     ConfigError
-        If the root file system is no directory.
+        If the root file system is not a directory.
     HyperboxError
         If no runtime is installed, or the bundle cannot be written.
     """

@@ -74,7 +74,7 @@ def _far_side() -> Iterator[tuple[int, socket.socket]]:
 
 
 def _serve(word: socket.socket) -> int:
-    """Answer one connection's requests in a network of its own; give the exit status."""
+    """Answer one connection's requests in a network of its own; return the exit status."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     word.settimeout(_PATIENCE_S)
     answer = bytes(_ANSWER)

@@ -39,4 +39,4 @@ class Load:
 
     def __post_init__(self) -> None:
         if self.units % 200:
-            raise ValueError(f"half a percent of {self.units} units is no whole number")
+            raise ValueError(f"half a percent of {self.units} units is not a whole number")

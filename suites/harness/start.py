@@ -5,7 +5,7 @@ prove nothing. Here each makes its own out of the block's seed and its name: pha
 the environment, free pages, and by a new process the layout of addresses. What arms differ
 by is then what starts differ by, which is more than gates usually meet.
 
-It imports next to nothing: every arm pays for it.
+It imports next to nothing: its start is measured in every arm.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ LOADS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure one arm; give the exit status."""
+    """Measure one arm; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--load", required=True, choices=sorted(LOADS))
     parser.add_argument("--arm", required=True, choices=ARMS)
@@ -53,7 +53,7 @@ def units_of(load: Load, arm: str) -> int:
 
 
 def measure(load: Load, arm: str) -> Measured:
-    """Set the load up, do the units, give what that took."""
+    """Set the load up, do the units, return what that took."""
     units = units_of(load, arm)
     with load.set_up() as ready:
         for _ in range(load.warm_up):

@@ -44,11 +44,11 @@ def record(run: Path) -> Path:
 
 
 def refused(words: list[str], output: Output) -> tuple[int, list[str]]:
-    """Run a command that prints nothing but an error and its hint; give its code and lines."""
+    """Run a command that prints nothing but an error and its hint; return its code and lines."""
     code = main(words)
-    told = output.readouterr()
-    assert told.out == ""
-    lines = told.err.splitlines()
+    shown = output.readouterr()
+    assert shown.out == ""
+    lines = shown.err.splitlines()
     assert lines[0].startswith("hyperbox: error: ")
     assert lines[1].startswith("hint: ")
     assert len(lines) == 2
@@ -65,25 +65,25 @@ def as_loop(path: Path) -> None:
 
 @pytest.mark.parametrize("verb", ["report", "merge", "compare"])
 @pytest.mark.parametrize(
-    ("make", "told"),
+    ("make", "shown"),
     [
         (Path.mkdir, "no run.json"),
-        (Path.touch, "it is no directory"),
+        (Path.touch, "it is not a directory"),
         (lambda path: None, "no run.json"),
         (as_link, "no run.json"),
         (as_loop, "Too many levels of symbolic links"),
-        (lambda path: (path / "run.json").mkdir(parents=True), "its run.json is no file"),
+        (lambda path: (path / "run.json").mkdir(parents=True), "its run.json is not a file"),
     ],
 )
 def test_what_is_no_run_is_bad_usage(
-    verb: str, make: Callable[[Path], object], told: str, tmp_path: Path, capsys: Output
+    verb: str, make: Callable[[Path], object], shown: str, tmp_path: Path, capsys: Output
 ) -> None:
     place = tmp_path / "place"
     make(place)
     more = {"merge": ["--output", str(tmp_path / "out")], "compare": ["--kernels", "a", "b"]}
     code, lines = refused([verb, str(place), *more.get(verb, [])], capsys)
     assert code == ExitCode.BAD_USAGE
-    assert told in lines[0]
+    assert shown in lines[0]
     assert str(place) in lines[0]
     assert not (tmp_path / "out").exists()
 
@@ -136,9 +136,9 @@ def test_a_damaged_record_is_told_in_every_form(
         record(sealed).unlink()
     damage(record(sealed))
     assert main(["report", str(sealed), "--json"]) == ExitCode.HARNESS_ERROR
-    told = capsys.readouterr()
-    assert told.err == ""
-    document = json.loads(told.out)
+    shown = capsys.readouterr()
+    assert shown.err == ""
+    document = json.loads(shown.out)
     outcomes = [verdict["outcome"] for verdict in document["verdicts"]]
     assert outcomes.count("ERROR") == HURT_GATES
     assert outcomes.count("PASS") == 8 - HURT_GATES
@@ -236,14 +236,14 @@ def test_a_terminal_without_the_letters_is_no_failure(sealed: Path) -> None:
 def test_what_may_not_be_read_is_named(name: str, capsys: Output) -> None:
     with tempfile.TemporaryDirectory() as place, _as_nobody(Path(place), NEW, name) as directory:
         code = main(["report", str(directory), "--json"])
-        told = capsys.readouterr()
-    assert "Traceback" not in told.err
+        shown = capsys.readouterr()
+    assert "Traceback" not in shown.err
     if name == "run.json":
         assert code == ExitCode.HARNESS_ERROR
-        assert "run.json: Permission denied" in told.err
+        assert "run.json: Permission denied" in shown.err
     else:
         assert code == ExitCode.HARNESS_ERROR
-        assert "Permission denied" in json.loads(told.out)["problems"][0]
+        assert "Permission denied" in json.loads(shown.out)["problems"][0]
 
 
 @pytest.mark.root
@@ -280,13 +280,13 @@ class _as_nobody:
 def summary_of(
     sealed: Path, monkeypatch: pytest.MonkeyPatch, capsys: Output
 ) -> Callable[[Path], tuple[int, Any, str]]:
-    """Report with a job summary at a place; give code, standard output and error."""
+    """Report with a job summary at a place; return code, standard output and error."""
 
     def report(place: Path) -> tuple[int, Any, str]:
         monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(place))
         code = main(["report", str(sealed), "--json"])
-        told = capsys.readouterr()
-        return code, json.loads(told.out), told.err
+        shown = capsys.readouterr()
+        return code, json.loads(shown.out), shown.err
 
     return report
 
@@ -294,11 +294,11 @@ def summary_of(
 def test_a_job_summary_that_cannot_be_written_is_one_line(
     tmp_path: Path, summary_of: Callable[[Path], tuple[int, Any, str]]
 ) -> None:
-    code, document, told = summary_of(tmp_path)
+    code, document, shown = summary_of(tmp_path)
     assert code == ExitCode.HARNESS_ERROR
     assert document["exit_code"] == 0
-    assert f"cannot write the job's summary {tmp_path}: Is a directory" in told
-    assert told.splitlines()[1].startswith("hint: ")
+    assert f"cannot write the job's summary {tmp_path}: Is a directory" in shown
+    assert shown.splitlines()[1].startswith("hint: ")
 
 
 def test_a_job_summary_is_appended_to_whatever_it_is(
@@ -320,9 +320,9 @@ def test_a_full_job_summary_stays_as_it_is(
     """GitHub drops the whole summary of a step beyond 1 MiB."""
     path = tmp_path / "summary"
     path.write_bytes(b"x" * ((1 << 20) - 10))
-    code, _, told = summary_of(path)
+    code, _, shown = summary_of(path)
     assert code == ExitCode.PASS
-    assert "summary is full" in told
+    assert "summary is full" in shown
     assert path.stat().st_size <= 1 << 20
     path.write_bytes(b"x" * ((1 << 20) - 500))
     assert summary_of(path)[0] == ExitCode.PASS
@@ -359,8 +359,8 @@ def test_an_interrupt_leaves_each_file_whole(
     capsys.readouterr()
     interrupted_at(number)
     assert main(["report", str(sealed)]) == ExitCode.INTERRUPTED
-    told = capsys.readouterr()
-    assert (told.out, told.err.splitlines()[0]) == ("", "hyperbox: interrupted")
+    shown = capsys.readouterr()
+    assert (shown.out, shown.err.splitlines()[0]) == ("", "hyperbox: interrupted")
     interrupted = contents(sealed)
     interrupted_at(0)
     assert main(["report", str(sealed)]) == ExitCode.HARNESS_ERROR

@@ -122,15 +122,15 @@ def test_a_command_is_bisected_over_real_kernels(
     )
     log = _log(tmp_path / "bisection", question, "5.10", "6.12", "7.3")
     assert main(["bisect", "--resume", str(log.directory), "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert told["first_bad"][0]["version"] == read_lock()["7.3"].version
-    assert told["last_good"]["version"] == read_lock()["6.12"].version
-    assert [one["mark"] for one in told["tries"]] == ["good", "bad", "good"]
-    for one in told["tries"]:
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["first_bad"][0]["version"] == read_lock()["7.3"].version
+    assert shown["last_good"]["version"] == read_lock()["6.12"].version
+    assert [one["mark"] for one in shown["tries"]] == ["good", "bad", "good"]
+    for one in shown["tries"]:
         output = (log.directory / one["directory"] / "output.log").read_text()
         assert one["version"].partition("-")[0].rpartition(".")[0] in output
     assert main(["bisect", "--resume", str(log.directory)]) == 0
-    assert told["answer"] in capsys.readouterr().out
+    assert shown["answer"] in capsys.readouterr().out
 
 
 @pytest.mark.vm

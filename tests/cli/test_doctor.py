@@ -46,14 +46,14 @@ def test_halves_of_a_run_that_nobody_holds_are_leftovers(tmp_path: Path) -> None
 
 
 @pytest.mark.usefixtures("_elsewhere")
-def test_facts_and_mends_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+def test_facts_and_hints_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     code = main(["doctor", "--json"])
     checks = json.loads(capsys.readouterr().out)["checks"]
     names = {check["name"] for check in checks}
     assert {"python", "qemu", "mmdebstrap", "kvm", "memory", "cache"} <= names
     missing = [check for check in checks if check["required"] and not check["fine"]]
     assert code == (3 if missing else 0)
-    assert all(check["fine"] or check["mend"] for check in checks)
+    assert all(check["fine"] or check["hint"] for check in checks)
 
 
 @pytest.mark.usefixtures("_elsewhere")
@@ -71,7 +71,7 @@ def test_a_bare_machine_gets_the_package_names(tmp_path: Path) -> None:
     )
     assert done.returncode == 3, done.stderr
     checks = {check["name"]: check for check in json.loads(done.stdout)["checks"]}
-    assert checks["mmdebstrap"]["mend"] == "apt-get install --no-install-recommends mmdebstrap"
+    assert checks["mmdebstrap"]["hint"] == "apt-get install --no-install-recommends mmdebstrap"
     assert not (tmp_path / "cache").exists()
 
 
@@ -79,8 +79,8 @@ def test_a_bare_machine_gets_the_package_names(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("cache", "reason"),
     [
-        ("/dev/null/x", "/dev/null is no directory"),
-        ("/dev/null", "/dev/null is no directory"),
+        ("/dev/null/x", "/dev/null is not a directory"),
+        ("/dev/null", "/dev/null is not a directory"),
         ("/" + "x" * 300, "File name too long"),
     ],
 )
@@ -92,7 +92,7 @@ def test_a_cache_that_cannot_be_used_is_missing(
     checks = {check["name"]: check for check in json.loads(capsys.readouterr().out)["checks"]}
     assert reason in checks["cache"]["detail"]
     assert (checks["cache"]["fine"], checks["cache"]["required"]) == (False, True)
-    assert "HYPERBOX_CACHE" in checks["cache"]["mend"]
+    assert "HYPERBOX_CACHE" in checks["cache"]["hint"]
 
 
 @pytest.mark.root
@@ -144,7 +144,7 @@ def test_changes_of_killed_runs_are_shown_and_undone(
     (check,) = (check for check in checks if check["name"] == "changes")
     assert not check["fine"]
     assert check["detail"] == f"left by a killed run: {changed} is 10, was 60"
-    assert check["mend"] == "hyperbox doctor --repair"
+    assert check["hint"] == "hyperbox doctor --repair"
     assert changed.read_text() == "10"
     main(["doctor", "--repair"])
     said = capsys.readouterr().out

@@ -103,9 +103,9 @@ def test_files_streams_and_status_of_one_command(
     words += ["--cpus", "2", "--without-module", "nbd"]
     words += ["--put", f"{program}:/tmp/program", "--get", f"/tmp/out:{tmp_path}/b:out"]
     assert main(["exec", *words, "--", "/tmp/program", "--", "-x"]) == 4
-    told = json.loads(capfd.readouterr().out)
-    (run,) = told["runs"]
-    assert (told["exit_code"], told["lane"], run["status"]) == (4, "fast", 4)
+    shown = json.loads(capfd.readouterr().out)
+    (run,) = shown["runs"]
+    assert (shown["exit_code"], shown["lane"], run["status"]) == (4, "fast", 4)
     assert run["stdout"] == f"{kernel_kit('6.12').release}\n2\n"
     assert re.fullmatch(r"modprobe: FATAL: Module nbd not found.*\nerr\n", run["stderr"])
     assert run["kernel"]["label"] == "6.12"

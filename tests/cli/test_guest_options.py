@@ -14,6 +14,6 @@ def test_a_console_that_cannot_be_kept_does_not_hide_the_crash(
     monkeypatch.setenv("HYPERBOX_CACHE", "/dev/null/cache")
     crash = GuestCrash("the guest crashed", fingerprint="panic: here")
     crash.console = "[    1.0] Kernel panic"
-    told = lost("6.12", crash)
-    assert told.message.startswith("kernel 6.12: the guest crashed [panic: here]; ")
-    assert "its console is lost: cannot write" in told.message
+    shown = lost("6.12", crash)
+    assert shown.message.startswith("kernel 6.12: the guest crashed [panic: here]; ")
+    assert "its console is lost: cannot write" in shown.message

@@ -225,7 +225,7 @@ class Terminal:
         self.shown = self.shown.partition(text)[2]
 
     def end(self) -> int:
-        """Read until the program ends; give its exit status."""
+        """Read until the program ends; return its exit status."""
         with contextlib.suppress(OSError):  # EIO: nobody has the other end any more
             while data := os.read(self._handle, 65_536):
                 self.shown += data

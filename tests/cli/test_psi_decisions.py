@@ -96,11 +96,11 @@ def test_one_command_says_why_and_what_happened_then(
 
 def test_json_is_whole(trail: float, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["psi", "decisions", "--json"]) == ExitCode.PASS
-    told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert [one["step"] for one in told] == ["swappiness", "damon"]
-    assert [one["action"] for one in told[0]["then"]] == ["keep", "restore"]
-    assert told[0]["time_unix_s"] == pytest.approx(trail, abs=0.01)
-    when = datetime.fromisoformat(told[0]["time"])
+    reported = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [one["step"] for one in reported] == ["swappiness", "damon"]
+    assert [one["action"] for one in reported[0]["then"]] == ["keep", "restore"]
+    assert reported[0]["time_unix_s"] == pytest.approx(trail, abs=0.01)
+    when = datetime.fromisoformat(reported[0]["time"])
     assert when.timestamp() == pytest.approx(trail, abs=1)
 
 
@@ -114,8 +114,8 @@ def test_windows_and_names_narrow_it(trail: float, capsys: pytest.CaptureFixture
         (["--at", "2d"], []),
     ):
         assert main(["psi", "decisions", "--json", *words]) == ExitCode.PASS
-        told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-        assert [one["step"] for one in told] == steps, words
+        reported = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        assert [one["step"] for one in reported] == steps, words
 
 
 def test_nothing_is_said_to_be_nothing(

@@ -117,10 +117,10 @@ def test_compare_tells_what_broke_on_one_side(run: Path, capsys: Output) -> None
 
 def test_compare_refuses_in_one_line(run: Path, capsys: Output) -> None:
     assert main(["compare", str(run)]) == ExitCode.BAD_USAGE
-    told = capsys.readouterr().err.splitlines()
-    assert told[0].startswith("hyperbox: error: one run needs two kernels")
-    assert told[1].startswith("hint: ")
-    assert len(told) == 2
+    shown = capsys.readouterr().err.splitlines()
+    assert shown[0].startswith("hyperbox: error: one run needs two kernels")
+    assert shown[1].startswith("hint: ")
+    assert len(shown) == 2
 
 
 def test_merge_reports_the_whole(run: Path, capsys: Output) -> None:

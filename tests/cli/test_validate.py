@@ -115,13 +115,13 @@ def test_verdicts_and_exit_codes(
     outcomes: dict[str, str],
 ) -> None:
     assert main(["validate", "--json", *words]) == code
-    told = json.loads(capsys.readouterr().out)
-    assert {verdict["gate"]: verdict["outcome"] for verdict in told["verdicts"]} == outcomes
-    assert told["exit_code"] == code
-    skips = [verdict["reason"] for verdict in told["verdicts"] if verdict["outcome"] == "SKIP"]
+    shown = json.loads(capsys.readouterr().out)
+    assert {verdict["gate"]: verdict["outcome"] for verdict in shown["verdicts"]} == outcomes
+    assert shown["exit_code"] == code
+    skips = [verdict["reason"] for verdict in shown["verdicts"] if verdict["outcome"] == "SKIP"]
     assert all(reason.endswith("; no gate stands in") for reason in skips)
-    assert all(Path(page).is_file() for page in told["report"])
-    assert Path(told["directory"]).parent == Path("runs")
+    assert all(Path(page).is_file() for page in shown["report"])
+    assert Path(shown["directory"]).parent == Path("runs")
 
 
 def test_the_table_names_report_and_run(suites: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -248,8 +248,8 @@ def test_a_dry_run_tells_the_plan_and_leaves_nothing(
 ) -> None:
     before = sorted(suites.parent.rglob("*"))
     assert main(["validate", "--dry-run", "tiny.faster", "--jobs", "2", "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    (cell,) = told.pop("cells")
+    shown = json.loads(capsys.readouterr().out)
+    (cell,) = shown.pop("cells")
     assert cell == {
         "key": "host--tiny.work--host",
         "kernel": "host",
@@ -264,8 +264,8 @@ def test_a_dry_run_tells_the_plan_and_leaves_nothing(
         "basis": None,
         "limit_s": 1485.0,
     }
-    assert (told["jobs"], told["unknown_cells"], told["recorded"]) == (2, 1, [])
-    assert (told["seconds"], told["cpu_seconds"]) == (None, None)
+    assert (shown["jobs"], shown["unknown_cells"], shown["recorded"]) == (2, 1, [])
+    assert (shown["seconds"], shown["cpu_seconds"]) == (None, None)
     assert main(["validate", "--dry-run", "tiny", "--jobs", "2"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == (
@@ -284,14 +284,14 @@ def test_what_a_run_took_is_known_to_the_next(
     assert main(["validate", "tiny.faster", "--run-directory", "mine", "--json"]) == 0
     capsys.readouterr()
     assert main(["validate", "--dry-run", "--blocks", "16", "--jobs", "1", "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    unknown, known = told["cells"]
+    shown = json.loads(capsys.readouterr().out)
+    unknown, known = shown["cells"]
     assert (unknown["experiment"], unknown["basis"]) == ("tiny.setting", None)
     assert (known["experiment"], known["basis"]) == ("tiny.work", "its last run")
     assert known["expected_blocks"] == known["blocks"] == 16
-    assert told["seconds"] == pytest.approx(known["seconds"], abs=0.2)
+    assert shown["seconds"] == pytest.approx(known["seconds"], abs=0.2)
     assert known["seconds"] > 0
-    assert told["unknown_cells"] == 1
+    assert shown["unknown_cells"] == 1
     assert main(["validate", "--dry-run", "--resume", "mine"]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == (
         "0 cells to measure, 1 on record: nothing is left to do"

@@ -142,7 +142,7 @@ def test_a_user_without_subordinate_ids_is_told_what_to_do(user: User) -> None:
     check = checks["user ids"]
     assert (check["fine"], check["required"]) == (False, True)
     assert "user tester cannot make a user namespace with subordinate ids" in check["detail"]
-    assert "usermod --add-subuids" in check["mend"]
+    assert "usermod --add-subuids" in check["hint"]
 
 
 @pytest.mark.vm

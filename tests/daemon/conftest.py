@@ -59,7 +59,7 @@ class Daemon:
         return httpx.Client(transport=transport, base_url=self.url, timeout=PATIENCE_S)
 
     def end(self, number: signal.Signals = signal.SIGTERM) -> int:
-        """Send a signal and give the exit code; the rest of the log is read."""
+        """Send a signal and return the exit code; the rest of the log is read."""
         self.process.send_signal(number)
         _, rest = self.process.communicate(timeout=PATIENCE_S)
         for line in rest.splitlines():

@@ -75,7 +75,7 @@ class Manager:
         self.root = Path(f"/proc/{pid}/root")
 
     def systemctl(self, *words: str, check: bool = True) -> str:
-        """Run its ``systemctl``; give what that printed."""
+        """Run its ``systemctl``; return what that printed."""
         argv = ["nsenter", f"--target={self.pid}", "--mount", "--pid", "--net", "systemctl"]
         done = subprocess.run(
             [*argv, *words], capture_output=True, text=True, check=False, timeout=PATIENCE_S

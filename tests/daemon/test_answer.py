@@ -113,7 +113,7 @@ TUNERS: dict[str, Callable[[TunerStatus], dict[str, object]]] = {
 }
 
 
-def told(tuner: dict[str, object]) -> dict[str, object]:
+def shown(tuner: dict[str, object]) -> dict[str, object]:
     now = Sample(1, 0, 1.0, {Resource.CPU: Pressure(Line(0, 0, 0, 1), None)})
     said = pressure_answer.answer(now, Snapshot(), Sampling(5.0), tuner, 0)
     return {**said, "some_memory_us": 1, "full_memory_us": 1}
@@ -124,15 +124,15 @@ def test_schema_says_all_of_a_tuner_in_every_mode_and_nothing_else(
     mode: str, status: TunerStatus
 ) -> None:
     tuner = {"mode": mode, **TUNERS[mode](status)}
-    VALIDATOR.validate(json.loads(json.dumps(told(tuner), allow_nan=False)))
-    assert not VALIDATOR.is_valid(told({**tuner, "extra": 1}))
+    VALIDATOR.validate(json.loads(json.dumps(shown(tuner), allow_nan=False)))
+    assert not VALIDATOR.is_valid(shown({**tuner, "extra": 1}))
     for missing in tuner:
         rest = {key: value for key, value in tuner.items() if key != missing}
-        assert not VALIDATOR.is_valid(told(rest)), missing
+        assert not VALIDATOR.is_valid(shown(rest)), missing
     for name in ("steps", "decisions"):
         for row in tuner.get(name) or ():  # type: ignore[attr-defined]
             for changed in ({**row, "extra": 1}, {**row, next(iter(row)): None}):
-                assert not VALIDATOR.is_valid(told({**tuner, name: [changed]}))
+                assert not VALIDATOR.is_valid(shown({**tuner, name: [changed]}))
 
 
 class Collected:
@@ -185,7 +185,7 @@ def test_counters_survive_both_formats_to_the_microsecond(now: Sample, snapshot:
 
 
 def test_tuner_is_told_in_both_formats() -> None:
-    last = Decision(1, TunerState.HOLD, Action.KEEP, "zram", "it paid", score=81.5)
+    last = Decision(1, TunerState.HOLD, Action.KEEP, "zram", "it helped", score=81.5)
     status = TunerStatus(
         TunerState.HOLD,
         dry_run=True,

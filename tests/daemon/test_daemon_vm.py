@@ -1,4 +1,4 @@
-"""The daemon in real guests: it tunes and puts back, and a kernel without pressure is no fault."""
+"""The daemon in real guests: it tunes and puts back, and serves without pressure."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PROGRAM = Path(__file__).with_name("guest_daemon.py")
 
 
 def played(commandline: str, *options: str) -> dict[str, Any]:
-    """Boot a guest, run the daemon in it with options, and give what was seen."""
+    """Boot a guest, run the daemon in it with options, and return what was seen."""
     kit = kernel_kit("7.3")
     layers = [layer_image("daemon")]
     hardware = hardware_for(kit, Lane.EXACT, root_image(), project_image(), layers=layers)

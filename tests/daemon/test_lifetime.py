@@ -27,7 +27,7 @@ UNIT = PROJECT / "packaging" / "hyperbox.service"
 
 
 def refused(*options: str) -> tuple[int, list[str]]:
-    """Run a daemon that cannot start; give its exit code and what it said."""
+    """Run a daemon that cannot start; return its exit code and what it said."""
     done = subprocess.run(
         [sys.executable, "-m", "hyperbox", "daemon", *options],
         capture_output=True,
@@ -134,7 +134,7 @@ def test_absent_supervisor_is_no_reason_to_stop(tmp_path: Path) -> None:
     gone = {"NOTIFY_SOCKET": str(tmp_path / "gone")}
     with by_command(tmp_path / "s", environment=gone) as running:
         assert running.end() == 0
-        assert running.said("supervisor not told")
+        assert running.said("supervisor not notified")
 
 
 def dropped(running: Daemon, act: Callable[[socket.socket], None]) -> None:
@@ -184,7 +184,7 @@ def never_reads(wire: socket.socket) -> None:
     """Ask for more than buffers hold and read nothing: the other end goes."""
     wire.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n" * 1000)
     hangup = select.poll()
-    hangup.register(wire, 0)  # POLLHUP is always told
+    hangup.register(wire, 0)  # POLLHUP is always shown
     assert hangup.poll(PATIENCE_S * 1000)
 
 

@@ -300,7 +300,7 @@ def test_answers_are_dated_and_not_stored(shared: Daemon) -> None:
 
 
 def exchange(port: int, data: bytes) -> bytes:
-    """Send bytes, close our side, and give everything that comes back."""
+    """Send bytes, close our side, and return everything that comes back."""
     with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S) as wire:
         received = b""
         with contextlib.suppress(ConnectionError):

@@ -40,7 +40,7 @@ FileDescriptorStoreMax=8
 
 
 def eventually(ask: Callable[[], Any]) -> Any:
-    """Return the first true answer; what is not there yet is no answer."""
+    """Return the first true answer; what is not there yet is not an answer."""
     deadline = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline:
         with contextlib.suppress(OSError, LookupError, ValueError):
@@ -171,10 +171,10 @@ def test_signal_ends_the_program_first(tmp_path: Path) -> None:
 
 
 def test_only_its_program_may_speak_to_a_supervisor(tmp_path: Path) -> None:
-    told = tmp_path / "told"
-    script = f"echo $NOTIFY_SOCKET > {told}.new; mv {told}.new {told}; sleep 1000"
+    reported = tmp_path / "reported"
+    script = f"echo $NOTIFY_SOCKET > {reported}.new; mv {reported}.new {reported}; sleep 1000"
     with supervised("sh", "-c", script) as process:
-        address = "\0" + eventually(told.read_text).strip()[1:]
+        address = "\0" + eventually(reported.read_text).strip()[1:]
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
             other.connect(address)
             for data in (b"READY=1", b"FDSTORE=1\nFDNAME=x", b"\xff=\n=", b"x" * 5000):

@@ -1,4 +1,4 @@
-"""The tuner in the daemon: told of, alone on its machine, and everything put back at the end."""
+"""The tuner in the daemon: reported, alone on its machine, and everything put back at the end."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def test_what_was_changed_is_put_back(
 
 
 class Listener:
-    """A listener that fails when it is told to."""
+    """A listener that fails when it is asked to."""
 
     def __init__(self, sampled: Exception | None = None, close: Exception | None = None) -> None:
         self.errors: Mapping[str, Exception | None] = {"sampled": sampled, "close": close}

@@ -23,7 +23,7 @@ Output = dict[str, Any]
 
 
 def run(path: Path) -> Iterator[tuple[dict[str, Any], list[Output]]]:
-    """Run the code cells in order, from the notebook's directory; give each with its outputs."""
+    """Run the code cells in order, from the notebook's directory; return each with its outputs."""
     mpl.use("agg")
     document = json.loads(path.read_text(encoding="utf-8"))
     namespace: dict[str, Any] = {"__name__": "__main__"}

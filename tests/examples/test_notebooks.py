@@ -22,12 +22,12 @@ def test_notebook_says_what_is_stored_in_it(path: Path) -> None:
     """Read on GitHub, the stored text must be what the cell says today; pictures may differ."""
     kinds = set()
     for cell, outputs in run(path):
-        assert [told(one) for one in cell["outputs"]] == [told(one) for one in outputs], REFRESH
+        assert [shown(one) for one in cell["outputs"]] == [shown(one) for one in outputs], REFRESH
         kinds |= {kind for output in outputs for kind in output.get("data", ["text"])}
     assert kinds == {"text", "text/plain", "text/html", "image/png"}, "text, tables and figures"
 
 
-def told(output: Output) -> str:
+def shown(output: Output) -> str:
     if output["output_type"] == "display_data":
         return "a figure"
     return "".join(output.get("text", output.get("data", {}).get("text/plain", [])))

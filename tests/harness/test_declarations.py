@@ -149,7 +149,7 @@ def test_every_key_arrives(tmp_path: Path) -> None:
         (("gate", 0), "margin", 5, "margin must be a fraction"),
         (("gate", 0), "margin", "5 %", "margin must be a number"),
         (("gate", 0), "band_upper", 0.01, "band_upper must lie between margin and 1"),
-        (("gate", 0), "metric", "rate", "is better higher: a reduction is no gain"),
+        (("gate", 0), "metric", "rate", "is better higher: a reduction is not a gain"),
         (("gate", 0), "metric", "load", "has no better side"),
         (("gate", 1), "baseline", "off", "baseline has no meaning"),
         (("gate", 1), "band_upper", 0.5, "has no band"),

@@ -57,7 +57,7 @@ def test_another_default_makes_another_version(store: ProfileStore) -> None:
 
 @pytest.mark.parametrize("name", ["../x", "", "A", "a/b", "x" * 64, ".hidden"])
 def test_names_that_are_paths_are_refused(store: ProfileStore, name: str) -> None:
-    with pytest.raises(ConfigError, match="is no name for a profile"):
+    with pytest.raises(ConfigError, match="is not a name for a profile"):
         learn(store, name, recording("read"))
 
 

@@ -138,7 +138,7 @@ def machine() -> dict[str, object]:
 
 
 def repaired() -> list[str]:
-    """Repair, itself killed at a random line first; give what the last repair failed at."""
+    """Repair, itself killed at a random line first; return what the last repair failed at."""
     killed_at(_repair_once, random.randrange(1, 400))
     return [str(one) for one in repair.repair(KINDS) if one.outcome is Outcome.FAILED]
 

@@ -292,7 +292,7 @@ def fired(path: Path, stall_us: int, window_us: int) -> str:
 
 
 def as_nobody(body: Callable[[], str]) -> str:
-    """Run a function in a child without any right; give what it gives."""
+    """Run a function in a child without any right; return what it gives."""
     readable, writable = os.pipe()
     child = os.fork()
     if child == 0:

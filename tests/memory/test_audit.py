@@ -1,4 +1,4 @@
-"""The audit trail: what is appended reads back, torn lines cost nobody else, stories are told."""
+"""The audit trail: what is appended reads back, torn lines cost nobody else, stories are shown."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_entry_of_a_later_version_is_left_out(name: str, value: object) -> None:
 
 
 def test_step_is_told_with_what_became_of_it() -> None:
-    told = stories(
+    shown = stories(
         [
             entry(1, Action.PREPARE, "ahead"),
             entry(2, Action.APPLY, "one"),
@@ -85,19 +85,19 @@ def test_step_is_told_with_what_became_of_it() -> None:
             entry(10, Action.KEEP, "one", pid=8),  # of another process: no part of it
         ]
     )
-    times = [(s.began.unix_s, [one.unix_s for one in s.then]) for s in told]
+    times = [(s.began.unix_s, [one.unix_s for one in s.then]) for s in shown]
     assert times == [(1, [7]), (2, [4, 8]), (3, []), (5, [6]), (9, []), (10, [])]
-    assert [one["action"] for one in told[1].as_json()["then"]] == ["keep", "restore"]  # type: ignore[attr-defined]
+    assert [one["action"] for one in shown[1].as_json()["then"]] == ["keep", "restore"]  # type: ignore[attr-defined]
 
 
 def test_loss_and_next_step_in_one_decision_belong_to_both() -> None:
-    told = stories(
+    shown = stories(
         [
             entry(1, Action.APPLY, "one"),
             entry(2, Action.APPLY, "two", "one was undone by somebody else and is left alone"),
         ]
     )
-    assert [(s.began.unix_s, len(s.then)) for s in told] == [(1, 1), (2, 0)]
+    assert [(s.began.unix_s, len(s.then)) for s in shown] == [(1, 1), (2, 0)]
 
 
 def test_trail_is_bounded_and_readable_by_all(

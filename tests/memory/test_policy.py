@@ -284,8 +284,8 @@ def test_swap_area_that_comes_or_goes_is_noticed(bench: Bench) -> None:
 
 def test_refused_step_waits_and_the_next_is_tried(bench: Bench) -> None:
     decision = bench.until(Action.APPLY, 90)
-    bench.policy, told = refused(bench.policy, decision, "cannot write", RULES)
-    assert (told.action, told.reason) == (Action.REFUSED, "cannot write")
+    bench.policy, shown = refused(bench.policy, decision, "cannot write", RULES)
+    assert (shown.action, shown.reason) == (Action.REFUSED, "cannot write")
     assert (bench.policy.trial, bench.policy.kept) == (None, ())
     assert bench.until(Action.APPLY, 90).step == "two"
 

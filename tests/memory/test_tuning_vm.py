@@ -123,9 +123,9 @@ def test_swap_that_goes_and_comes_is_noticed_and_a_killed_tuner_is_cleaned_up_af
     mark = f"left by killed process {found['pid']}: undone: "
     assert f"{mark}{ZSWAP} is Y, was N" in found["found"]
     assert f"{mark}vm.page-cluster is 0, was 3" in found["found"]
-    told = {(one["pid"], one["step"]): one for one in found["trail"]}
-    assert told[found["pid"], "fast-swap"]["changes"][-1] == "zswap enabled N -> Y"
-    assert "shrinker" not in str(told)  # it would write to the disk what the pool has room for
+    shown = {(one["pid"], one["step"]): one for one in found["trail"]}
+    assert shown[found["pid"], "fast-swap"]["changes"][-1] == "zswap enabled N -> Y"
+    assert "shrinker" not in str(shown)  # it would write to the disk what the pool has room for
 
 
 def test_triggers_are_for_everybody_in_windows_that_the_kernel_allows(guest: Snapshot) -> None:

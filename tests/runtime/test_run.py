@@ -114,7 +114,7 @@ def test_exit_codes_are_dockers(run: Callable[..., DONE], command: list[str], st
         (["--rootfs", "/etc/passwd"], "is not a directory"),
         (["--seccomp", "nosuch"], "no profile is called nosuch"),
         (["--memory", "lots"], "a size such as 512m"),
-        (["--cap-add", "no cap"], "is no capability"),
+        (["--cap-add", "no cap"], "is not a capability"),
         (["-v", "/nosuch:/x"], "/nosuch does not exist"),
     ],
 )

@@ -37,10 +37,10 @@ _OFF: Mapping[str, object] = {"mode": "off"}
 
 
 class SampleListener(Protocol):
-    """What the service tells of each sample, for example the tuner."""
+    """What the service adds to each sample, for example the tuner."""
 
     def sampled(self, snapshot: Snapshot) -> None:
-        """Hear of the newest sample; runs in the sampling thread.
+        """Use the newest sample; runs in the sampling thread.
 
         Raises
         ------
@@ -139,7 +139,7 @@ class PressureService:
         """Return ``/metrics/memory/psi``; see `Service.endpoints`."""
         samples = Parameter(
             "samples",
-            f"How many of the last samples to give, 0 to {self._history}; all by default.",
+            f"How many of the last samples, 0 to {self._history}; all by default.",
             {"type": "integer", "minimum": 0, "maximum": self._history, "default": self._history},
         )
         return [

@@ -86,10 +86,10 @@ _SAMPLING: Schema = {
 
 def _closed(properties: Mapping[str, Schema], description: str = "") -> Schema:
     """Return an object that has all these properties and no others."""
-    told = {"description": description} if description else {}
+    described = {"description": description} if description else {}
     return {
         "type": "object",
-        **told,
+        **described,
         "properties": dict(properties),
         "required": list(properties),
         "additionalProperties": False,
@@ -109,7 +109,7 @@ _DECISION = _closed(
         "score": {**_NUMBER, "description": "What was judged by, in percent."},
         "memory_some": _PERCENT,
         "io_some": _PERCENT,
-        "swap_ins": {**_NUMBER, "description": "Pages a second from swap that is no zram."},
+        "swap_ins": {**_NUMBER, "description": "Pages a second from swap that is not zram."},
         "changes": {
             "type": "array",
             "description": "What was really changed, put back or found, in words.",
@@ -129,7 +129,7 @@ _STEP = _closed(
         "failures": {
             "type": "integer",
             "minimum": 0,
-            "description": "Trials in a row that did not pay.",
+            "description": "Trials in a row that did not help.",
         },
     }
 )
@@ -154,7 +154,7 @@ _TUNER: Schema = {
         _closed(
             {"mode": {"const": "unavailable"}, "reason": _TEXT, "hint": _TEXT},
             "This machine cannot be tuned as was wanted; the hint, which may be empty, says what "
-            "would mend it.",
+            "to do about it.",
         ),
         _closed(
             {"mode": {"const": "ended"}, **_ENDED},
@@ -189,7 +189,7 @@ SCHEMA: Schema = {
             "properties": {
                 "available": {"const": False},
                 "reason": {"type": "string"},
-                "hint": {"type": "string", "description": "What would mend it."},
+                "hint": {"type": "string", "description": "What to do about it."},
             },
             "required": ["available", "reason"],
             "additionalProperties": False,
@@ -222,7 +222,7 @@ def answer(
     now
         What the kernel says while the request is answered.
     rows
-        How many of the last samples are given.
+        How many of the last samples are in it.
     """
     lines = now.lines()
     said: dict[str, object] = {"available": True, "time_unix_s": now.unix_s}

@@ -34,7 +34,7 @@ class TunerListener:
     Raises
     ------
     PressureMissing
-        If this kernel gives no pressure, with the reason.
+        If this kernel reports no pressure, with the reason.
     HarnessError
         If another tuner runs already.
     """
@@ -75,11 +75,11 @@ class TunerListener:
         elif decision.state is self._state and not decision.noteworthy:
             return
         self._state = decision.state
-        told: dict[str, object] = {"state": decision.state, "action": decision.action}
-        told |= {"step": decision.step} if decision.step else {}
-        told |= {"changes": "; ".join(decision.changes)} if decision.changes else {}
-        told |= {"score": f"{decision.score:.1f}", "why": decision.reason, "mode": self._mode}
-        _LOG.info("tuner", extra=fields(**told))
+        logged: dict[str, object] = {"state": decision.state, "action": decision.action}
+        logged |= {"step": decision.step} if decision.step else {}
+        logged |= {"changes": "; ".join(decision.changes)} if decision.changes else {}
+        logged |= {"score": f"{decision.score:.1f}", "why": decision.reason, "mode": self._mode}
+        _LOG.info("tuner", extra=fields(**logged))
 
 
 def families(status: TunerStatus, counts: Mapping[Action, int]) -> Iterable[Metric]:

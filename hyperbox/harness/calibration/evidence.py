@@ -171,7 +171,7 @@ def evidence_of(
 
 
 def _same(gate: Gate, cell: KnownCell, verdict: Verdict, checks: Checks) -> SameArms:
-    """Tell of equal arms; at a limit of 0 their verdict may claim nothing at all."""
+    """Count verdicts on equal arms; at a limit of 0 their verdict may claim nothing at all."""
     claims = claims_at_first_look(gate, cell.samples)
     right = (expected(gate, cell, 0.0), Outcome.INCONCLUSIVE)
     return SameArms(

@@ -23,7 +23,7 @@ class ChannelBroken(Exception):
 
 
 class ChannelDamaged(Exception):
-    """What arrives is no frame."""
+    """What arrives is not a frame."""
 
 
 class Channel:

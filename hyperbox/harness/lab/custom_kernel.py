@@ -46,7 +46,7 @@ def image_release(image: bytes) -> str:
     Raises
     ------
     ValueError
-        If it is no bzImage or cut short; the text says why.
+        If it is not a bzImage or cut short; the text says why.
     """
     if len(image) < _HEADER_END:
         raise ValueError("it is too short for a kernel")
@@ -76,7 +76,7 @@ def _checked(path: Path, image: bytes) -> str:
     except ValueError as error:
         raise ConfigError(
             f"{path} is not a bootable kernel: {error}",
-            hint="give arch/x86/boot/bzImage of a build, or /boot/vmlinuz-VERSION",
+            hint="use arch/x86/boot/bzImage of a build, or /boot/vmlinuz-VERSION",
         ) from error
 
 
@@ -90,7 +90,7 @@ def _modules_of(release: str, directory: Path) -> Path:
         raise ConfigError(f"the modules directory {directory} does not exist")
     raise ConfigError(
         f"{directory} has no modules of kernel {release}",
-        hint="give lib/modules/RELEASE, or the INSTALL_MOD_PATH of make modules_install",
+        hint="use lib/modules/RELEASE, or the INSTALL_MOD_PATH of make modules_install",
     )
 
 

@@ -159,7 +159,7 @@ class DebianArchive:
     def refresh(
         self, suites: Iterable[str], flavour: str, progress: Progress | None = None
     ) -> tuple[Package, ...]:
-        """Fetch the lists of `suites`, check their signatures, give the kernel packages.
+        """Fetch the lists of `suites`, check their signatures, return the kernel packages.
 
         A security suite that the mirror does not have at all is left out, and `left_out` names
         it. One that is there and cannot be read, or that was there before, is an error: without

@@ -140,11 +140,11 @@ def _range(given: object, where: str) -> tuple[tuple[int, int], tuple[int, int]]
         raise ConfigError(f'{where}: kernels must be ["oldest", "newest"]')
     oldest, newest = (_series(str(text)) for text in given)
     if (0, 0) in (oldest, newest) or oldest > newest:
-        raise ConfigError(f"{where}: {given} is no range of kernels")
+        raise ConfigError(f"{where}: {given} is not a range of kernels")
     return oldest, newest
 
 
 def _series(release: str) -> tuple[int, int]:
-    """Return (6, 12) for ``6.12.43+deb13-cloud-amd64``; (0, 0) for what is no release."""
+    """Return (6, 12) for ``6.12.43+deb13-cloud-amd64``; (0, 0) for what is not a release."""
     match = re.match(r"(\d+)\.(\d+)", release)
     return (int(match[1]), int(match[2])) if match else (0, 0)

@@ -40,7 +40,7 @@ def what_happened(message: str, remains: ExitEvidence) -> MachineLost:
     """Return the error for a machine that went away, with a fingerprint that names its end.
 
     `message` says how the harness noticed. A report of the kernel counts most, then the
-    panic that QEMU was told of, then how QEMU ended.
+    panic that QEMU was notified of, then how QEMU ended.
     """
     crash = find_crash(remains.console)
     if crash is not None:
@@ -59,7 +59,7 @@ def what_happened(message: str, remains: ExitEvidence) -> MachineLost:
 
 
 def never_booted(timeout: float, remains: ExitEvidence) -> BootTimeout:
-    """Return the error for a guest whose agent was not heard of within `timeout` seconds."""
+    """Return the error for a guest whose agent did not answer within `timeout` seconds."""
     lines = [line.strip() for line in remains.console.splitlines() if line.strip()]
     crash = find_crash(remains.console)
     where = crash.fingerprint if crash else lines[-1] if lines else "nothing on the console"

@@ -166,7 +166,7 @@ class HostLaboratory:
         self._project = project_directory() if project is None else project
 
     def source(self, kernel: str, experiment: Experiment, lane: Lane = Lane.HOST) -> HostSource:
-        """Run the preparation on the host and give the source.
+        """Run the preparation on the host and return the source.
 
         Raises
         ------

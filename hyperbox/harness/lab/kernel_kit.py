@@ -73,7 +73,7 @@ class KernelKit:
 
     `label` is the series ("6.12"), the version of a point release, or a custom kernel's
     release; `package` and `version` are Debian's, empty for a custom kernel; `sha256` is that
-    of the deb with the kernel image, or of the bzImage; `build` tells apart what else differs,
+    of the deb with the kernel image, or of the bzImage; `build` distinguishes what else differs,
     see `build_id`. `modules_image` is an EROFS file of a multiple of 2 MiB whose root is the
     content of ``/usr/lib/modules``; None if the kernel has no modules. `unsigned` names the
     packages that no signed list vouches for.
@@ -147,7 +147,7 @@ def kernel_kit(
     Raises
     ------
     ConfigError
-        If there is no such series, or the file is no kernel.
+        If there is no such series, or the file is not a kernel.
     MissingDependency
         If a program is missing.
     HarnessError
@@ -385,7 +385,7 @@ def _need_space(directory: Path) -> None:
 
 
 def _build(tree: KernelTree, recipe: _Recipe, scratch: Path, kit: Path) -> tuple[str, ...]:
-    """Fill the directory `kit`; give the early drivers that the kernel lacks."""
+    """Fill the directory `kit`; return the early drivers that the kernel lacks."""
     kit.mkdir()
     early: list[tuple[str, bytes]] = []
     missing: tuple[str, ...] = ()

@@ -102,7 +102,7 @@ def foreseen_labels(
     Raises
     ------
     ConfigError, MissingDependency
-        If a file is no kernel, or the running kernel's image is not there.
+        If a file is not a kernel, or the running kernel's image is not there.
     """
     known = [_foreseen(selector, modules) for selector in selectors]
     labels = distinct_labels([(label, build) for label, build, _ in known])

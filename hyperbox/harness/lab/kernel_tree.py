@@ -43,7 +43,7 @@ def digests(tree: KernelTree) -> list[str]:
 
 
 def build_id(parts: Sequence[str]) -> str:
-    """Return what tells builds apart that call themselves by one release: the hash of `parts`.
+    """Return what distinguishes builds that call themselves by one release: the hash of `parts`.
 
     `parts` are the hashes of all that the kernel is made of: its packages, or `digests`.
     """

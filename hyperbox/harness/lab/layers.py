@@ -155,7 +155,7 @@ def layer_image(name: str, progress: Callable[[str, float], None] | None = None)
 
 
 def main(names: Sequence[str]) -> int:
-    """Make the root, or the layers that are named: what `run_as_root` runs. Give the exit code."""
+    """Make the root, or the named layers, as `run_as_root` does; return the exit code."""
     try:
         for name in names:
             layer_image(name)

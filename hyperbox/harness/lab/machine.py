@@ -99,7 +99,7 @@ class Laboratory(Protocol):
     """Where machine sources come from: QEMU VMs of a kernel matrix, or the host."""
 
     def source(self, kernel: str, experiment: Experiment, lane: Lane) -> MachineSource:
-        """Boot (or reuse) `kernel`, run the experiment's preparation, give the source.
+        """Boot (or reuse) `kernel`, run the experiment's preparation, return the source.
 
         Raises
         ------

@@ -1,6 +1,6 @@
 """Saving a stopped guest's devices and loading them again, without its memory.
 
-Follows QEMU's docs/xen-save-devices-state.txt: the memory lies in a shared file and is no part of
+Follows QEMU's docs/xen-save-devices-state.txt: the memory lies in a shared file and is not part of
 the stream, nor is a description of the machine, which the loading side must not expect
 (``send-configuration``). The main thread saves: the one that migrates must not read the clocks of
 a guest whose threads are kept apart (see `qemu`).
@@ -22,7 +22,7 @@ _PATIENCE_S = 60.0
 
 
 class Monitor(Protocol):
-    """Runs a QMP command and gives what it returns."""
+    """Runs a QMP command and returns its result."""
 
     def __call__(self, command: str, **arguments: object) -> Any:
         """Run it."""

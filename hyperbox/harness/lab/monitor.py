@@ -67,7 +67,7 @@ class Monitor:
         *,
         limit: float | None = None,
     ) -> Any:
-        """Run a command and give what it returns.
+        """Run a command and return its result.
 
         Raises
         ------
@@ -79,21 +79,21 @@ class Monitor:
         return self._run(lambda: self._client.execute(name, arguments), limit)
 
     def last_words(self) -> list[dict[str, Any]]:
-        """Return the events that QEMU has told of and that are still on their way, oldest first.
+        """Return the events that QEMU has sent and that are still on their way, oldest first.
 
         A shutdown is its last word, which is waited for a little.
         """
-        heard: list[dict[str, Any]] = []
+        received: list[dict[str, Any]] = []
         try:
-            while not any(event["event"] == "SHUTDOWN" for event in heard):
+            while not any(event["event"] == "SHUTDOWN" for event in received):
                 event = asyncio.wait_for(self._client.events.get(), _LAST_WORDS_S)
-                heard.append(dict(self._loop.run_until_complete(event)))
+                received.append(dict(self._loop.run_until_complete(event)))
         except TimeoutError:
             pass
-        return heard
+        return received
 
     def forget_events(self) -> None:
-        """Forget what QEMU has told of so far."""
+        """Forget the events that QEMU has sent so far."""
         self._client.events.clear()
 
     def close(self) -> None:

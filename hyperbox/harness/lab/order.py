@@ -1,4 +1,4 @@
-"""What an agent is told with an EXECUTE frame; pure."""
+"""What an agent gets with an EXECUTE frame; pure."""
 
 from __future__ import annotations
 

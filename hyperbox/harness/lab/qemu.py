@@ -145,7 +145,7 @@ def _program() -> Path:
     if found is None:
         raise ConfigError(
             f"{QEMU_VARIABLE} names no program: {named}",
-            hint="give the path of a qemu-system-x86_64, or unset it",
+            hint="use the path of a qemu-system-x86_64, or unset it",
         )
     return Path(found).absolute()
 
@@ -208,7 +208,7 @@ def command_line(
     backend = f"memory-backend-file,id=ram,size={hardware.memory},mem-path={_value(ram_file)}"
     words += ["-object", f"{backend},share={share}"]
     words += ["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]
-    # Told of a panic, QEMU only says so: the guest goes on to the end of its report.
+    # Notified of a panic, QEMU only sends an event: the guest goes on to the end of its report.
     words += ["-device", "pvpanic", "-action", "panic=none"]
     words += ["-global", "migration.send-configuration=off"]  # see `migration`
     words += ["-seed", "1", "-rtc", "base=2030-01-01T00:00:00,clock=vm"]

@@ -18,7 +18,7 @@ __all__ = ["main"]
 
 
 def main() -> int:
-    """Run every phase; give the exit status."""
+    """Run every phase; return the exit status."""
     found: dict[str, int | str] = {"began_ns": time.monotonic_ns()}
     for phase in (_processor, _system_calls, _processes, _memory, _files, _sleep):
         found[phase.__name__.strip("_")] = _timed(phase)

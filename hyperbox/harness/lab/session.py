@@ -45,7 +45,7 @@ _KEPT_CONSOLES = 50
 
 
 class CommandUnstartable(WorkloadError):
-    """The guest has no such program, or it is no program; `errno` says which."""
+    """The guest has no such program, or it is not a program; `errno` says which."""
 
     def __init__(self, message: str, errno: int) -> None:
         super().__init__(message)
@@ -152,7 +152,7 @@ def converse(
     environment: Mapping[str, str] | None = None,
     timeout: float | None = None,
 ) -> int:
-    """Run a command in the project directory; give its status (negative: a signal).
+    """Run a command in the project directory; return its status (negative: a signal).
 
     KeyboardInterrupt is passed on to the command as SIGINT, and raised when it has ended or
     two seconds have gone by.
@@ -211,7 +211,7 @@ class _Conversation:
     _progress: tuple[float, float] = (0.0, 0.0)
 
     def until_end(self, timeout: float | None) -> Mapping[str, Any]:
-        """Pass everything on until the command ends; give what the agent says of it."""
+        """Pass everything on until the command ends; return what the agent says of it."""
         deadline = float("inf") if timeout is None else time.monotonic() + timeout
         while True:
             ready = self._wait(deadline)
@@ -241,7 +241,7 @@ class _Conversation:
         return ready
 
     def _beat(self, now: float) -> float:
-        """Ask a silent machine whether it is there; give the seconds until the next look.
+        """Ask a silent machine whether it is there; return the seconds until the next look.
 
         The answer is not waited for: a hanging console can still be left.
         """

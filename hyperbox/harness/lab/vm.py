@@ -118,7 +118,7 @@ class VirtualMachine:
         return stat_of(self.pid).cpu_seconds
 
     def monitor(self, command: str, **arguments: object) -> Any:
-        """Run a QMP command and give what it returns.
+        """Run a QMP command and return its result.
 
         Raises
         ------
@@ -207,7 +207,7 @@ class VirtualMachine:
         )
 
     def begin(self, argv: Sequence[str], environment: Mapping[str, str], **more: object) -> int:
-        """Start a command whose frames the caller takes from `arrived`; give its number.
+        """Start a command whose frames the caller takes from `arrived`; return its number.
 
         `more` goes into the order: ``stdin``, ``tty``; see `FrameType.EXECUTE`.
 
@@ -222,7 +222,7 @@ class VirtualMachine:
         return self.send(FrameType.EXECUTE, payload)
 
     def send(self, kind: FrameType, payload: bytes = b"", request: int | None = None) -> int:
-        """Send a frame, about a request that runs or a new one; give the request's number."""
+        """Send a frame, about a request that runs or a new one; return the request's number."""
         self.resume()
         return self._send(kind, payload, request)
 

@@ -40,7 +40,7 @@ __all__ = [
     "warm_snapshot",
 ]
 
-# Once before the snapshot, so that no arm pays: read what programs load, compile the project.
+# Once before the snapshot, so that no arm does it: read what programs load, compile the project.
 _COMPILE = "python3 -m compileall -q --invalidation-mode unchecked-hash"
 _WARM_UP = (
     "sh",

@@ -96,7 +96,7 @@ def planted_table(seen: Evidence) -> Table:
 
 
 def evidence_plot(seen: Evidence, name: str) -> str:
-    """Draw equal arms, planted effects, and the starts that telling them takes."""
+    """Draw equal arms, planted effects, and the starts that finding them takes."""
     loads = _loads(_all(seen))
     kernels = _kernels(seen)
     changes = [abs(one.planted) for one in seen.planted if one.planted]

@@ -37,7 +37,7 @@ _ORDER = Panel(58, 34, 358, 134)
 _ECDF = Panel(408, 34, 640, 134)
 _SPREAD = Panel(690, 34, 868, 134)
 _SMALL = 10.5 * PT
-_FAR = 5.0  # relative spread beyond which a median is no scale: it lies near zero
+_FAR = 5.0  # relative spread beyond which a median is not a scale: it lies near zero
 
 _Arms = Sequence[tuple[str, list[float]]]
 

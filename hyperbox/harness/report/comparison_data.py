@@ -133,7 +133,7 @@ class SideComparison:
         others = (
             (SideFinding.NOT_SURE, "not sure"),
             (SideFinding.SAME, "identical"),
-            (SideFinding.TOO_FEW, "without enough blocks to tell"),
+            (SideFinding.TOO_FEW, "without enough blocks to decide"),
         )
         tail = ", ".join(
             f"{self.count(finding)} {'is' if self.count(finding) == 1 else 'are'} {what}"
@@ -163,7 +163,7 @@ class SideComparison:
             SideFinding.FIRST_BETTER: f"{self.first} is better",
             SideFinding.SECOND_BETTER: f"{self.second} is better",
             SideFinding.NOT_SURE: "Not sure: the difference may be luck",
-            SideFinding.TOO_FEW: "Too few blocks to tell",
+            SideFinding.TOO_FEW: "Too few blocks to decide",
             SideFinding.SAME: "Identical",
         }[finding]
 

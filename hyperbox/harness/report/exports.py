@@ -106,7 +106,7 @@ def verdicts_document(run: RunData, code: int, pages: Sequence[Path]) -> dict[st
 
 
 def _plain(value: Any) -> Any:
-    """Return plain data: no number that JSON does not have, no text that is no Unicode."""
+    """Return plain data: no number that JSON does not have, no text that is not Unicode."""
     if isinstance(value, str):
         return legible(value)
     if isinstance(value, float):

@@ -74,7 +74,7 @@ def forest_plot(rows: Sequence[MatrixEntry]) -> str:
 
 
 def _label(rows: Sequence[MatrixEntry]) -> str:
-    """Return what the figure shows, for those who hear the page."""
+    """Return what the figure shows, for screen readers."""
     said = [f"{e.column.label} {e.style.word} {e.estimate_text}".rstrip() for e in rows[:12]]
     more = f" and {len(rows) - 12} more" if len(rows) > 12 else ""
     return f"{rows[0].gate.id}, limit {rows[0].limit_text}: {', '.join(said)}{more}"

@@ -216,7 +216,7 @@ def _change(
     shift = float(np.median(np.subtract.outer(np.asarray(after), np.asarray(before))))
     if entry.gate.is_ratio:
         text = f"{relative(shift).removesuffix(' %')} points"
-    elif entry.unit == "%":  # a difference of percentages is no percentage
+    elif entry.unit == "%":  # a difference of percentages is not a percentage
         text = f"{'+' if shift > 0 else ''}{number(shift)} points"
     else:
         text = ("+" if shift > 0 else "") + with_unit(shift, entry.unit)

@@ -1,6 +1,6 @@
 """JUnit XML: one test suite per kernel, one test case per gate.
 
-What is no PASS is never green, and an error or failure stands in the file exactly if the
+What is not a PASS is never green, and an error or failure stands in the file exactly if the
 run's exit code says so. INCONCLUSIVE, SKIP and untested gates are "skipped" with their word
 first; so is all that decides nothing: the lanes beside, and what could not be read, in the
 suite ``hyperbox.record``. A run that decided nothing is an error of its own.
@@ -64,12 +64,12 @@ def _add_suite(
 
 def _add_record(root: ET.Element, run: RunData) -> None:
     """Add what is wrong with the run as a whole: what was left out, skipped, or not decided."""
-    told = headline(run)
+    news = headline(run)
     found = [("skipped", "UNREADABLE", problem) for problem in run.problems]
     if release(run.deciding).holes:
         found.append(("skipped", "SKIP", release_headline(run).text))
-    if told.code is ExitCode.HARNESS_ERROR and told.outcome is not Outcome.ERROR:
-        found.append(("error", "UNDECIDED", told.text))
+    if news.code is ExitCode.HARNESS_ERROR and news.outcome is not Outcome.ERROR:
+        found.append(("error", "UNDECIDED", news.text))
     if not found:
         return
     name = "hyperbox.record"

@@ -290,7 +290,7 @@ def untested_count(matrix: Sequence[MatrixEntry]) -> int:
 
 def headline(run: RunData) -> Headline:
     """Say what the run shows; the worst news first, the lanes that decide nothing last."""
-    told = _deciding_headline(run)
+    deciding = _deciding_headline(run)
     beside = [entry for entry in entries(run) if entry.lane is not run.lane]
     lanes = dict.fromkeys(entry.lane for entry in beside)
     passed = {
@@ -304,7 +304,7 @@ def headline(run: RunData) -> Headline:
     unanswered = release(run.deciding).unanswered
     named = _listed(_shortened(unanswered, "gates"))
     nowhere = f" Skipped on every kernel: {named}." if unanswered else ""
-    return replace(told, text=told.text + nowhere + others)
+    return replace(deciding, text=deciding.text + nowhere + others)
 
 
 def _deciding_headline(run: RunData) -> Headline:

@@ -74,7 +74,7 @@ def inline_svg(figure: Figure, name: str, label: str, css: str = "") -> str:
     name
         Unique in the page; prefix of all ids.
     label
-        What the figure shows, for those who hear the page.
+        What the figure shows, for screen readers.
     css
         Class of the element.
     """

@@ -114,7 +114,7 @@ MEANINGS: Mapping[str, Mapping[str, str]] = {
         **_CELL,
         "fact": "what was noted about the machine of the attempt that counts, as outer.inner: "
         "qemu.version, host.cpu, kernel.sha256",
-        "told": "its value as text; lists are joined by commas",
+        "text": "its value as text; lists are joined by commas",
     },
     "kernel_configs": {
         "run": "name of the run directory",

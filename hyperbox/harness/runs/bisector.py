@@ -59,8 +59,8 @@ Judge = Callable[[Candidate, Path], Judgement]
 the same kernel left."""
 
 
-def bisect(log: BisectionLog, judge: Judge, tell: Callable[[Try], None]) -> Answer:
-    """Go on with a bisection to its end; `tell` hears each new try.
+def bisect(log: BisectionLog, judge: Judge, report: Callable[[Try], None]) -> Answer:
+    """Go on with a bisection to its end; `report` is called with each new try.
 
     Raises
     ------
@@ -80,7 +80,7 @@ def bisect(log: BisectionLog, judge: Judge, tell: Callable[[Try], None]) -> Answ
                 return answer(count, log.marks())
             began = time.monotonic()
             found = _judged(judge, log, place)
-            tell(log.add(place, found.mark, found.reason, time.monotonic() - began))
+            report(log.add(place, found.mark, found.reason, time.monotonic() - began))
 
 
 def judge_for(question: Question, listening: ProgressListener) -> Judge:
@@ -116,7 +116,7 @@ class _GateJudge:
 
 @dataclass(frozen=True)
 class _CommandJudge:
-    """A command in a fresh guest: 0 is good, 125 cannot tell, everything else is bad."""
+    """A command in a fresh guest: 0 is good, 125 is undecided, everything else is bad."""
 
     question: Question
     listening: ProgressListener
@@ -136,7 +136,7 @@ class _CommandJudge:
         finally:
             write_bytes(directory / "output.log", bytes(said))
         if status == _CANNOT_TELL:
-            return Judgement(Mark.SKIP, "the command cannot tell (status 125)")
+            return Judgement(Mark.SKIP, "the command could not decide (status 125)")
         how = f"signal {-status}" if status < 0 else f"status {status}"
         return Judgement(Mark.BAD if status else Mark.GOOD, f"the command ended with {how}")
 

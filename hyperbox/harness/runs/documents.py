@@ -100,7 +100,7 @@ def untimely(document: Mapping[str, Any]) -> str:
         try:
             datetime.fromisoformat(document.get(key) or "2000-01-01")
         except ValueError as error:
-            return f"{key} is no valid time: {error}"
+            return f"{key} is not a valid time: {error}"
     return ""
 
 

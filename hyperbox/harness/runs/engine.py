@@ -63,11 +63,11 @@ def run_plan(
     KeyboardInterrupt
         After the running machines were ended.
     """
-    tell = listen or (lambda _event: None)
+    notify = listen or (lambda _event: None)
     todo = unfinished(plan, store)
     for cell in plan.cells():
         if cell not in todo:
-            tell(CellResumed(cell))
+            notify(CellResumed(cell))
     expected = expect(plan, costs.of(plan.cells()) if costs is not None else {})
     local = isinstance(executor, concurrent.futures.ThreadPoolExecutor)
     cancelled = threading.Event() if local else None
@@ -78,7 +78,7 @@ def run_plan(
             order = _Order(
                 cell, experiment, plan.gates_of(experiment.id), plan.seed, plan.family, costs
             )
-            arguments = (tell, cancelled) if local else (None, None)
+            arguments = (notify, cancelled) if local else (None, None)
             futures.append(executor.submit(_work, order, laboratory, store.directory, *arguments))
         for future in concurrent.futures.as_completed(futures):
             future.result()
@@ -110,12 +110,12 @@ def _work(
 ) -> None:
     """Try a cell until it is measured or skipped, or its machine has failed too often."""
     store = RunStore(directory)
-    tell = listen or (lambda _event: None)
+    notify = listen or (lambda _event: None)
     cell, blocks = order.cell, order.experiment.blocks
     for number in range(1, ATTEMPTS + 1):
         if cancelled is not None and cancelled.is_set():
             return
-        tell(CellStarted(cell, number, blocks))
+        notify(CellStarted(cell, number, blocks))
         attempt = measure(
             laboratory,
             cell,
@@ -123,7 +123,7 @@ def _work(
             order.gates,
             seed=order.seed,
             family=order.family,
-            on_block=lambda done: tell(BlockMeasured(cell, done, blocks)),
+            on_block=lambda done: notify(BlockMeasured(cell, done, blocks)),
         )
         if cancelled is not None and cancelled.is_set():
             return  # its machine was killed under it: not evidence of anything
@@ -131,7 +131,7 @@ def _work(
         if order.costs is not None:
             order.costs.keep(cell, cost_of(attempt, order.experiment))
         final = not attempt.retry or number == ATTEMPTS
-        tell(AttemptRecorded(cell, record.state, attempt.reason, final))
+        notify(AttemptRecorded(cell, record.state, attempt.reason, final))
         if final:
             return
 

@@ -134,7 +134,7 @@ class _Running:
 
 
 class Forecast:
-    """Keeps what a run still takes, by what it hears and what was expected.
+    """Keeps what a run still takes, by the events so far and what was expected.
 
     Parameters
     ----------
@@ -151,7 +151,7 @@ class Forecast:
         self._took: dict[str, list[float]] = {}
         self._jobs = jobs
 
-    def hear(self, event: Event, now: float) -> None:
+    def note(self, event: Event, now: float) -> None:
         """Take note of an event at `now` (any clock, in seconds)."""
         if isinstance(event, CellStarted):
             self._waiting.pop(event.cell, None)

@@ -27,7 +27,7 @@ from hyperbox.printing import legible
 
 __all__ = ["command_line", "judge", "load_run"]
 
-_CROWDED = 0.1  # of the time that guests wanted to run; more is told
+_CROWDED = 0.1  # of the time that guests wanted to run; more is reported
 
 
 @dataclass(frozen=True)
@@ -51,14 +51,14 @@ class _Seen:
         return self.environments.setdefault(json.dumps(found, sort_keys=True), found)
 
     def note_config(self, kernel: str, record: Record) -> Iterator[str]:
-        """Keep a kernel's first configuration; tell what is wrong with it."""
+        """Keep a kernel's first configuration; yield what is wrong with it."""
         if not self.configs.get(kernel):
             try:
                 self.configs[kernel] = _kernel_config(record.evidence("kernel.config").decode())
             except HarnessError as error:
                 yield error.message
             except ValueError:
-                yield f"{record.directory / 'kernel.config'} is no text"
+                yield f"{record.directory / 'kernel.config'} is not text"
 
 
 def load_run(directory: Path) -> RunData:
@@ -255,7 +255,7 @@ def _records(store: RunStore, cell: Cell) -> tuple[list[Record], list[str]]:
 
 
 def _changed_logs(record: Record) -> Iterator[str]:
-    """Tell which logs are not what was put on record; they decide nothing."""
+    """Yield which logs are not what was put on record; they decide nothing."""
     for name in ("serial.log", "dmesg.txt"):
         try:
             record.evidence(name)
@@ -291,7 +291,7 @@ def _check_samples(where: Path, samples: Sequence[Sample], experiment: Experimen
 
 def _attempt(record: Record) -> Mapping[str, object]:
     document = record.document
-    told = {
+    given = {
         "error": document.get("error", ""),
         "fingerprint": document.get("fingerprint", ""),
         "warnings": "; ".join(document["warnings"]),
@@ -301,7 +301,7 @@ def _attempt(record: Record) -> Mapping[str, object]:
         "number": document["attempt"],
         "status": document["state"],
         "reason": document["reason"],
-        **{key: value for key, value in told.items() if value},
+        **{key: value for key, value in given.items() if value},
         "started": document["started"],
         "seconds": _seconds(document),
         "retries": document["attempt"] - 1,

@@ -31,7 +31,7 @@ def merge(shards: Sequence[Path], output: Path) -> None:
     Raises
     ------
     ConfigError
-        If a shard is no run or is given twice, the plans differ, two shards measured a cell
+        If a shard is not a run or is given twice, the plans differ, two shards measured a cell
         differently or under different builds of a kernel, or `output` is in use.
     HarnessError
         If something cannot be read or written; nothing is left of `output` then.
@@ -89,7 +89,7 @@ def _check_plans(shards: Sequence[Path], infos: Sequence[RunInfo]) -> None:
         if differing:
             listed = ", ".join(sorted(differing))
             raise ConfigError(
-                f"{path} is no shard of the plan of {shards[0]}: other {listed}",
+                f"{path} is not a shard of the plan of {shards[0]}: other {listed}",
                 hint="only the kernels may differ; `hyperbox compare` holds runs side by side",
             )
 

@@ -104,7 +104,7 @@ class ProgressDisplay:
         """Show one event."""
         with self._lock:
             if self._forecast is not None:
-                self._forecast.hear(event, time.monotonic())
+                self._forecast.note(event, time.monotonic())
             if isinstance(event, Step):
                 self._step(event)
             elif isinstance(event, CellStarted):

@@ -76,7 +76,7 @@ def exact_cells(
     Raises
     ------
     ConfigError
-        If a key is no measured exact cell of the run, or the run has none at all.
+        If a key is not a measured exact cell of the run, or the run has none at all.
     """
     found = {}
     for cell in plan.cells():
@@ -86,7 +86,7 @@ def exact_cells(
     unknown = [key for key in keys if key not in found]
     if unknown:
         raise ConfigError(
-            f"{unknown[0]!r} is no measured exact cell of {store.directory}",
+            f"{unknown[0]!r} is not a measured exact cell of {store.directory}",
             hint=f"cells: {', '.join(found) or 'none'}",
         )
     if not found:
@@ -125,12 +125,12 @@ def reproduce(
     ):
         cancelled = threading.Event()
 
-        def tell(event: Event) -> None:
+        def notify(event: Event) -> None:
             if not cancelled.is_set():  # its machine was killed under it
                 listen(event)
 
         futures = [
-            executor.submit(_again, laboratory, info.plan, cell, record, tell)
+            executor.submit(_again, laboratory, info.plan, cell, record, notify)
             for cell, record in todo
         ]
         try:

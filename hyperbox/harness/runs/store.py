@@ -105,17 +105,17 @@ class RunStore:
         """Open an existing run directory; ConfigError if it is none."""
         try:
             mode = (directory / "run.json").stat().st_mode
-            wrong = "" if stat.S_ISREG(mode) else "its run.json is no file"
+            wrong = "" if stat.S_ISREG(mode) else "its run.json is not a file"
         except FileNotFoundError:
             wrong = "no run.json"
         except NotADirectoryError:
-            wrong = "it is no directory"
+            wrong = "it is not a directory"
         except OSError as error:
             wrong = f"cannot read its run.json: {error.strerror or error}"
         if wrong:
             raise ConfigError(
                 f"{directory} is not a run directory: {wrong}",
-                hint="give the directory that `hyperbox validate` named",
+                hint="use the directory that `hyperbox validate` named",
             )
         return cls(directory)
 
@@ -214,7 +214,7 @@ class RunStore:
         there = _names(home)
         found = [home / name for name in there if name not in planned]
         for key in planned.intersection(there):
-            with contextlib.suppress(HarnessError):  # told with its cell
+            with contextlib.suppress(HarnessError):  # reported with its cell
                 found += [
                     home / key / name
                     for name in _names(home / key)

@@ -45,18 +45,18 @@ _MEMORY_NEED = 1 << 30
 
 
 class ProgressListener(Protocol):
-    """Who is told what happens; `hyperbox.harness.runs.progress.ProgressDisplay` is one."""
+    """Who is notified of what happens; `hyperbox.harness.runs.progress.ProgressDisplay` is one."""
 
     def expect(self, plan: Plan, forecast: Forecast | None = None) -> None:
-        """Hear the whole amount of work, and what keeps an account of the time it takes."""
+        """Take note of the whole amount of work, and what keeps an account of the time it takes."""
         ...
 
     def step(self, text: str, fraction: float) -> None:
-        """Hear of a step of fetching, building or booting."""
+        """Take note of a step of fetching, building or booting."""
         ...
 
     def __call__(self, event: Event) -> None:
-        """Hear an event of a cell."""
+        """Take note of an event of a cell."""
         ...
 
 

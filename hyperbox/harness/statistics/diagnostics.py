@@ -1,6 +1,6 @@
 """Tests of the measurement itself: trend, order, likeness of neighbours, outliers. Pure.
 
-What the named numbers mean is told in `hyperbox.harness.verdicts.diagnosis`.
+What the named numbers mean is explained in `hyperbox.harness.verdicts.diagnosis`.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Many rows of the same blocks tested at once: what luck does to all of them together. Pure.
 
 Rows that were measured in the same blocks rise and fall together, and some say nearly the same.
-To pay for each as if it stood alone wastes what few blocks can tell. Westfall and Young
+To correct for each as if it stood alone wastes what few blocks can show. Westfall and Young
 (1993, "Resampling-based multiple testing", algorithm 2.8, step-down min-P): the side that a block
-belongs to is exchanged in the same way for all rows of a group, and a row is held against
+belongs to is exchanged in the same way for all rows of a group, and a row is compared with
 the smallest p-value that this gives any row not yet found. Groups are added up (Bonferroni),
 whatever their dependence. The chance of any false claim stays below the bound, as with Holm's
 procedure, which is the case of groups of one row.

@@ -1,4 +1,4 @@
-"""What a number of blocks can tell: power and the smallest effect worth looking for. Pure.
+"""What a number of blocks can show: power and the smallest effect worth looking for. Pure.
 
 The tables were simulated with `sequential.first_decisions` on normal values (100,000
 samples a cell); a test draws some of them again.
@@ -19,7 +19,7 @@ _DISTANCES = (0, 0.25, 0.5, 0.75, 1, 1.25, 1.5, 1.75, 2, 2.5, 3, 4)
 """True distances from the limit, in standard deviations of the decided values."""
 
 # (kind, whether the spread of starts bounds what is claimed) -> last look -> power. In the
-# exact lane, where it does, everything is told by signs.
+# exact lane, where it does, everything is decided by signs.
 _EIGHT = (0.004, 0.017, 0.052, 0.127, 0.251, 0.409, 0.577, 0.722, 0.833, 0.952, 0.989, 1.0)
 _POWER = {
     (Kind.SIGNED_RANK, False): {
@@ -56,7 +56,7 @@ def power(distance: float, spread: float, blocks: int, target: Target) -> float:
 
 
 def detectable(spread: float, blocks: int, target: Target) -> float | None:
-    """Return the distance from the limit that is told with `WANTED_POWER`; None if none is."""
+    """Return the distance from the limit that is found with `WANTED_POWER`; None if none is."""
     table = _table(blocks, target)
     if table is None:
         return None

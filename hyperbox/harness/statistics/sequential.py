@@ -103,7 +103,7 @@ def through_all_looks(values: Sequence[float], target: Target) -> tuple[float, f
     """Return p-values of "met" and "missed" that allow for having looked several times.
 
     They are at most `ALPHA` exactly if a look so far decides (leaving out what the exact
-    lane refuses), so they may be held against any smaller bound, such as one shared by
+    lane refuses), so they may be compared with any smaller bound, such as one shared by
     many gates.
     """
     best_met = best_missed = 1.0

@@ -29,7 +29,7 @@ class Shift:
     """Location of the second set against the first, in the unit of the values.
 
     `p` is the exact two-sided p-value of "there is no shift"; `level` what the interval is
-    worth; `n` the number of blocks in each set; `paired` tells how they were compared.
+    worth; `n` the number of blocks in each set; `paired` is how they were compared.
     """
 
     estimate: float

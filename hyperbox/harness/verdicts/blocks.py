@@ -21,7 +21,7 @@ class DecidedBlock:
     """What a gate decides on in one block.
 
     `value` is log(tuned / baseline), the difference tuned - baseline, or the level, as
-    the gate's rule and scale ask. `baseline_first` tells the order of a pair.
+    the gate's rule and scale ask. `baseline_first` is the order of a pair.
     """
 
     block: int

@@ -22,7 +22,7 @@ Numbers for `Verdict.details`, all on the scale that is decided (log ratio or un
 ``power``, ``distance``
     chance of a verdict in the planned blocks if the truth lies `distance` from the limit
 ``detectable``
-    distance from the limit that would be told with 80 % power
+    distance from the limit that would be found with 80 % power
 
 `distance` is taken from the target, never from the result: no change at all for
 "not worse" and "within"; the middle of the band, or no change, for a reduction; a tenth
@@ -116,7 +116,7 @@ def _power(gate: Gate, target: Target, spread: float, blocks: int) -> dict[str, 
 
 
 def _distance(gate: Gate, target: Target) -> float:
-    """Return the distance from the limit that the gate should be able to tell; 0: none."""
+    """Return the distance from the limit that the gate should be able to resolve; 0: none."""
     limits = [limit for limit in (target.low, target.high) if limit is not None]
     nearest = min(limits, key=abs)
     if gate.rule is Rule.REDUCES_AT_LEAST and gate.band_upper is not None:
@@ -157,8 +157,8 @@ def _group_remarks(gate: Gate, groups: Sequence[tuple[int, float]]) -> list[str]
     middles = np.array([middle for _, middle in groups])
     with np.errstate(over="ignore"):
         shown = [relative(x) for x in np.expm1(middles)] if gate.is_ratio else map(number, middles)
-    told = [f"{count} at {middle}" for (count, _), middle in zip(groups, shown, strict=True)]
-    return [f"blocks fall into {len(groups)} groups: {', '.join(told)}"]
+    each = [f"{count} at {middle}" for (count, _), middle in zip(groups, shown, strict=True)]
+    return [f"blocks fall into {len(groups)} groups: {', '.join(each)}"]
 
 
 def _underpowered(gate: Gate, details: dict[str, float], *, decided: bool) -> str:
@@ -169,9 +169,9 @@ def _underpowered(gate: Gate, details: dict[str, float], *, decided: bool) -> st
     else:
         truth = "nothing changes"
     marked = f"{UNDERPOWERED} for smaller effects (the verdict stands)" if decided else UNDERPOWERED
-    told = f"{marked}: a chance of {100 * details['power']:.0f} % of a verdict if {truth}"
+    said = f"{marked}: a chance of {100 * details['power']:.0f} % of a verdict if {truth}"
     smallest = details.get("detectable")
     if smallest is None:
-        return f"{told}; it takes at least {LOOKS[0]} blocks"
+        return f"{said}; it takes at least {LOOKS[0]} blocks"
     share = number(smallest / details["distance"], 2)
-    return f"{told}; for 80 % it takes {share} times that distance, or more blocks"
+    return f"{said}; for 80 % it takes {share} times that distance, or more blocks"

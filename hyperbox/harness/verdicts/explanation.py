@@ -44,7 +44,7 @@ def summary_remarks(verdict: Verdict) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class VerdictExplanation:
-    """What a verdict is told from.
+    """What the text of a verdict is made of.
 
     `shown` and `spread` (smallest and largest block) are in the verdict's terms. `leaning`
     is what the interval alone says. Where that is not the outcome, `against` counts the
@@ -66,7 +66,7 @@ class VerdictExplanation:
             return f"{shown.n} of the {LOOKS[0]} blocks that a verdict needs; so far {found}"
         withheld = self.leaning is not self.outcome
         if withheld and self.against is None:
-            return f"{found} lies closer to {limit} than perturbed starts can tell"
+            return f"{found} lies closer to {limit} than perturbed starts can resolve"
         if self.gate.rule is Rule.WITHIN:
             sides = {Outcome.PASS: "lies wholly within", Outcome.FAIL: "lies wholly outside of"}
             said = f"{found} {sides.get(self.leaning, 'spans a limit of')} {limit}"

@@ -2,7 +2,7 @@
 
 A gate is decided on blocks, never on pooled iterations or a single number. Broken
 measurements give ERROR and never become samples. At each planned look the exact
-interval of the location is held against the target's limits: wholly on the good side is
+interval of the location is compared with the target's limits: wholly on the good side is
 PASS, wholly on the bad side FAIL, anything else INCONCLUSIVE. The first look that
 decides stands, so blocks added for the sake of another gate change nothing.
 
@@ -10,8 +10,8 @@ What is judged is the median change (or level) of the blocks. Host time: of the 
 measured; whether a machine that drifts would show the same tomorrow is beyond any number
 of blocks. Exact lane: of all starts, since starts are drawn independently.
 
-Every claim needs the exact sign test, which minds no shape. Pairs in the host's time are
-told by Hodges and Lehmann's estimate, and need the exact signed-rank test as well.
+Every claim needs the exact sign test, which assumes no shape. Pairs in the host's time are
+estimated by Hodges and Lehmann's estimator, and need the exact signed-rank test as well.
 
 The exact lane repeats to the nanosecond, so that its noise is only what the perturbed
 starts show. There a verdict also needs the estimate to lie further from the limit than
@@ -169,7 +169,7 @@ def _decide_location(
     shown = _in_verdict_terms(location, ratio=gate.is_ratio)
     ends = min(used), max(used)
     smallest, largest = (math.expm1(end) if gate.is_ratio else end for end in ends)
-    told = VerdictExplanation(
+    explanation = VerdictExplanation(
         gate,
         experiment.metric(gate.metric),
         outcome,
@@ -184,15 +184,15 @@ def _decide_location(
         kernel,
         lane,
         outcome,
-        told.reason(),
+        explanation.reason(),
         n=location.n,
         estimate=shown.estimate,
         low=shown.low if has_interval else None,
         high=shown.high if has_interval else None,
         level=shown.level if has_interval else None,
-        remarks=told.remarks(len(values)) + diagnosis.remarks,
+        remarks=explanation.remarks(len(values)) + diagnosis.remarks,
         details={
-            **_limits(gate, told.metric),
+            **_limits(gate, explanation.metric),
             **_p_values(values, used, target),
             "measured": float(len(values)),
             "smallest": smallest,
@@ -206,7 +206,7 @@ def _leaning(outcome: Outcome, used: Sequence[float], target: Target) -> tuple[O
     """Return what the interval alone says, and how many blocks stand against it if they do.
 
     They do where the interval is the signed ranks'; a sign test's own is refused by the
-    spread of the starts only, which is no matter of single blocks.
+    spread of the starts only: single blocks do not have it.
     """
     if outcome is not Outcome.INCONCLUSIVE or len(used) not in LOOKS:
         return outcome, None

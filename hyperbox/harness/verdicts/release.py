@@ -88,9 +88,9 @@ def release(verdicts: Iterable[Verdict]) -> ReleaseVerdict:
         outcome = Outcome.INCONCLUSIVE
     answered = {verdict.gate for verdict in family}
     unanswered = tuple(dict.fromkeys(v.gate for v in given if v.gate not in answered))
-    told = (reason, *_skips(given), *_unanswered(unanswered))
+    reasons = (reason, *_skips(given), *_unanswered(unanswered))
     return ReleaseVerdict(
-        outcome, "; ".join(told), findings, len(given) - len(family), holes, unanswered
+        outcome, "; ".join(reasons), findings, len(given) - len(family), holes, unanswered
     )
 
 

@@ -33,20 +33,20 @@ def pairs_kind(lane: Lane) -> Kind:
 def target_of(gate: Gate, metric: Metric, lane: Lane) -> Target:
     """Return the target of any gate but a count's.
 
-    Levels are tested by the sign test and told by their median: it needs nothing but
+    Levels are tested by the sign test and estimated by their median: it needs nothing but
     independent blocks.
 
     Differences within randomly ordered pairs are symmetric around a constant effect
-    whatever the machine does over time. So in the host's time pairs are told by Hodges and
-    Lehmann's estimate with the interval of the signed ranks, which must lie beyond the
+    whatever the machine does over time. So in the host's time pairs are estimated by Hodges
+    and Lehmann with the interval of the signed ranks, which must lie beyond the
     limit. Yet if one arm alone is skewed or has two modes, the pairs are not symmetric, and
     signed ranks by themselves err on the median in 5 to 9 % of cells by 32 blocks; so the
     exact sign test must agree. At 8 blocks both are one test; at 32 the smallest
-    effect told with 80 % power grows from 0.65 to 0.72 deviations.
+    effect found with 80 % power grows from 0.65 to 0.72 deviations.
 
     In the exact lane blocks are independent by construction, and starts change the effect
     itself: a loop that takes one of two times, by where its memory came to lie, gives
-    differences of three values. So pairs are tested by signs and told by their median there.
+    differences of three values. So pairs are tested by signs and estimated by their median there.
     """
     low, high = limits_of(gate, metric)
     if gate.is_ratio:

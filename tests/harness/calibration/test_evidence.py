@@ -205,10 +205,10 @@ def test_real_noise_raises_alarms_at_the_rate_of_one_look() -> None:
 def test_verdicts_of_lanes_beside_are_held_against_their_own_samples() -> None:
     judged = gate("harness.false_alarm.within")
     found = {Lane.EXACT: samples(QUIET), Lane.FAST: samples([0.05 + d for d in QUIET])}
-    verdicts = [decide(judged, EXPERIMENT, "6.12", lane, told) for lane, told in found.items()]
+    verdicts = [decide(judged, EXPERIMENT, "6.12", lane, shown) for lane, shown in found.items()]
     cells = [
-        KnownCell(Cell("6.12", EXPERIMENT.id, lane), EXPERIMENT, told)
-        for lane, told in found.items()
+        KnownCell(Cell("6.12", EXPERIMENT.id, lane), EXPERIMENT, shown)
+        for lane, shown in found.items()
     ]
     seen = evidence_of("run", [judged], verdicts, cells)
     assert (seen.above.count, seen.above.trials) == (4, 8)

@@ -189,7 +189,7 @@ def test_impossible_paths_are_answered_with_the_reason(client: Client, kind: Fra
 
 
 def transferred(client: Client, kind: FrameType, path: bytes) -> bytes:
-    """Put or get a file; give the reason why that failed, or nothing."""
+    """Put or get a file; return the reason why that failed, or nothing."""
     client.send(kind, 7, path)
     if kind is FrameType.PUT:
         client.send(FrameType.DATA, 7, b"x")
@@ -249,7 +249,7 @@ def test_port_is_found_by_its_name(tmp_path: Path) -> None:
 
 
 def feed(client: Client, request: int, data: bytes) -> bytes:
-    """Send input within the window, then its end; give standard output."""
+    """Send input within the window, then its end; return standard output."""
     output, in_flight, offset = b"", 0, 0
     client.execute(request, "cat", stdin=True)
     while offset < len(data) or in_flight:

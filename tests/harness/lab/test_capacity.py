@@ -24,13 +24,13 @@ def test_cells_at_once(wanted: int, memory: int, expected: int) -> None:
 
 
 def test_free_memory_is_the_kernels_number(tmp_path: Path) -> None:
-    told = tmp_path / "meminfo"
-    told.write_text("MemTotal: 100 kB\nMemFree: 1 kB\nMemAvailable:     42 kB\n")
-    assert free_memory(told) == 42 << 10
+    shown = tmp_path / "meminfo"
+    shown.write_text("MemTotal: 100 kB\nMemFree: 1 kB\nMemAvailable:     42 kB\n")
+    assert free_memory(shown) == 42 << 10
     assert 0 < free_memory() < os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    told.write_text("MemTotal: 100 kB\n")
+    shown.write_text("MemTotal: 100 kB\n")
     with pytest.raises(HarnessError, match="has no MemAvailable"):
-        free_memory(told)
+        free_memory(shown)
 
 
 def test_promised_memory_is_not_promised_twice() -> None:

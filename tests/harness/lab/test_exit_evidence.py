@@ -1,4 +1,4 @@
-"""How a machine ended, told from what it left."""
+"""How a machine ended, by what it left."""
 
 from __future__ import annotations
 

@@ -344,7 +344,7 @@ kernel_kit.kernel_kit(sys.argv[2], mirror=sys.argv[3])
 
 
 def _interrupted(kernel: SmallKernel, directory: Path, *words: str, path: str = "") -> int:
-    """Build in a process of its own; give its exit status."""
+    """Build in a process of its own; return its exit status."""
     return subprocess.run(
         [sys.executable, "-c", BUILD, directory / "lock.json", SERIES, kernel.mirror, *words],
         stderr=subprocess.DEVNULL,

@@ -115,7 +115,7 @@ def test_releases_take_split_packages_together() -> None:
     (found,) = releases([empty, *parts], FLAVOUR)
     assert found == KernelRelease("7.3", stem, version, tuple(parts))
     assert found.kernel_package == parts[1]
-    # without its modules it is no kernel, and an empty linux-image never is
+    # without its modules it is not a kernel, and an empty linux-image never is
     assert releases([empty, *parts[:2]], FLAVOUR) == ()
     assert releases([empty], FLAVOUR) == ()
 

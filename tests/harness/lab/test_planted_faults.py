@@ -230,7 +230,7 @@ _BOUND_S = 30.0  # less than one wait for an answer
 
 @contextlib.contextmanager
 def _stopped_soon(machine: VirtualMachine) -> Iterator[None]:
-    """Stop QEMU in a moment; it must be told as that within the bound, and be reaped."""
+    """Stop QEMU in a moment; it must be named as that within the bound, and be reaped."""
     timer = threading.Timer(0.5, os.kill, (machine.pid, signal.SIGSTOP))
     began = time.monotonic()
     timer.start()

@@ -281,7 +281,7 @@ def page_of() -> Callable[[RunData], str]:
 
 @pytest.fixture(scope="session")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
-    """Chromium without a window, a network or a profile; gives what it logged."""
+    """Chromium without a window, a network or a profile; return what it logged."""
     if CHROMIUM is None:
         pytest.skip("no chromium on this machine")
     profile = tmp_path_factory.mktemp("chromium")

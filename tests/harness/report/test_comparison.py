@@ -89,8 +89,8 @@ def test_a_run_against_itself_finds_nothing(run: RunData) -> None:
 
 def test_sides_of_one_name_are_both_in_the_sentence(run: RunData) -> None:
     found = compare(run, scaled(replace(run, run_id="later"), 2.0))
-    told = replace(found, first="run", second="run").sentence
-    assert told.count("run is better at") == 2
+    shown = replace(found, first="run", second="run").sentence
+    assert shown.count("run is better at") == 2
 
 
 def test_the_sentence_counts_in_words_that_fit(run: RunData) -> None:
@@ -147,9 +147,11 @@ def test_the_exact_lane_claims_nothing_below_what_it_tells(run: RunData) -> None
     assert any("by less than 0.1 % no side is called better" in text for text in found.remarks)
     host = tuple(replace(c, cell=replace(c.cell, lane=Lane.KVM)) for c in run.cells)
     there = replace(run, cells=host)
-    told = compare(there, scaled(there, 1.0008))
-    assert all(r.finding is SideFinding.FIRST_BETTER for r in told.rows if r.metric.id == "some_us")
-    assert any(text.startswith("host time: ") for text in told.remarks)
+    shown = compare(there, scaled(there, 1.0008))
+    assert all(
+        r.finding is SideFinding.FIRST_BETTER for r in shown.rows if r.metric.id == "some_us"
+    )
+    assert any(text.startswith("host time: ") for text in shown.remarks)
 
 
 def test_too_few_blocks_are_told_and_cost_the_others_nothing(run: RunData) -> None:
@@ -157,7 +159,7 @@ def test_too_few_blocks_are_told_and_cost_the_others_nothing(run: RunData) -> No
     few = compare(cut(run, 3), kernels=["5.10", "6.12"])
     assert {row.finding for row in few.rows} == {SideFinding.TOO_FEW, SideFinding.SAME}
     assert all("(" not in row.change_text for row in few.rows)
-    assert "without enough blocks to tell" in few.sentence
+    assert "without enough blocks to decide" in few.sentence
     mixed = compare(with_few_readings(run), kernels=["5.10", "6.12"]).rows
     sure = {(row.arm, row.metric.id): row.p for row in mixed if row.p < 0.5}
     assert len(sure) == 4
@@ -253,25 +255,25 @@ def test_what_blocks_cannot_pay_for_is_told(run: RunData) -> None:
         for c in cut(run, 6).cells
     )
     many = replace(run, cells=cells)
-    told = compare(many, scaled(many, 1.5))
-    assert any("so few blocks can make nothing sure in 24 cells" in text for text in told.remarks)
+    shown = compare(many, scaled(many, 1.5))
+    assert any("so few blocks can make nothing sure in 24 cells" in text for text in shown.remarks)
     few = compare(cut(run, 8), scaled(cut(run, 8), 1.5))
     assert not any("so few blocks" in text for text in few.remarks)
 
 
 def test_document_follows_its_published_schema(run: RunData) -> None:
     found = compare(run, kernels=["6.12", "7.3"])
-    told = json.loads(json.dumps(comparison_document(found), allow_nan=False))
-    assert len(told["rows"]) == len(found.rows)
+    shown = json.loads(json.dumps(comparison_document(found), allow_nan=False))
+    assert len(shown["rows"]) == len(found.rows)
     package = resources.files("hyperbox.harness.report")
     schema = json.loads(package.joinpath("schema/comparison.json").read_text())
     Draft202012Validator.check_schema(schema)
-    Draft202012Validator(schema).validate(told)
+    Draft202012Validator(schema).validate(shown)
     with pytest.raises(ValidationError):
-        Draft202012Validator(schema).validate({**told, "rows": [{**told["rows"][0], "p": 2}]})
+        Draft202012Validator(schema).validate({**shown, "rows": [{**shown["rows"][0], "p": 2}]})
     findings = schema["properties"]["rows"]["items"]["properties"]["finding"]["enum"]
     assert set(findings) == set(SideFinding)
-    assert {row["finding"] for row in told["rows"]} >= {"first better", "not sure"}
+    assert {row["finding"] for row in shown["rows"]} >= {"first better", "not sure"}
 
 
 def test_sets_of_blocks_are_compared_at_one_size(run: RunData) -> None:

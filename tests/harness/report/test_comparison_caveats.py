@@ -35,9 +35,9 @@ def remarks(run: RunData, environment: Mapping[str, Any]) -> str:
 
 
 def test_nothing_is_told_where_nothing_differs(run: RunData) -> None:
-    told = remarks(run, {**HERE, "host": {"cpu": "Xeon"}, "hyperbox": {"commit": "fffffff"}})
-    assert told == "exact lane: compares work in instructions, not hardware speed"
-    assert remarks(run, {}) == told, "what is not on record is not told to differ"
+    shown = remarks(run, {**HERE, "host": {"cpu": "Xeon"}, "hyperbox": {"commit": "fffffff"}})
+    assert shown == "exact lane: compares work in instructions, not hardware speed"
+    assert remarks(run, {}) == shown, "what is not on record is not shown to differ"
 
 
 @pytest.mark.parametrize(
@@ -76,15 +76,15 @@ def test_nothing_is_told_where_nothing_differs(run: RunData) -> None:
 def test_what_else_differs_is_told_first(
     run: RunData, change: Mapping[str, Any], text: str
 ) -> None:
-    told = remarks(run, {**HERE, **change})
-    assert text in told
-    assert told.endswith("not hardware speed"), "what is always so comes last"
+    shown = remarks(run, {**HERE, **change})
+    assert text in shown
+    assert shown.endswith("not hardware speed"), "what is always so comes last"
 
 
 def test_programs_of_unknown_images_are_told_by_version(run: RunData) -> None:
     one, two = ({"hyperbox": {"hyperbox": version}} for version in ("0.1.0", "0.2.0"))
-    told = compare(measured(run, one, "one"), measured(run, two)).remarks
-    assert "hyperbox 0.1.0 against 0.2.0" in told[0]
+    shown = compare(measured(run, one, "one"), measured(run, two)).remarks
+    assert "hyperbox 0.1.0 against 0.2.0" in shown[0]
 
 
 def test_host_time_depends_on_the_host(run: RunData) -> None:
@@ -146,9 +146,9 @@ def test_what_one_side_alone_planned_or_measured_is_told(run: RunData) -> None:
         replace(c, samples=tuple(s for s in c.samples if (s.metric, s.arm) != ("pswpout", "on")))
         for c in less
     )
-    told = compare(run, replace(run, run_id="later", cells=cells)).remarks
-    assert f"only {run.run_id} planned psi.readings on 5.10" in told
-    assert f"only {run.run_id} measured pswpout (on) of psi.swap_storm" in told
+    shown = compare(run, replace(run, run_id="later", cells=cells)).remarks
+    assert f"only {run.run_id} planned psi.readings on 5.10" in shown
+    assert f"only {run.run_id} measured pswpout (on) of psi.swap_storm" in shown
 
 
 def test_another_command_line_is_another_experiment(run: RunData) -> None:

@@ -30,9 +30,9 @@ def test_table_fits_its_terminal(run: RunData, width: int) -> None:
     text = console.export_text()
     assert "…" in text
     for row in found.rows:
-        told = row.finding is not SideFinding.SAME  # the sentence counts those
-        assert (f"{row.metric.id} ({row.arm})" in text) is told
-        assert not told or row.change_text in text
+        shown = row.finding is not SideFinding.SAME  # the sentence counts those
+        assert (f"{row.metric.id} ({row.arm})" in text) is shown
+        assert not shown or row.change_text in text
     assert ("┊" in text) is (width > 100)
     assert max(map(len, text.splitlines())) <= width
 

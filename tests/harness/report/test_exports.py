@@ -77,11 +77,11 @@ def test_a_hole_is_told_wherever_a_build_is_looked_at(run: RunData) -> None:
     skip = replace(run.verdicts[0], outcome=Outcome.SKIP, reason="no PSI; no gate stands in")
     hole = replace(run, verdicts=(skip, *run.verdicts[1:]))
     covered = replace(run, verdicts=(replace(skip, stand_in="x"), *run.verdicts[1:]))
-    told = "no gate passes in the place of 1 skipped"
-    assert told in junit_xml(hole)
-    assert told in markdown(hole)
+    shown = "no gate passes in the place of 1 skipped"
+    assert shown in junit_xml(hole)
+    assert shown in markdown(hole)
     assert len(annotation_lines(hole)) == len(annotation_lines(covered)) + 1
-    assert told not in junit_xml(covered) + markdown(covered)
+    assert shown not in junit_xml(covered) + markdown(covered)
     assert [row["stand_in"] for row in summary(covered)["verdicts"]].count("x") == 1
 
 
@@ -118,7 +118,7 @@ def test_hostile_and_long_texts_pass_through_every_form(small_run: RunData) -> N
 
 def test_what_could_not_be_read_stands_in_every_form(small_run: RunData) -> None:
     run = replace(small_run, problems=("record.json is not JSON",))
-    told = (
+    shown = (
         junit_xml(run),
         json.dumps(kcidb(run)),
         json.dumps(summary(run)),
@@ -127,7 +127,7 @@ def test_what_could_not_be_read_stands_in_every_form(small_run: RunData) -> None
         job_summary(run),
         "\n".join(annotation_lines(run)),
     )
-    assert ["record.json is not JSON" in form for form in told] == [True] * len(told)
+    assert ["record.json is not JSON" in form for form in shown] == [True] * len(shown)
     assert counts(junit_xml(run)) == {"skipped": 1}
 
 
@@ -287,9 +287,9 @@ def test_csv_holds_no_formula(small_run: RunData, text: str) -> None:
 
 def test_release_needs_more_than_a_gate(run: RunData, troubled_run: RunData) -> None:
     """A hole keeps a release from passing; a failure must stand for the whole matrix."""
-    told = summary(run)["release"]
-    assert told["outcome"] in ("FAIL", "INCONCLUSIVE")
-    assert all(one["p"] <= 0.025 for one in told["failing"])
+    shown = summary(run)["release"]
+    assert shown["outcome"] in ("FAIL", "INCONCLUSIVE")
+    assert all(one["p"] <= 0.025 for one in shown["failing"])
     passing = replace(run, verdicts=tuple(v for v in run.verdicts if v.outcome is Outcome.PASS))
     assert release_headline(passing).outcome is Outcome.INCONCLUSIVE
     assert "3 are untested" in release_headline(passing).text

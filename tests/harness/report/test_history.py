@@ -1,4 +1,4 @@
-"""Change points: found where planted, rarely where not, and told in the report."""
+"""Change points: found where planted, rarely where not, and shown in the report."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ def test_several_machines_for_one_kernel_are_a_difference(run: RunData) -> None:
 
 
 def test_changing_facts_of_many_cells_stay_readable(run: RunData) -> None:
-    """Loads of five cells are told by their range, with digits that somebody may read."""
+    """Loads of five cells are shown by their range, with digits that somebody may read."""
     loads = ([3.64990234375, 2.5], [0.0123, 2.5], [1.0, 10.0])
     cells = tuple(
         replace(
@@ -169,9 +169,9 @@ def test_config_differences(run: RunData) -> None:
         "5.10": {"CONFIG_HZ": "250", "CONFIG_PSI": "y", "CONFIG_X": "m"},
         "7.3": {"CONFIG_HZ": "1000", "CONFIG_PSI": "y"},
     }
-    told = replace(run, kernel_configs=configs)
+    reported = replace(run, kernel_configs=configs)
     kernels = ["5.10", "6.12", "7.3"]
-    found = config_differences(told, kernels)
+    found = config_differences(reported, kernels)
     assert [one.name for one in found] == ["CONFIG_HZ", "CONFIG_X"]
     assert found[1].values == ("m", "not on record", "not set")
     assert [one.name for one in notable(found)] == ["CONFIG_HZ"]

@@ -182,7 +182,7 @@ def test_figures_show_what_was_measured(run: RunData, troubled_run: RunData) -> 
 def test_the_page_opens_with_matrix_and_what_did_not_pass(
     run: RunData, troubled_run: RunData, page_of: Draw
 ) -> None:
-    """Every gate on every kernel, linked to its cell; what is no PASS again, with the reason."""
+    """Every gate on every kernel, linked to its cell; what is not a PASS again, with the reason."""
     for one, outcomes in (
         (run, {"pass": 12, "fail": 2, "inconclusive": 1}),
         (troubled_run, {"pass": 6, "skip": 1, "error": 1, "inconclusive": 1, "untested": 6}),
@@ -232,7 +232,7 @@ def test_lanes_of_one_kernel_stand_side_by_side(run: RunData) -> None:
     found = [e for e in entries(both) if (e.gate.id, e.kernel) == ("psi.accuracy", "5.10")]
     assert [(e.lane, e.style.word) for e in found] == [(Lane.EXACT, "PASS"), (Lane.KVM, "FAIL")]
     assert [e.column.label for e in found] == ["5.10 exact", "5.10 kvm"]
-    # What the other lane was never to measure is no hole there.
+    # What the other lane was never to measure is not missing there.
     kvm = [e.gate.id for e in entries(both) if e.lane is Lane.KVM]
     assert kvm == ["psi.accuracy", "psi.monitor_cpu"]
     # It decides nothing either.
@@ -310,10 +310,10 @@ def test_junit_never_counts_a_hole_as_passed(troubled_run: RunData) -> None:
 
 def test_summary_is_strict_json(any_run: RunData) -> None:
     text = json.dumps(summary(any_run), allow_nan=False)
-    told = json.loads(text)
-    assert told["schema"] == 1
-    assert told["exit_code"] == headline(any_run).code
-    assert len(told["verdicts"]) == len(any_run.gates) * len(any_run.kernels)
+    shown = json.loads(text)
+    assert shown["schema"] == 1
+    assert shown["exit_code"] == headline(any_run).code
+    assert len(shown["verdicts"]) == len(any_run.gates) * len(any_run.kernels)
 
 
 def test_numbers_out_of_range_break_no_form(small_run: RunData) -> None:
@@ -484,13 +484,13 @@ def test_attempts_say_which_one_counts(run: RunData) -> None:
     second |= {"number": 2}
     third = {**second, "number": 3}
     cell = replace(run.cells[0], attempts=(first, second, third))
-    told = attempts(replace(run, cells=(cell,)))
-    assert [a.used for a in told] == [
+    shown = attempts(replace(run, cells=(cell,)))
+    assert [a.used for a in shown] == [
         "excluded: failed",
         "counts",
         "excluded: an earlier attempt counts",
     ]
-    assert [a.plain for a in told] == [False, False, False]
+    assert [a.plain for a in shown] == [False, False, False]
     failed = replace(cell, attempts=(first, {**first, "number": 2}))
     used = [a.used for a in attempts(replace(run, cells=(failed,)))]
     assert used == ["excluded: tried again", "counts: no attempt succeeded"]
@@ -545,7 +545,7 @@ def test_a_verdict_reached_in_spite_of_low_power_is_no_contradiction(run: RunDat
     cell = next(c for c in run.cells if c.cell.key == "6.12--psi.swap_storm--exact")
     gate = next(g for g in run.gates if g.id == "psi.pressure_reduction")
 
-    def told(change: float) -> MatrixEntry:
+    def shown(change: float) -> MatrixEntry:
         samples = [
             Sample(block, place, arm, "some_us", 1e6 * factor * noise.gauss(1, 0.12))
             for block in range(8)
@@ -556,7 +556,7 @@ def test_a_verdict_reached_in_spite_of_low_power_is_no_contradiction(run: RunDat
         one = replace(run, gates=(gate,), verdicts=(verdict,), cells=(mine,), kernels=())
         return entries(one)[0]
 
-    far, near = told(0.2), told(0.93)
+    far, near = shown(0.2), shown(0.93)
     assert (far.style.word, near.style.word) == ("PASS", "INCONCLUSIVE")
     (remark,) = (text for text in far.remarks if UNDERPOWERED in text)
     assert "(the verdict stands)" in remark

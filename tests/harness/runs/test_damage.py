@@ -39,15 +39,15 @@ def copy_of(frozen: Path) -> Iterator[Path]:
 
 
 def loaded(directory: Path) -> tuple[RunData | None, str]:
-    """Read a run; give it, or why it cannot be read at all: one line, and how to mend it."""
+    """Read a run; return it, or why it cannot be read at all: one line, and what to do about it."""
     try:
         return load_run(directory), ""
     except HyperboxError as error:
-        told, hint = error.message, error.hint
-    assert "\n" not in told
-    assert str(directory / "run.json") in told or str(directory) + " is not a run" in told
+        shown, hint = error.message, error.hint
+    assert "\n" not in shown
+    assert str(directory / "run.json") in shown or str(directory) + " is not a run" in shown
     assert hint
-    return None, told
+    return None, shown
 
 
 @cache
@@ -104,14 +104,14 @@ def test_one_changed_file_is_named_and_hurts_its_cell_only(
     with copy_of(NEW) as directory:
         changed = change(directory / which, how, place, byte)
         run, _ = loaded(directory)
-        told = forms(run) if run else {}
+        shown = forms(run) if run else {}
     assert (run is None) is (which.name == "run.json" and changed)
     if run is None:
         return
     harmless = which.name == "kernel.config" and not any("kernel.config" in p for p in run.problems)
     if changed and not harmless:
         assert [p for p in run.problems if str(directory / which) in p]
-        for form, text in told.items():
+        for form, text in shown.items():
             assert which.name in text, f"{form} says which file it was"
     for verdict in run.verdicts:
         before = whole()[verdict.gate, verdict.kernel]

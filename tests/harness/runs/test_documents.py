@@ -1,4 +1,4 @@
-"""Documents of a run directory: sealed, read strictly, told in one line."""
+"""Documents of a run directory: sealed, read strictly, shown in one line."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_a_seal_within_is_not_the_documents_own(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "told"),
+    ("old", "new", "shown"),
     [
         (b'"status":', b'"status": "failed", "status":', "the key 'status' stands twice"),
         (b'"seed": 1', b'"seed": ' + b"9" * 500, "a number has 50"),
@@ -114,14 +114,14 @@ def test_a_seal_within_is_not_the_documents_own(tmp_path: Path) -> None:
         (b'"seal":', b'"seel":', "'seel' was unexpected"),
     ],
 )
-def test_doubtful_documents_are_refused(tmp_path: Path, old: bytes, new: bytes, told: str) -> None:
+def test_doubtful_documents_are_refused(tmp_path: Path, old: bytes, new: bytes, shown: str) -> None:
     path = tmp_path / "run.json"
     content = RUN.read_bytes()
     assert old in content
     path.write_bytes(content.replace(old, new, 1))
     with pytest.raises(HarnessError) as caught:
         read_document(path, "run")
-    assert told in caught.value.message
+    assert shown in caught.value.message
     assert "\n" not in caught.value.message
 
 

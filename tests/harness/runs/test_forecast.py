@@ -155,39 +155,39 @@ def _forecast(jobs: int = 1) -> Forecast:
 def test_a_forecast_follows_the_run() -> None:
     forecast, first = _forecast(), _cell("long", "6.1")
     assert forecast.left(0.0) == Left(200.0, 1)
-    forecast.hear(Step("booting", 0.5), 0.0)
-    forecast.hear(CellStarted(first, 1, 8), 0.0)
+    forecast.note(Step("booting", 0.5), 0.0)
+    forecast.note(CellStarted(first, 1, 8), 0.0)
     assert forecast.left(30.0) == Left(170.0, 1)
-    forecast.hear(BlockMeasured(first, 2, 8), 60.0)  # 30 s each: slower than thought
+    forecast.note(BlockMeasured(first, 2, 8), 60.0)  # 30 s each: slower than thought
     assert forecast.left(60.0) == Left(180.0 + 100.0, 1)
     assert forecast.left(70.0) == Left(170.0 + 100.0, 1)
     assert forecast.left(9999.0) == Left(100.0, 1)  # never below nothing
-    forecast.hear(AttemptRecorded(first, "failed", "lost", final=False), 240.0)
-    forecast.hear(CellStarted(first, 2, 8), 240.0)
+    forecast.note(AttemptRecorded(first, "failed", "lost", final=False), 240.0)
+    forecast.note(CellStarted(first, 2, 8), 240.0)
     assert forecast.left(240.0) == Left(200.0, 1)
-    forecast.hear(BlockMeasured(first, 8, 8), 320.0)
-    forecast.hear(AttemptRecorded(first, "measured", "", final=True), 320.0)
+    forecast.note(BlockMeasured(first, 8, 8), 320.0)
+    forecast.note(AttemptRecorded(first, "measured", "", final=True), 320.0)
     assert forecast.left(320.0) == Left(100.0, 1)
-    forecast.hear(CellResumed(_cell("long")), 320.0)
+    forecast.note(CellResumed(_cell("long")), 320.0)
     assert forecast.left(320.0) == Left(0.0, 1)
 
 
 def test_an_unknown_cell_is_known_by_its_pace_and_then_by_its_kin() -> None:
     cells = [_cell("short", kernel) for kernel in ("6.1", "7.3")]
     forecast = Forecast([Expectation(cell, 4) for cell in cells], 1)
-    forecast.hear(CellStarted(cells[0], 1, 4), 0.0)
+    forecast.note(CellStarted(cells[0], 1, 4), 0.0)
     assert forecast.left(5.0) == Left(0.0, 2)
-    forecast.hear(BlockMeasured(cells[0], 1, 4), 10.0)
+    forecast.note(BlockMeasured(cells[0], 1, 4), 10.0)
     assert forecast.left(10.0) == Left(30.0, 1)
-    forecast.hear(AttemptRecorded(cells[0], "measured", "", final=True), 40.0)
+    forecast.note(AttemptRecorded(cells[0], "measured", "", final=True), 40.0)
     assert forecast.left(40.0) == Left(40.0, 0)
 
 
 def test_cells_that_nobody_expected_are_no_harm() -> None:
     forecast = _forecast(2)
     stray = _cell("stray")
-    forecast.hear(CellStarted(stray, 1, 8), 0.0)
-    forecast.hear(BlockMeasured(stray, 1, 8), 1.0)
+    forecast.note(CellStarted(stray, 1, 8), 0.0)
+    forecast.note(BlockMeasured(stray, 1, 8), 1.0)
     assert forecast.left(1.0).unknown == 2
-    forecast.hear(AttemptRecorded(stray, "measured", "", final=True), 2.0)
+    forecast.note(AttemptRecorded(stray, "measured", "", final=True), 2.0)
     assert forecast.left(2.0) == Left(100.0, 1)

@@ -52,7 +52,7 @@ def edit(path: Path, change: Callable[[Any], None]) -> None:
 
 
 def assert_only_hurt(run: RunData, text: str) -> None:
-    """The damaged cell is ERROR with its reason, all others are as they were, and told."""
+    """The damaged cell is ERROR with its reason, all others are as they were, and shown."""
     for verdict in run.verdicts:
         hurt = verdict.kernel == "6.12" and verdict.gate in HURT_GATES
         assert (verdict.outcome is Outcome.ERROR) is hurt
@@ -79,9 +79,9 @@ def test_runs_of_any_schema_stay_readable(frozen: Path, tmp_path: Path) -> None:
     assert write_report(run, tmp_path)[0].stat().st_size > 10_000
 
 
-@pytest.mark.parametrize(("waited", "told"), [(0.0, False), (0.9, False), (5.0, True)])
+@pytest.mark.parametrize(("waited", "shown"), [(0.0, False), (0.9, False), (5.0, True)])
 def test_a_host_with_too_few_processors_is_told_in_its_own_time(
-    copy: Path, waited: float, told: bool
+    copy: Path, waited: float, shown: bool
 ) -> None:
     def crowd(document: Any) -> None:
         for block in document["blocks"]:
@@ -97,7 +97,7 @@ def test_a_host_with_too_few_processors_is_told_in_its_own_time(
     edit(record, doubt)
     remarks = [v.remarks for v in load_run(copy).verdicts if v.gate in HURT_GATES]
     busy = [str(found) for found in remarks if "the host was busy: 33% of" in str(found)]
-    assert len(busy) == (len(HURT_GATES) if told else 0)
+    assert len(busy) == (len(HURT_GATES) if shown else 0)
 
 
 def test_published_run_is_readable() -> None:
@@ -198,7 +198,7 @@ def no_such_day(document: Any) -> None:
         (negative_cpu, "arm stock of block 2 took -1.0 s"),
         (nan_block, "a number is NaN or infinite"),
         (ended_first, "ended before it started"),
-        (no_such_day, "ended is no valid time"),
+        (no_such_day, "ended is not a valid time"),
     ],
 )
 def test_durations_that_cannot_be(
@@ -221,16 +221,16 @@ def test_cells_that_the_plan_does_not_know_are_named(copy: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "told"), [("interrupted", "not measured"), ("complete", "holds no attempt")]
+    ("status", "shown"), [("interrupted", "not measured"), ("complete", "holds no attempt")]
 )
 def test_a_run_without_any_cell_is_reported(
-    copy: Path, tmp_path: Path, status: str, told: str
+    copy: Path, tmp_path: Path, status: str, shown: str
 ) -> None:
     shutil.rmtree(copy / "cells")
     edit(copy / "run.json", lambda d: d.update(status=status))
     run = load_run(copy)
     assert {v.outcome for v in run.verdicts} == {Outcome.ERROR}
-    assert all(told in v.reason for v in run.verdicts)
+    assert all(shown in v.reason for v in run.verdicts)
     assert len(run.problems) == (4 if status == "complete" else 0)
     write_report(run, tmp_path / "report")
 
@@ -263,16 +263,16 @@ def test_later_attempts_are_listed_and_do_not_count(copy: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "shown"),
     [
         ("attempt-2", "is the record of attempt 1"),
         ("attempt-\N{SUPERSCRIPT TWO}", "holds no attempt, though the run is complete"),
         ("attempt-01", "holds no attempt, though the run is complete"),
     ],
 )
-def test_an_attempt_of_another_name_is_none(copy: Path, name: str, told: str) -> None:
+def test_an_attempt_of_another_name_is_none(copy: Path, name: str, shown: str) -> None:
     attempt_of(copy).rename(attempt_of(copy).with_name(name))
-    assert_only_hurt(load_run(copy), told)
+    assert_only_hurt(load_run(copy), shown)
 
 
 def test_a_lost_attempt_may_be_the_one_that_counts(copy: Path) -> None:
@@ -370,7 +370,7 @@ def same_arms(document: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "shown"),
     [
         (twice("kernels"), "kernel '6.12' stands twice"),
         (twice("gates"), "gate 'psi.monitor_cpu' stands twice"),
@@ -380,17 +380,17 @@ def same_arms(document: Any) -> None:
         (without_experiment, "needs the experiment 'psi.none', not planned"),
         (outside, "gate '../../elsewhere' is not a name"),
         (lambda d: d["plan"].update(kernels=["6\0"]), "is not a name"),
-        (lambda d: d.update(created="2026-99-01T00:00:00Z"), "created is no valid time"),
+        (lambda d: d.update(created="2026-99-01T00:00:00Z"), "created is not a valid time"),
     ],
 )
 def test_plans_that_contradict_themselves_are_refused(
-    copy: Path, change: Callable[[Any], None], told: str
+    copy: Path, change: Callable[[Any], None], shown: str
 ) -> None:
     """One name for two things would give one of them the other's verdict."""
     edit(copy / "run.json", change)
     with pytest.raises(HarnessError) as caught:
         load_run(copy)
-    assert told in caught.value.message
+    assert shown in caught.value.message
     assert str(copy / "run.json") in caught.value.message
     assert caught.value.hint
 
@@ -402,9 +402,9 @@ def test_attempts_keep_what_the_kernel_said(copy: Path) -> None:
 
     edit(attempt_of(copy) / "record.json", fail)
     hurt = next(c for c in load_run(copy).cells if c.cell.key == HURT)
-    (told,) = hurt.attempts
-    assert (told["error"], told["fingerprint"]) == ("GuestCrash", "shrink_lruvec")
-    assert told["warnings"] == "WARN at mm/vmscan.c:1"
+    (shown,) = hurt.attempts
+    assert (shown["error"], shown["fingerprint"]) == ("GuestCrash", "shrink_lruvec")
+    assert shown["warnings"] == "WARN at mm/vmscan.c:1"
 
 
 def _inexact(document: Any) -> None:

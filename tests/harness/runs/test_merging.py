@@ -92,7 +92,7 @@ def test_other_plans_are_refused(tmp_path: Path, key: str, value: object) -> Non
         plan["gates"] = [gate for gate in plan["gates"] if gate["experiment"] in known]
 
     edit(parts[1] / "run.json", change)
-    with pytest.raises(ConfigError, match=f"is no shard of the plan .* other .*{key}"):
+    with pytest.raises(ConfigError, match=f"is not a shard of the plan .* other .*{key}"):
         merge(parts, tmp_path / "whole")
 
 
@@ -153,8 +153,8 @@ def test_what_a_shard_lacks_stays_a_hole(tmp_path: Path) -> None:
     merge(parts, tmp_path / "whole")
     document = json.loads((tmp_path / "whole" / "run.json").read_text())
     assert (document["status"], document["ended"]) == ("interrupted", None)
-    told = {v.outcome for v in load_run(tmp_path / "whole").verdicts if v.kernel == "7.3"}
-    assert told == {"ERROR"}
+    shown = {v.outcome for v in load_run(tmp_path / "whole").verdicts if v.kernel == "7.3"}
+    assert shown == {"ERROR"}
 
 
 def test_what_one_shard_was_cut_off_from_another_completes(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What a run's user is told while it runs."""
+"""What a run's user is shown while it runs."""
 
 from __future__ import annotations
 

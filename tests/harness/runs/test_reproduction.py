@@ -131,7 +131,7 @@ def test_only_measured_exact_cells_can_be_chosen(tmp_path: Path) -> None:
     store, plan, _ = _store(tmp_path / "exact")
     assert [cell for cell, _ in exact_cells(store, plan)] == [_CELL]
     assert [cell for cell, _ in exact_cells(store, plan, [_CELL.key])] == [_CELL]
-    with pytest.raises(ConfigError, match="is no measured exact cell") as caught:
+    with pytest.raises(ConfigError, match="is not a measured exact cell") as caught:
         list(exact_cells(store, plan, ["6.12--no"]))
     assert _CELL.key in caught.value.hint
     store, plan, _ = _store(tmp_path / "fast", Lane.FAST)

@@ -70,7 +70,7 @@ def _words(place: Path) -> list[str]:
 
 
 def _go(place: Path, fatal: int = 0) -> int | None:
-    """Start or resume the run in a place as its user would; give how it ended."""
+    """Start or resume the run in a place as its user would; return how it ended."""
     process = start(_words(place), place, fatal)
     process.join(_PATIENCE)
     return process.exitcode

@@ -19,16 +19,16 @@ DISTANCES = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0)
 
 def decided_by_signs(cuts: Sequence[int], good: float) -> list[float]:
     """Follow the number of bad values as it walks from look to look, decision by decision."""
-    walking, told, decided, before = {0: 1.0}, 0.0, [], 0
+    walking, shown, decided, before = {0: 1.0}, 0.0, [], 0
     for look, cut in zip(LOOKS, cuts, strict=True):
         new: dict[int, float] = {}
         for bad, chance in walking.items():
             for more in range(look - before + 1):
                 step = chance * float(binom.pmf(more, look - before, 1 - good))
                 new[bad + more] = new.get(bad + more, 0.0) + step
-        told += sum(chance for bad, chance in new.items() if bad <= cut)
+        shown += sum(chance for bad, chance in new.items() if bad <= cut)
         walking = {bad: chance for bad, chance in new.items() if cut < bad < look - cut}
-        decided.append(told)
+        decided.append(shown)
         before = look
     return decided
 

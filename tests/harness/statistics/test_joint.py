@@ -1,4 +1,4 @@
-"""Many rows of the same blocks: the promise holds, and what rises together is paid for once."""
+"""Many rows of the same blocks: the promise holds; what rises together counts once."""
 
 from __future__ import annotations
 

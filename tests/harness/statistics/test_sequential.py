@@ -1,4 +1,4 @@
-"""Looks at many samples at once, held against their definition one at a time."""
+"""Looks at many samples at once, compared with their definition one at a time."""
 
 from __future__ import annotations
 

@@ -122,11 +122,11 @@ def test_any_values_give_finite_numbers(values: list[float]) -> None:
 
 def test_sound_blocks_rarely_get_a_remark() -> None:
     rng = np.random.default_rng(11)
-    told = [
+    shown = [
         diagnosed(rng.normal(0, 0.001, 20).tolist(), first=(rng.random(20) < 0.5).tolist())
         for _ in range(400)
     ]
     for name in ("p_order", "p_drift", "p_lag1"):
-        assert sum(found.details[name] < 0.01 for found in told) <= 12
-    assert sum("asymmetric" in words(found) for found in told) <= 8
-    assert sum(found.details["groups"] > 0 for found in told) <= 2
+        assert sum(found.details[name] < 0.01 for found in shown) <= 12
+    assert sum("asymmetric" in words(found) for found in shown) <= 8
+    assert sum(found.details["groups"] > 0 for found in shown) <= 2

@@ -140,7 +140,7 @@ def test_a_reduction_of_exactly_the_margin_meets_at_least() -> None:
         assert verdict(REDUCES, exact, Lane.KVM).outcome is Outcome.PASS
         refused = verdict(REDUCES, exact, Lane.EXACT)
         assert refused.outcome is Outcome.INCONCLUSIVE
-        assert "closer to the limit -5.0 % than perturbed starts can tell" in refused.reason
+        assert "closer to the limit -5.0 % than perturbed starts can resolve" in refused.reason
 
 
 def test_values_at_the_limit_of_a_level_rule_meet_it() -> None:

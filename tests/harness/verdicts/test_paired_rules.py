@@ -191,7 +191,7 @@ def test_the_exact_lane_claims_nothing_below_the_spread_of_starts() -> None:
     assert verdict(rule, samples, Lane.KVM).outcome is Outcome.FAIL
     found = verdict(rule, samples, Lane.EXACT)
     assert found.outcome is Outcome.INCONCLUSIVE
-    assert "closer to the limit 0.0 % than perturbed starts can tell" in found.reason
+    assert "closer to the limit 0.0 % than perturbed starts can resolve" in found.reason
 
 
 @pytest.mark.parametrize("shift", [0.0, 1e-9, EXACT_RESOLUTION / 2])
