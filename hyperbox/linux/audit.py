@@ -23,6 +23,7 @@ from types import TracebackType
 from typing import NamedTuple
 
 from hyperbox.errors import HarnessError, KernelFeatureMissing
+from hyperbox.linux.refusal import refusal
 from hyperbox.linux.seccomp import log_own_call
 
 __all__ = ["ALLOWED_AND_LOGGED", "AuditListener", "SeccompRecord", "parse_seccomp_record"]
@@ -268,10 +269,8 @@ def _refused(message: bytes) -> None:
     if _HEADER.unpack_from(message)[1] == 2:  # NLMSG_ERROR
         (number,) = struct.unpack_from("<i", message, _HEADER.size)
         if number:
-            raise KernelFeatureMissing(
-                f"state of the audit log: {os.strerror(-number)}",
-                hint="run as root, or with CAP_AUDIT_CONTROL",
-            )
+            hints = {errno.EPERM: "run as root, or with CAP_AUDIT_CONTROL"}
+            raise refusal("state of the audit log", -number, missing=(-number,), hints=hints)
 
 
 def _drops(opened: socket.socket) -> int:

@@ -9,12 +9,12 @@ from __future__ import annotations
 import ctypes
 import errno
 import fcntl
-import os
 import struct
 import threading
 from dataclasses import dataclass
 
 from hyperbox.errors import HarnessError, KernelFeatureMissing
+from hyperbox.linux.refusal import refusal
 
 __all__ = ["Notification", "answer_continue", "log_own_call", "next_notification"]
 
@@ -96,9 +96,7 @@ def log_own_call(number: int) -> None:
     thread.start()
     thread.join()
     if failed[0]:
-        raise KernelFeatureMissing(
-            f"seccomp filter that logs: {os.strerror(failed[0])}", hint="run as root"
-        )
+        raise refusal("seccomp filter that logs", failed[0], missing=failed)
 
 
 class _Program(ctypes.Structure):
