@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hyperbox.errors import HyperboxError, ImageError, KernelFeatureMissing
+from hyperbox.errors import ImageError, KernelFeatureMissing, WorkloadError
 from hyperbox.storage.artifacts import files_of
 from hyperbox.storage.conversion import Converted, Converter
 from hyperbox.storage.ladder import Enabled, choose, probed
@@ -57,7 +57,7 @@ def _measure() -> Measured:
         for rung in Rung:
             try:
                 _on_rung(images, rung, tally)
-            except (KernelFeatureMissing, HyperboxError) as error:
+            except (KernelFeatureMissing, WorkloadError) as error:
                 refused[rung] = error.message
         _choices(Path(directory), refused, tally)
     working = len(Rung) - len(refused)
