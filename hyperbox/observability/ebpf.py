@@ -166,6 +166,8 @@ class Tracer:
 
     def poll(self) -> None:
         """Take what has come from the kernel, before its buffers are full: every 50 ms or so."""
+        if self.instrument.missed()[0] > self._missed[0]:
+            self.instrument.use_events()
         calls = self.instrument.calls()
         if len(calls):
             self._calls.append(calls)

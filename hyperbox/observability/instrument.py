@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hyperbox.errors import KernelFeatureMissing
+from hyperbox.errors import HyperboxError, KernelFeatureMissing
 from hyperbox.linux.bpf import BpfObject, PerfBuffer, RingBuffer, member_offset
 from hyperbox.observability.call_records import PerfCalls, RingCalls
 from hyperbox.observability.layouts import COUNTERS, FLIGHT, SPILLED_NUMBERS, TALLY, Counter
@@ -38,7 +38,6 @@ _TICK_CLOCK = 6  # CLOCK_MONOTONIC_COARSE: its resolution is the kernel's tick
 _ROUNDS, _CALLS = 8, 1000  # of what calibrates
 _HOST_PIDS = 0xEFFFFFFC  # PROC_PID_INIT_INO of include/linux/proc_ns.h
 _LIVES = ("forked", "executed", "renamed", "exited")
-_OUTPUT = ("leave", *_LIVES)
 _OFFSETS: tuple[tuple[str, ...], ...] = (
     ("task_struct", "thread_info", "status"),
     ("task_struct", "pid"),
@@ -62,6 +61,25 @@ _CONTROL: tuple[str, ...] = (
     "every",
     "slow_ticks",
     "tick_ns",
+    "events",
+)
+
+
+@dataclass(frozen=True)
+class _Way:
+    """Programs that see the same in another way."""
+
+    enter: str
+    perf: bool = False
+    events: bool = False
+    """Whether it may change to perf's tracepoints."""
+
+
+_WAYS = (
+    _Way("enter_typed", events=True),
+    _Way("enter_raw"),
+    _Way("enter_typed", perf=True),
+    _Way("enter_raw", perf=True),
 )
 
 
@@ -102,6 +120,9 @@ class Instrument:
         self.scope = scope
         self.mode = Mode.OFF
         self._perf = perf
+        self._missed_raw = 0, 0
+        self._enter = self._leave = ""
+        self._may_change = False
         self._kept: Rows = np.zeros(0, TALLY)
         self._lives: list[bytes] = []
         self._stack = contextlib.ExitStack()
@@ -131,9 +152,38 @@ class Instrument:
         """Whether records come through perf buffers."""
         return self._suffix == "perf"
 
+    @property
+    def uses_events(self) -> bool:
+        """Whether calls are seen at perf's tracepoints."""
+        return self._enter == "enter_event"
+
+    def use_events(self) -> bool:
+        """Change to perf's tracepoints, if these programs can; return whether they are used.
+
+        Raw ones cost less, but on 7.3 a program may be preempted there, and the kernel does not
+        run it for other tasks of that processor until it goes on. No call is counted twice or
+        lost by the change. It needs tracefs at its usual place.
+        """
+        if not self._may_change or self.mode is Mode.OFF:
+            return self.uses_events
+        self._may_change = False
+        before = (self._enter, self._leave)
+        try:
+            self._object.attach("enter_event")
+            if self.mode <= Mode.HYBRID:
+                self._object.attach("leave_event")
+        except HyperboxError:
+            self._object.detach("enter_event")
+            return False
+        self._set("events", 1)
+        self._missed_raw = self.missed()
+        self._object.detach(*before)
+        self._enter, self._leave = "enter_event", "leave_event"
+        return True
+
     def change(self, mode: Mode) -> None:
         """Switch to a mode; calls in flight at that moment are counted, but not timed."""
-        leave = self._named("leave")
+        leave = self._leave
         if mode >= Mode.COUNT:
             self._object.detach(leave)
             self._set("timing", 0)
@@ -222,7 +272,8 @@ class Instrument:
 
         That is so when a task is preempted in the midst of it, and another one comes by.
         """
-        return self._object.missed(self._enter), self._object.missed(self._named("leave"))
+        enter, leave = self._missed_raw
+        return enter + self._object.missed(self._enter), leave + self._object.missed(self._leave)
 
     def spilled(self) -> NDArray[np.uint64]:
         """Return counts since the start of calls without a tally: by ABI, by number."""
@@ -237,22 +288,21 @@ class Instrument:
 
     def _loaded(self) -> BpfObject:
         """Load the best that this kernel takes; if it takes none, say why not the best."""
-        ways = ((False, True), (False, False), (True, True), (True, False))
         refused: KernelFeatureMissing | None = None
-        for perf, typed in ways:
-            if self._perf not in (None, perf):
+        for way in _WAYS:
+            if self._perf not in (None, way.perf):
                 continue
-            self._suffix = "perf" if perf else "ring"
-            self._enter = "enter_typed" if typed else "enter_raw"
             try:
-                return self._load()
+                return self._load(way)
             except KernelFeatureMissing as error:
                 refused = refused or error
         assert refused is not None
         raise refused
 
-    def _load(self) -> BpfObject:
-        unused = "ring" if self._suffix == "perf" else "perf"
+    def _load(self, way: _Way) -> BpfObject:
+        self._suffix, unused = ("perf", "ring") if way.perf else ("ring", "perf")
+        self._enter, self._leave = way.enter, self._named("leave")
+        self._may_change = way.events
         processors = _possible_processors()
         most = _TABLES // (2 * processors * TALLY.itemsize)
         self._slots = max(_FEWEST_SLOTS, min(_MOST_SLOTS, 1 << most.bit_length() - 1))
@@ -261,10 +311,12 @@ class Instrument:
             "counters_map": processors,
             "members_map": _most_processes() // _PAGE + 1,
         }
-        without = [f"{name}_{unused}" for name in (*_OUTPUT, "calls", "lives")]
-        without += {"enter_typed", "enter_raw"} - {self._enter}
+        without = {f"{name}_{unused}" for name in (*_LIVES, "calls", "lives")}
+        without |= {"enter_typed", "enter_raw", "leave_ring", "leave_perf"}
+        without -= {self._enter, self._leave}
+        without |= set() if way.events else {"enter_event", "leave_event"}
         self._processors = processors
-        return BpfObject(self.OBJECT, sizes=sizes, without=without)
+        return BpfObject(self.OBJECT, sizes=sizes, without=sorted(without))
 
     def _open_maps(self) -> None:
         def array(name: str, kind: str | np.dtype[np.void]) -> NDArray[Any]:

@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 
 from hyperbox.linux.cgroup import cgroup_root
+from hyperbox.linux.mounts import mounted
+from hyperbox.linux.perf_counter import tracepoint_counter
 from hyperbox.observability import attributes as names
 from hyperbox.observability.command import let_go, stopped_command
 from hyperbox.observability.ebpf import Tracer, Window
@@ -163,6 +165,25 @@ def test_a_thread_that_executes_keeps_its_call() -> None:
     assert {int(one["thread"]) for one in executed} == {pid}
     (life,) = [life for window in windows for life in window.ended]
     assert (life.comm, life.executable) == ("true", "/bin/true")
+
+
+def test_the_change_to_events_counts_no_call_twice() -> None:
+    """Where a preempted program keeps others out (7.3), the tracer changes while calls run."""
+    with (
+        mounted("tracefs", Path("/sys/kernel/tracing")) as tracing,
+        stopped_command([sys.executable, "-c", KNOWN.replace("321", "30_000")]) as process,
+        tracepoint_counter(tracing, "raw_syscalls/sys_enter", process.pid) as counter,
+        Tracer(Scope(Filter.TREE), mode=Mode.HYBRID) as tracer,
+    ):
+        tracer.instrument.await_execve(process.pid)
+        let_go(process)
+        time.sleep(0.05)
+        assert tracer.instrument.use_events()
+        process.wait()
+        window = tracer.stop()
+        counted = counter.read() + 1
+    assert window.count == counted
+    assert counts([window])[process.pid, "kcmp"] == 60_000
 
 
 @pytest.fixture
