@@ -190,12 +190,12 @@ struct {
 /* Ring buffers came with Linux 5.8; before, the programs whose names end in _perf are loaded. */
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
-	__uint(max_entries, 1024 * 1024);
+	__uint(max_entries, 512 * 1024);
 } calls_ring SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
-	__uint(max_entries, 1024 * 1024);
+	__uint(max_entries, 512 * 1024);
 } lives_ring SEC(".maps");
 
 struct {
