@@ -22,7 +22,7 @@ from hyperbox.observability.command import let_go, stopped_command
 from hyperbox.observability.ebpf import Tracer, Window
 from hyperbox.observability.instrument import Filter, Scope
 from hyperbox.observability.modes import Mode
-from hyperbox.observability.tallies import call_name, errors_of, process_of
+from hyperbox.observability.tallies import abi_of, call_name, errors_of, process_of
 from hyperbox.observability.windows import SpanMaker, errno_name
 
 pytestmark = pytest.mark.root
@@ -100,6 +100,30 @@ def test_full_mode_reports_every_call_that_returns() -> None:
     ]
     assert len(reported) == 642
     assert len({int(record["thread"]) for record in reported}) == 2
+
+
+def test_calls_of_other_abis_have_their_own_names() -> None:
+    """Seven by int 0x80, where 20 is getpid, and five with the bit of x32."""
+    program = """
+import ctypes, mmap
+page = mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+page.write(bytes.fromhex("b814000000cd80c3"))  # mov eax, 20; int 0x80; ret
+call = ctypes.CFUNCTYPE(ctypes.c_int)(ctypes.addressof(ctypes.c_char.from_buffer(page)))
+for _ in range(7): call()
+libc = ctypes.CDLL(None)
+for _ in range(5): libc.syscall(0x40000000 | 110)
+"""
+    windows, _, pid = traced(program)
+    if any(life.status & 0x7F for window in windows for life in window.ended):
+        pytest.skip("this kernel has no 32-bit entry (CONFIG_IA32_EMULATION)")
+    found: dict[tuple[str, str], int] = {}
+    for row in (row for window in windows for row in window.tallies):
+        key = int(row["key"])
+        assert process_of(key) == pid
+        if abi_of(key) != "x86_64":
+            name = abi_of(key), call_name(key)
+            found[name] = found.get(name, 0) + int(row["count"])
+    assert found == {("i386", "getpid"): 7, ("x32", "getppid"): 5}
 
 
 def test_processes_that_come_and_go_are_counted_whole() -> None:
