@@ -88,7 +88,7 @@ def run_convert(arguments: argparse.Namespace) -> int:
             converter.write_compressed(layers, arguments.plain, arguments.compress)
         facts: dict[str, object] = {"path": str(arguments.plain)}
     else:
-        choice = rung_for(Enabled(settings.erofs_enabled), _rung(arguments))
+        choice = rung_for(store, Enabled(settings.erofs_enabled), _rung(arguments))
         image = convert(store, arguments.image, choice, settings.limits)
         parts = [str(part) for part in image.parts]
         facts = {**choice.as_json(), "path": str(image.path), "parts": parts}

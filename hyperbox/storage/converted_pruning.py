@@ -54,6 +54,7 @@ def _unneeded(top: Path, kept: Iterable[Sequence[Layer]]) -> Iterator[Path]:
         keys.update(layer.key for layer in layers)
         chains.update(chain_ids(layers))
     yield from top.glob(".new-*")
+    yield from top.glob(".trial-*")
     places = {"blobs": keys, "object-layers": keys, "manifests": chains}
     places |= dict.fromkeys(Rung, chains)
     for name, wanted in places.items():

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hyperbox.errors import ConfigError, ImageError
+from hyperbox.files import explained
 from hyperbox.journal import begin
 from hyperbox.linux.mounts import MOUNT, mount, mounts, unmount
 from hyperbox.storage.conversion import Converted, Converter
@@ -64,7 +65,7 @@ def converter_of(store: ImageStore, limits: Limits | None = None) -> Converter:
     return Converter(store.root, limits)
 
 
-def rung_for(enabled: Enabled, rung: Rung | None = None) -> Choice:
+def rung_for(store: ImageStore, enabled: Enabled, rung: Rung | None = None) -> Choice:
     """Return the rung that this kernel has, or the one that is asked for, with the reason.
 
     Raises
@@ -72,7 +73,14 @@ def rung_for(enabled: Enabled, rung: Rung | None = None) -> Choice:
     KernelFeatureMissing
         If no rung works, or EROFS has to be and does not.
     """
-    return choose(enabled, probed()) if rung is None else Choice(rung, "asked for", {})
+    if rung is not None:
+        return Choice(rung, "asked for", {})
+    place = store.root / "converted"
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise explained(error, place) from error
+    return choose(enabled, probed(place=place))
 
 
 def convert(
@@ -110,7 +118,7 @@ def mounted(
     HyperboxError
         As `rung_for` and `convert`, and if the kernel refuses.
     """
-    choice = rung_for(enabled, rung)
+    choice = rung_for(store, enabled, rung)
     image = convert(store, name, choice, limits)
     with converter_of(store).mounted(image, point):
         yield point, choice

@@ -75,26 +75,29 @@ def choose(enabled: Enabled, answers: Mapping[Rung, str]) -> Choice:
     raise KernelFeatureMissing(f"images cannot be mounted on this machine: {said}")
 
 
-def probed(record: Path | None = None) -> dict[Rung, str]:
+def probed(record: Path | None = None, place: Path | None = None) -> dict[Rung, str]:
     """Return what trying each rung came to on this boot: "" where it works, else why not.
 
     Parameters
     ----------
     record
         Where the answers are kept; by default beside the journal.
+    place
+        Directory on the file system that images will be on, by default that of temporary files:
+        EROFS mounts from files of ext4, but not of tmpfs, which has no ``read_folio``.
     """
     path = record or state_directory().parent / "image-rungs.json"
-    boot = _BOOT_ID.read_text().strip()
+    boot = f"{_BOOT_ID.read_text().strip()} {place or ''}"
     known = read_sealed(path) if path.exists() else None
     if known is not None and known.get("boot") == boot:
         return {rung: str(known[rung]) for rung in LADDER}
-    answers = {rung: _answer(rung) for rung in LADDER}
+    answers = {rung: _answer(rung, place) for rung in LADDER}
     write_sealed(path, {"boot": boot, **{str(rung): why for rung, why in answers.items()}})
     return answers
 
 
-def _answer(rung: Rung) -> str:
-    with tempfile.TemporaryDirectory(prefix="hyperbox-") as directory:
+def _answer(rung: Rung, place: Path | None) -> str:
+    with tempfile.TemporaryDirectory(prefix=".trial-", dir=place) as directory:
         try:
             return try_rung(rung, Path(directory))
         except (HyperboxError, OSError) as error:

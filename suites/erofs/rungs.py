@@ -147,7 +147,7 @@ def _overwrite(path: Path, data: bytes) -> None:
 
 def _choices(directory: Path, refused: dict[Rung, str], tally: _Tally) -> None:
     """Compare what the ladder chooses with what worked here."""
-    answers = probed(directory / "rungs.json")
+    answers = probed(directory / "rungs.json", directory)
     for enabled in Enabled:
         working = [
             rung
