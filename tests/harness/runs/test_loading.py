@@ -230,6 +230,7 @@ def test_a_run_without_any_cell_is_reported(
     edit(copy / "run.json", lambda d: d.update(status=status))
     run = load_run(copy)
     assert {v.outcome for v in run.verdicts} == {Outcome.ERROR}
+    assert run.verdicts
     assert all(shown in v.reason for v in run.verdicts)
     assert len(run.problems) == (4 if status == "complete" else 0)
     write_report(run, tmp_path / "report")
@@ -336,6 +337,7 @@ def test_a_changed_configuration_is_not_used(tmp_path: Path) -> None:
 def test_a_self_test_that_cannot_be_read_is_not_trusted(copy: Path, found: object) -> None:
     edit(attempt_of(copy) / "record.json", lambda d: d["environment"].update(repeatability=found))
     hurt = [v for v in load_run(copy).verdicts if v.kernel == "6.12" and v.gate in HURT_GATES]
+    assert hurt
     assert all("not surely exact" in "; ".join(verdict.remarks) for verdict in hurt)
 
 
@@ -456,5 +458,6 @@ def test_lanes_beside_stand_in_the_command_that_repeats_a_run(copy: Path) -> Non
     assert "--lane exact --beside fast" in run.reproduce
     missing = [v for v in run.verdicts if v.lane is Lane.FAST]
     assert {v.outcome for v in missing} == {Outcome.ERROR}
+    assert run.deciding
     assert all(v.lane is Lane.EXACT for v in run.deciding)
     assert len(run.deciding) + len(missing) == len(run.verdicts)
