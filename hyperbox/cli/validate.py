@@ -46,10 +46,10 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     parser.add_argument(
         "--json", action="store_true", help="print the verdicts, or the plan, as JSON"
     )
-    parser.set_defaults(run=_run)
+    parser.set_defaults(run=_validate)
 
 
-def _run(arguments: argparse.Namespace) -> int:
+def _validate(arguments: argparse.Namespace) -> int:
     settings = VALIDATE.resolve(arguments)
     if arguments.dry_run:
         found = dry_run(settings, arguments.names)

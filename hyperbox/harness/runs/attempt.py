@@ -162,9 +162,9 @@ class _Work:
     def run(self, laboratory: Laboratory, seed: int, on_block: Callable[[int], None]) -> None:
         end = functools.partial(end_started, threading.get_ident())
         with Watchdog(self._experiment.limit, end) as watchdog:
-            self._measure(laboratory, seed, on_block, watchdog)
+            self._measure_blocks(laboratory, seed, on_block, watchdog)
 
-    def _measure(
+    def _measure_blocks(
         self,
         laboratory: Laboratory,
         seed: int,
@@ -223,7 +223,7 @@ class _Work:
             watchdog.check()
             watchdog.doing = f"measuring: {where}"
             with fresh() as machine, self._watched(machine, where):
-                results[arm] = self._run(machine, arm, block)
+                results[arm] = self._run_arm(machine, arm, block)
                 metrics, notes[arm] = self._parsed(results[arm], arm, block)
             seconds[arm] = time.monotonic() - began
             samples += [
@@ -244,7 +244,7 @@ class _Work:
             )
         )
 
-    def _run(self, machine: Machine, arm: str, block: Block) -> CommandResult:
+    def _run_arm(self, machine: Machine, arm: str, block: Block) -> CommandResult:
         argv = [word.replace("{arm}", arm) for word in self._experiment.program]
         try:
             return machine.execute(argv, timeout=self._experiment.timeout_s, start=block.start)

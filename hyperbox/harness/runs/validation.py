@@ -99,7 +99,7 @@ def validate(settings: Settings, names: Sequence[str], listening: ProgressListen
             job = _as_begun(job, store, listening)
         with _status(store):
             if unfinished(job.plan, store):
-                _measure(job, store, settings, listening)
+                _measure_cells(job, store, settings, listening)
             else:
                 listening.expect(job.plan)
     return store
@@ -216,7 +216,9 @@ def _created(settings: Settings, job: _Job, names: Sequence[str]) -> RunStore:
     )
 
 
-def _measure(job: _Job, store: RunStore, settings: Settings, listening: ProgressListener) -> None:
+def _measure_cells(
+    job: _Job, store: RunStore, settings: Settings, listening: ProgressListener
+) -> None:
     jobs, remark = jobs_for(settings, job.plan, job.target)
     if remark:
         listening.step(remark, 0.0)
