@@ -93,6 +93,28 @@ def test_image_of_a_registry_is_mounted_read_completed_and_taken_away(
     assert len(say("cache", "--keep", "0")["keys"]) == 1
 
 
+def test_without_any_process_reads_are_errors_until_it_is_mounted_again(
+    lazy_image: str, service: ImagesProcess, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    point = tmp_path / "mount"
+    point.mkdir()
+    words = ["images", "mount-lazy", "--service", os.fspath(service.path), lazy_image, str(point)]
+    assert main(words) == 0
+    with (point / "data").open("rb") as stream:
+        service.kill()  # worker and supervisor
+        stream.seek(len(CONTENT) - 4096)
+        with pytest.raises(OSError, match=r"error|not connected|aborted"):
+            stream.read()
+        service.start()  # the mount is taken out of the tree
+    assert list(point.iterdir()) == []
+    (left,) = service.ask("GET", "/images/mounts")
+    assert left["phase"] == "broken"
+    service.ask("DELETE", f"/images/mounts/{left['name']}")
+    assert main(words) == 0
+    assert (point / "data").read_bytes() == CONTENT
+    service.ask("DELETE", f"/images/mounts/{left['name']}")
+
+
 def test_absent_service_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["images", "mounts", "--service", os.fspath(tmp_path / "none")]) == 3
     assert "hyperbox daemon --lazy-images" in capsys.readouterr().err
