@@ -15,14 +15,24 @@ __all__ = ["add_container_options", "container_of"]
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
 
-def add_container_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of `container_of`, and the command."""
-    parser.add_argument(
-        "--rootfs", type=Path, required=True, metavar="DIR", help="the root file system; written to"
-    )
+def add_container_options(parser: argparse.ArgumentParser, *, images: bool = False) -> None:
+    """Add the options of `container_of`, and the command; with `images` also ``--image``."""
+    root = parser.add_mutually_exclusive_group(required=True)
+    root.add_argument("--rootfs", type=Path, metavar="DIR", help="the root file system; written to")
+    if images:
+        root.add_argument(
+            "--image",
+            metavar="IMAGE",
+            help="an image of the store; what is written is in memory and lost at the end",
+        )
     parser.add_argument("--read-only", action="store_true", help="mount it read-only")
     _add_process_options(parser)
-    parser.add_argument("command", nargs="+", metavar="COMMAND", help="and its arguments")
+    parser.add_argument(
+        "command",
+        nargs="*" if images else "+",
+        metavar="COMMAND",
+        help="and its arguments" + ("; default: the image's" if images else ""),
+    )
 
 
 def container_of(arguments: argparse.Namespace) -> Container:
@@ -33,12 +43,14 @@ def container_of(arguments: argparse.Namespace) -> Container:
     ConfigError
         If one of them is wrong.
     """
+    if arguments.rootfs is not None and not arguments.command:
+        raise ConfigError("no command", hint="--rootfs DIR -- COMMAND")
     return Container(
-        rootfs=arguments.rootfs.resolve(),
+        rootfs=(arguments.rootfs or Path()).resolve(),
         command=tuple(arguments.command),
         environment=dict(_pair(text) for text in arguments.env),
-        directory=arguments.workdir,
-        user=arguments.user,
+        directory=arguments.workdir or ("/" if arguments.rootfs else ""),
+        user=arguments.user or User(),
         hostname=arguments.hostname,
         writable=not arguments.read_only,
         mounts=tuple(arguments.volume),
@@ -53,8 +65,10 @@ def container_of(arguments: argparse.Namespace) -> Container:
 
 def _add_process_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--env", "-e", action="append", default=[], metavar="NAME=VALUE")
-    parser.add_argument("--workdir", "-w", default="/", metavar="DIR", help="default: /")
-    parser.add_argument("--user", "-u", type=_user, default=User(), metavar="UID[:GID]")
+    parser.add_argument(
+        "--workdir", "-w", default="", metavar="DIR", help="default: the image's, else /"
+    )
+    parser.add_argument("--user", "-u", type=_user, metavar="UID[:GID]")
     parser.add_argument("--hostname", default="hyperbox", metavar="NAME")
     parser.add_argument(
         "--volume",

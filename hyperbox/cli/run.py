@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import re
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from hyperbox.isolation.learning import learn
 from hyperbox.isolation.profile import Profile
 from hyperbox.isolation.store import ProfileStore
 from hyperbox.printing import complain
+from hyperbox.runtime.bundle import Container
 from hyperbox.runtime.containers import Ended, RunningContainer, prepared
 from hyperbox.runtime.options import CONTAINERS, ContainerSettings
 from hyperbox.runtime.recording import recorded_run
@@ -29,7 +32,8 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     parser = verbs.add_parser(
         "run",
         help="run a command in a container, learning or enforcing its seccomp profile",
-        description="Runs COMMAND in a container on the root file system DIR, in the foreground, "
+        description="Runs COMMAND in a container on the root file system DIR, or on an image of "
+        "the store, in the foreground, "
         "with crun or runc. Its exit code is the command's (128+n for signal n); 125 if the "
         "runtime failed, 126 if the command cannot be executed, 127 if there is none.",
         epilog="example: hyperbox run --rootfs ./rootfs --learn-seccomp=web -- /usr/bin/web --test",
@@ -49,7 +53,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         metavar="PROFILE",
         help="default, unconfined, a name of the store, or a file (default: default)",
     )
-    add_container_options(parser)
+    add_container_options(parser, images=True)
     CONTAINERS.add_options(parser)
     add_config(parser)
     parser.set_defaults(run=_run)
@@ -59,16 +63,44 @@ def _run(arguments: argparse.Namespace) -> int:
     settings = CONTAINERS.resolve(arguments)
     store = ProfileStore(settings.store)
     learning = arguments.learn_seccomp
-    name = "" if learning is None else learning or _name_of(arguments.command[0])
-    if name:
-        store.check_name(name)
-    profile = None if name else _profile(arguments.seccomp, store, settings)
-    container = replace(container_of(arguments), seccomp=profile)
-    with prepared(container, runtime=settings.runtime) as running:
-        ended = _learned(running, store, name, settings) if name else running.run()
+    with _container(arguments) as described:
+        name = "" if learning is None else learning or _name_of(described.command[0])
+        if name:
+            store.check_name(name)
+        profile = None if name else _profile(arguments.seccomp, store, settings)
+        ended = _ran(replace(described, seccomp=profile), store, name, settings)
     if ended.reason:
         complain(f"hyperbox: the command was not started: {ended.reason}")
     return ended.status
+
+
+@contextlib.contextmanager
+def _container(arguments: argparse.Namespace) -> Iterator[Container]:
+    """Yield the container that the options describe, its image mounted if it has one."""
+    described = container_of(arguments)
+    if arguments.image is None:
+        yield described
+        return
+    # What the extra `storage` brings is needed for images only.
+    from hyperbox.runtime.image_root import image_root, with_image  # noqa: PLC0415
+    from hyperbox.storage.image_settings import IMAGES  # noqa: PLC0415
+    from hyperbox.storage.images import ImageStore  # noqa: PLC0415
+    from hyperbox.storage.ladder import Enabled  # noqa: PLC0415
+
+    images = IMAGES.resolve(argparse.Namespace(config=arguments.config))
+    store = ImageStore(images.root)
+    image = store.find(arguments.image)
+    enabled = Enabled(images.erofs_enabled)
+    with image_root(store, image.name, enabled, images.limits) as root:
+        whole = with_image(described, image.config, own_user=arguments.user is not None)
+        yield replace(whole, rootfs=root)
+
+
+def _ran(
+    container: Container, store: ProfileStore, name: str, settings: ContainerSettings
+) -> Ended:
+    with prepared(container, runtime=settings.runtime) as running:
+        return _learned(running, store, name, settings) if name else running.run()
 
 
 def _learned(

@@ -65,6 +65,22 @@ def described(data: bytes, media_type: str) -> Descriptor:
     return Descriptor(media_type, f"sha256:{hashlib.sha256(data).hexdigest()}", len(data))
 
 
+def busybox() -> tuple[bytes, str]:
+    """Return a layer with this machine's busybox as shell."""
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w") as tar:
+        for name in ("bin", "work"):
+            entry = tarfile.TarInfo(name)
+            entry.type, entry.mode = tarfile.DIRTYPE, 0o755
+            tar.addfile(entry)
+        data = Path("/bin/busybox").read_bytes()
+        entry = tarfile.TarInfo("bin/sh")
+        entry.size, entry.mode = len(data), 0o755
+        tar.addfile(entry, io.BytesIO(data))
+    plain = stream.getvalue()
+    return gzip.compress(plain, 1, mtime=0), f"sha256:{hashlib.sha256(plain).hexdigest()}"
+
+
 def image(layers: Sequence[tuple[bytes, str]], **settings: object) -> Made:
     """Return an image of layers for this machine."""
     platform = machine_platform()
