@@ -117,6 +117,7 @@ def test_options_in_the_prose_exist(option: str) -> None:
         ("kernels", "lock"),
         ("pull",),
         ("push",),
+        ("trace",),
     ]
     pattern = rf"(?<![\w-]){re.escape(option.split(maxsplit=1)[0])}(?![\w-])"
     assert any(re.search(pattern, help_of(*verb)) for verb in verbs)
@@ -167,13 +168,12 @@ def test_settings_of_the_example_file_exist(tmp_path: Path) -> None:
 
 def test_gates_are_those_of_the_suites() -> None:
     tables = text("docs/psi.md").partition("\n## What was measured")[0]
-    tables += "".join(text(f"docs/{name}.md") for name in ("verdicts", "seccomp", "lazy", "images"))
+    tables += "".join(text(f"docs/{name}.md") for name in ("verdicts", "seccomp", "tracing", "lazy", "images"))
     listed = re.findall(r"^\| `([a-z]+\.[\w.]+)`", tables, re.MULTILINE)
     assert listed
     gates = {gate.id for suite in load_suites() for gate in suite.gates}
-    many = {
-        gate for gate in gates if gate.startswith(("harness.", "seccomp.", "erofs.lazy_recovery."))
-    }
+    families = ("harness.", "seccomp.", "erofs.lazy_recovery.", "ebpf.cpu_overhead.", "ebpf.memory.")
+    many = {gate for gate in gates if gate.startswith(families)}
     kinds = {gate.rpartition(".")[0] + ".NAME" for gate in many}
     assert {*listed} == gates - many | kinds
 
