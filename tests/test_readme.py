@@ -168,11 +168,19 @@ def test_settings_of_the_example_file_exist(tmp_path: Path) -> None:
 
 def test_gates_are_those_of_the_suites() -> None:
     tables = text("docs/psi.md").partition("\n## What was measured")[0]
-    tables += "".join(text(f"docs/{name}.md") for name in ("verdicts", "seccomp", "tracing", "lazy", "images"))
+    tables += "".join(
+        text(f"docs/{name}.md") for name in ("verdicts", "seccomp", "tracing", "lazy", "images")
+    )
     listed = re.findall(r"^\| `([a-z]+\.[\w.]+)`", tables, re.MULTILINE)
     assert listed
     gates = {gate.id for suite in load_suites() for gate in suite.gates}
-    families = ("harness.", "seccomp.", "erofs.lazy_recovery.", "ebpf.cpu_overhead.", "ebpf.memory.")
+    families = (
+        "harness.",
+        "seccomp.",
+        "erofs.lazy_recovery.",
+        "ebpf.cpu_overhead.",
+        "ebpf.memory.",
+    )
     many = {gate for gate in gates if gate.startswith(families)}
     kinds = {gate.rpartition(".")[0] + ".NAME" for gate in many}
     assert {*listed} == gates - many | kinds
