@@ -129,6 +129,7 @@ MAY_WRITE = {
     "hyperbox/harness/lab/layers.py": "scratch tree that is packed and removed",
     "hyperbox/harness/lab/mailbox.py": "an order that only a stopped guest reads",
     "hyperbox/cli/main.py": "opens /dev/null",
+    "hyperbox/runtime/background.py": "a container's standard output, while it runs",
     "hyperbox/cli/report.py": "opens /dev/null; appends to GitHub's job summary, maybe a pipe",
     "suites/erofs/lazy_lab.py": "a disk of its own, in a guest's memory",
     "suites/erofs/rungs.py": "damages files of a store that is thrown away, in place as disks do",

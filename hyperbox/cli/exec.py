@@ -7,6 +7,7 @@ import contextlib
 import io
 import json
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -39,7 +40,9 @@ from hyperbox.harness.lab.session import (
     open_guest,
 )
 from hyperbox.harness.lab.vm import VirtualMachine
-from hyperbox.printing import one_line, print_error
+from hyperbox.printing import complain, one_line, print_error
+from hyperbox.runtime.containers import execute
+from hyperbox.runtime.registry import Registry
 
 __all__ = ["KeptInput", "LinePrefix", "add_parser"]
 
@@ -57,6 +60,7 @@ examples:
   hyperbox exec --kernel 6.12.90 --put test.py:/tmp/test.py -- python3 /tmp/test.py
   hyperbox exec --get /tmp/trace:trace.bin -- sh -c 'cat /proc/vmstat > /tmp/trace'
   hyperbox exec --layer redis -- redis-server --version
+  hyperbox exec --container web -- cat /etc/hostname
   tar c data | hyperbox exec --memory 2048 -- tar x -C /tmp
 """
 
@@ -150,13 +154,19 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     """Add the verb."""
     parser = verbs.add_parser(
         "exec",
-        help="run a command under a kernel",
-        description="Boots a kernel, runs a command in it, and ends with the command's status.",
+        help="run a command under a kernel, or in a container that runs",
+        description="Boots a kernel, runs a command in it, and ends with the command's status. "
+        "With --container it runs the command in a container of 'hyperbox run' instead.",
         usage="hyperbox exec [options] -- CMD [ARG ...]",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_options(parser, several=True)
+    parser.add_argument(
+        "--container",
+        metavar="NAME",
+        help="run CMD in this container, under its seccomp filter; options of guests do not count",
+    )
     parser.add_argument(
         "--put",
         action="append",
@@ -179,7 +189,17 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     parser.set_defaults(run=_run)
 
 
+def _in_container(name: str, command: Sequence[str]) -> int:
+    entry = Registry().find(name)
+    ended = execute(entry.runtime(), entry.name, command, terminal=sys.stdin.isatty())
+    if ended.reason:
+        complain(f"hyperbox: the command was not started: {ended.reason}")
+    return ended.status
+
+
 def _run(arguments: argparse.Namespace) -> int:
+    if arguments.container is not None:
+        return _in_container(arguments.container, arguments.command)
     puts = [pair(text, "--put", last=True) for text in arguments.put]
     gets = [pair(text, "--get", last=False) for text in arguments.get]
     files = [(path, *_readable(Path(name))) for name, path in puts]

@@ -41,7 +41,7 @@ _VERBS = {
     "merge": "join runs of one plan that were measured on several machines",
     "kernels": "list, fetch, lock and update kernels",
     "guests": "list, lock and update the packages that guests are made of",
-    "exec": "run a command under a kernel",
+    "exec": "run a command under a kernel, or in a container that runs",
     "shell": "open a console in a guest",
     "bisect": "find the kernel with which a gate or a command changed",
     "doctor": "say what this machine can do and what is missing",
@@ -52,6 +52,10 @@ _VERBS = {
     "images": "list, inspect, verify, export and prune the images of the store",
     "trace": "trace system calls of a command, a process, a cgroup or the machine",
     "run": "run a command in a container, learning or enforcing its seccomp profile",
+    "ps": "list containers",
+    "logs": "print what a container in the background printed",
+    "stop": "end containers",
+    "rm": "remove containers that have ended",
     "seccomp": "list, show, generate, validate, audit and export learned seccomp profiles",
 }
 _EXTRAS = {
@@ -62,7 +66,7 @@ _EXTRAS = {
     "push": "[storage]",
     "images": "[storage]",
     "trace": "[tracing]",
-    "run": "[containers]",
+    **dict.fromkeys(("run", "ps", "logs", "stop", "rm"), "[containers]"),
     "seccomp": "[containers]",
 }
 """What pip installs a verb's packages with; of all others it is the harness."""

@@ -17,11 +17,13 @@ from hyperbox.isolation.default_profile import default_profile
 from hyperbox.isolation.learning import learn
 from hyperbox.isolation.profile import Profile
 from hyperbox.isolation.store import ProfileStore
-from hyperbox.printing import complain
+from hyperbox.printing import complain, one_line
+from hyperbox.runtime.background import in_background
 from hyperbox.runtime.bundle import Container
 from hyperbox.runtime.containers import Ended, RunningContainer, prepared
 from hyperbox.runtime.options import CONTAINERS, ContainerSettings
 from hyperbox.runtime.recording import recorded_run
+from hyperbox.runtime.registry import Registry, new_name
 from hyperbox.settings import add_config
 
 __all__ = ["add_parser"]
@@ -53,6 +55,13 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         metavar="PROFILE",
         help="default, unconfined, a name of the store, or a file (default: default)",
     )
+    parser.add_argument("--name", metavar="NAME", help="of the container (default: a random one)")
+    parser.add_argument(
+        "--detach",
+        "-d",
+        action="store_true",
+        help="run it in the background and print its name; see hyperbox ps, logs, stop and rm",
+    )
     add_container_options(parser, images=True)
     CONTAINERS.add_options(parser)
     add_config(parser)
@@ -63,14 +72,25 @@ def _run(arguments: argparse.Namespace) -> int:
     settings = CONTAINERS.resolve(arguments)
     store = ProfileStore(settings.store)
     learning = arguments.learn_seccomp
-    with _container(arguments) as described:
-        name = "" if learning is None else learning or _name_of(described.command[0])
-        if name:
-            store.check_name(name)
-        profile = None if name else _profile(arguments.seccomp, store, settings)
-        ended = _ran(replace(described, seccomp=profile), store, name, settings)
+    name = arguments.name or new_name()
+    Registry().check_new(name)
+
+    def run() -> Ended:
+        with _container(arguments) as described:
+            learned = "" if learning is None else learning or _name_of(described.command[0])
+            if learned:
+                store.check_name(learned)
+            profile = None if learned else _profile(arguments.seccomp, store, settings)
+            container = replace(described, seccomp=profile)
+            with prepared(container, runtime=settings.runtime, name=name) as running:
+                return _learned(running, store, learned, settings) if learned else running.run()
+
+    detach = arguments.detach
+    ended = in_background(name, container_of(arguments), run) if detach else run()
     if ended.reason:
         complain(f"hyperbox: the command was not started: {ended.reason}")
+    elif arguments.detach:
+        print(one_line(name))
     return ended.status
 
 
@@ -94,13 +114,6 @@ def _container(arguments: argparse.Namespace) -> Iterator[Container]:
     with image_root(store, image.name, enabled, images.limits) as root:
         whole = with_image(described, image.config, own_user=arguments.user is not None)
         yield replace(whole, rootfs=root)
-
-
-def _ran(
-    container: Container, store: ProfileStore, name: str, settings: ContainerSettings
-) -> Ended:
-    with prepared(container, runtime=settings.runtime) as running:
-        return _learned(running, store, name, settings) if name else running.run()
 
 
 def _learned(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from hyperbox.linux.mounts import mounts
 from hyperbox.processes import require, run
 from hyperbox.records import Change
 
-__all__ = ["CONTAINER", "RUNTIMES", "OciRuntime", "find_runtime"]
+__all__ = ["CONTAINER", "RUNTIMES", "OciRuntime", "find_runtime", "runtime_of"]
 
 RUNTIMES = ("crun", "runc")
 """Names of known runtimes, the preferred one first."""
@@ -45,15 +46,16 @@ class OciRuntime:
     def logs_denied_calls(self) -> bool:
         """Return whether it takes flags of seccomp(2), and so has denied calls logged.
 
-        runc refuses a profile with flags before 1.2; from 1.1 it says in its features what it
-        takes. crun takes them from 0.21 and has features only from 1.9.
+        crun takes them from 0.21 on and does not say so (1.21). runc refuses a profile with flags
+        before 1.2, and lists in its features what it takes.
         """
+        if self.name == "crun":
+            return True
         done = run([self.program, "features"], timeout=_PATIENCE_S, check=False)
         try:
-            linux = json.loads(done.stdout)["linux"]
-            return _LOG_FLAG in linux["seccomp"].get("supportedFlags", ())
-        except (ValueError, KeyError, TypeError, AttributeError):
-            return self.name == "crun"
+            return _LOG_FLAG in json.loads(done.stdout)["linux"]["seccomp"]["supportedFlags"]
+        except (ValueError, KeyError, TypeError):
+            return False
 
     def delete(self, name: str) -> None:
         """Kill a container and remove what the runtime knows of it; harmless if there is none.
@@ -64,6 +66,24 @@ class OciRuntime:
             If the runtime cannot.
         """
         run(self.command("delete", "--force", name), timeout=_PATIENCE_S)
+
+    def signal(self, name: str, number: signal.Signals) -> None:
+        """Send a signal to a container's first process.
+
+        Raises
+        ------
+        HarnessError
+            If the runtime cannot.
+        """
+        run(self.command("kill", name, number.name.removeprefix("SIG")), timeout=_PATIENCE_S)
+
+    def started(self, name: str) -> bool:
+        """Return whether a container's command has been started."""
+        done = run(self.command("state", name), timeout=_PATIENCE_S, check=False)
+        try:
+            return json.loads(done.stdout)["status"] in ("running", "paused", "stopped")
+        except (ValueError, KeyError, TypeError):
+            return False
 
     def knows(self, name: str) -> bool:
         """Return whether there is a container of that name."""
@@ -98,14 +118,15 @@ def _hybrid_cgroups() -> bool:
     return bool(mounts("cgroup")) and bool(mounts("cgroup2"))
 
 
-def _of(change: Change) -> OciRuntime:
+def runtime_of(change: Change) -> OciRuntime:
+    """Return the runtime that holds a container on record."""
     return OciRuntime(change.text("name"), change.text("program"), Path(change.text("root")))
 
 
 def _describe(change: Change) -> str:
     bundle = Path(change.text("bundle"))
     try:
-        known = _of(change).knows(change.subject)
+        known = runtime_of(change).knows(change.subject)
     except (HarnessError, MissingDependency):
         known = False
     return f"container {change.subject} is there" if known or bundle.exists() else ""
@@ -113,7 +134,7 @@ def _describe(change: Change) -> str:
 
 def _undo(change: Change) -> Outcome:
     bundle = Path(change.text("bundle"))
-    runtime = _of(change)
+    runtime = runtime_of(change)
     known = runtime.knows(change.subject)
     if not known and not bundle.exists():
         return Outcome.NOTHING
@@ -124,4 +145,7 @@ def _undo(change: Change) -> Outcome:
 
 
 CONTAINER = Kind("container", _describe, _undo)
-"""A container by its name: facts `name`, `program`, `root` of the runtime, and `bundle`."""
+"""A container by its name: facts `name`, `program`, `root` of the runtime, and `bundle`.
+
+For people it has `command`, `rootfs` and `created` as well.
+"""

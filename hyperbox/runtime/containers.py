@@ -5,11 +5,10 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import secrets
 import signal
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
@@ -22,8 +21,9 @@ from hyperbox.journal import begin, state_directory
 from hyperbox.linux.oci_runtime import CONTAINER, OciRuntime, find_runtime
 from hyperbox.processes import spawn, stop
 from hyperbox.runtime.bundle import Container, config_json
+from hyperbox.runtime.registry import facts, new_name
 
-__all__ = ["Ended", "RunningContainer", "prepared"]
+__all__ = ["Ended", "RunningContainer", "execute", "prepared"]
 
 RUNTIME_FAILED, NOT_EXECUTABLE, NOT_FOUND = 125, 126, 127
 """Exit codes as ``docker run`` has them, beside the command's own."""
@@ -75,18 +75,38 @@ class RunningContainer:
         Signals to this process go to the command meanwhile. What the runtime has to complain
         of, it writes to standard error itself.
         """
-        log = self.bundle / "runtime.log"
-        words = ("--log", str(log), "--log-format", "json", "run", "--bundle", str(self.bundle))
-        process = spawn(
-            self.runtime.command(*words, self.name), stdin=stdin, stdout=stdout, stderr=2
-        )
-        try:
-            with _forwarding(process):
-                process.wait()
-        finally:
-            stop(process)
-        status = process.returncode if process.returncode >= 0 else 128 - process.returncode
-        return _ended(status, _complaint(log) if status else "")
+        words = ("run", "--bundle", str(self.bundle), self.name)
+        return _waited(self.runtime, words, self.bundle / "runtime.log", stdin, stdout)
+
+
+def execute(
+    runtime: OciRuntime, name: str, command: Sequence[str], *, terminal: bool = False
+) -> Ended:
+    """Run a further command in a container that runs, under its filter; wait for its end.
+
+    It has this process's streams. Signals to this process go to the command meanwhile.
+    """
+    with tempfile.TemporaryDirectory(prefix="hyperbox-exec-") as place:
+        words = ("exec", *(["--tty"] if terminal else []), name, *command)
+        return _waited(runtime, words, Path(place) / "runtime.log", 0, 1)
+
+
+def _waited(
+    runtime: OciRuntime,
+    words: Sequence[str],
+    log: Path,
+    stdin: int | IO[bytes],
+    stdout: int | IO[bytes],
+) -> Ended:
+    logged = runtime.command("--log", str(log), "--log-format", "json", *words)
+    process = spawn(logged, stdin=stdin, stdout=stdout, stderr=2)
+    try:
+        with _forwarding(process):
+            process.wait()
+    finally:
+        stop(process)
+    status = process.returncode if process.returncode >= 0 else 128 - process.returncode
+    return _ended(status, _complaint(log) if status else "")
 
 
 def _ended(status: int, complaint: str) -> Ended:
@@ -147,7 +167,7 @@ def prepared(
     """
     if not container.rootfs.is_dir():
         raise ConfigError(f"{container.rootfs} is not a directory", hint="--rootfs DIR")
-    name = name or secrets.token_hex(6)
+    name = name or new_name()
     root = state_directory() / "runtime"
     root.mkdir(parents=True, exist_ok=True, mode=0o700)
     found = find_runtime(root, runtime)
@@ -159,6 +179,7 @@ def prepared(
         program=found.program,
         root=os.fspath(found.root),
         bundle=os.fspath(bundle),
+        **facts(container),
     )
     running = RunningContainer(name, found, bundle, container)
     try:
