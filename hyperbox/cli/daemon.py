@@ -5,17 +5,19 @@ from __future__ import annotations
 import argparse
 import importlib
 import logging
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from hyperbox.daemon.listeners import Address, default_socket, parse_address
 from hyperbox.daemon.logs import configure
-from hyperbox.daemon.options import DAEMON, IMAGES_SOCKET, DaemonSettings, Options
+from hyperbox.daemon.options import DAEMON, IMAGES_SOCKET, DaemonSettings, Options, Traced
 from hyperbox.errors import ConfigError, ExitCode
 from hyperbox.memory.psi import INTERVAL_S
 from hyperbox.memory.tuning import TunerOptions
 from hyperbox.memory.tuning_options import TUNER
+from hyperbox.observability.export_target import target
 from hyperbox.settings import add_config
 
 __all__ = ["add_parser"]
@@ -31,7 +33,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         help="serve this machine's pressure over HTTP",
         description="Samples this machine's pressure and serves it on a unix socket and on "
         "loopback TCP: /metrics/memory/psi (JSON), /metrics (Prometheus), /healthz, "
-        "/openapi.json. SIGTERM ends it within a second and everything is put back.",
+        "/openapi.json, and /traces with --trace. SIGTERM ends it within a second and everything is put back.",
         epilog="exit codes: 0 ended by SIGTERM or SIGHUP, 3 cannot start or put back, "
         "64 bad usage, 130 interrupted (SIGINT)",
     )
@@ -51,6 +53,7 @@ def _run(arguments: argparse.Namespace) -> int:
         remote=settings.allow_remote,
         interval_s=interval_s or INTERVAL_S,
         tuner=tuner,
+        traced=_traced(settings),
         lazy_images=IMAGES_SOCKET if settings.lazy_images else None,
     )
     if options.socket is None and not options.listen:
@@ -59,6 +62,21 @@ def _run(arguments: argparse.Namespace) -> int:
     service = importlib.import_module("hyperbox.daemon.lifetime")  # its packages are an extra
     interrupted = bool(service.run(options))
     return ExitCode.INTERRUPTED if interrupted else ExitCode.PASS
+
+
+def _traced(settings: DaemonSettings) -> Traced | None:
+    """Return what to trace; None if nobody wants it."""
+    if not settings.trace:
+        if settings.trace_cgroup is not None:
+            raise ConfigError("--trace-cgroup is for tracing", hint="add --trace")
+        return None
+    cgroup = None if settings.trace_cgroup is None else Path(settings.trace_cgroup)
+    if cgroup is not None and not (cgroup / "cgroup.procs").exists():
+        raise ConfigError(f"--trace-cgroup: {cgroup} is not a cgroup v2 directory")
+    wanted = os.environ.get("OTEL_TRACES_EXPORTER", "otlp")
+    if wanted not in ("otlp", "none", ""):
+        raise ConfigError(f"OTEL_TRACES_EXPORTER: {wanted!r} is not known", hint="otlp or none")
+    return Traced(cgroup, None if wanted == "none" else target(os.environ))
 
 
 def _socket(text: str | None) -> Path | None:

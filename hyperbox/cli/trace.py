@@ -6,10 +6,8 @@ import argparse
 import contextlib
 import json
 import os
-import platform
 import select
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -34,7 +32,7 @@ from hyperbox.observability.lives import container_of
 from hyperbox.observability.otlp_json import encode
 from hyperbox.observability.spans import ResourceSpans
 from hyperbox.observability.summary import Summary
-from hyperbox.observability.windows import SpanMaker
+from hyperbox.observability.windows import SpanMaker, machine_attributes
 from hyperbox.printing import complain, one_line
 
 __all__ = ["add_parser"]
@@ -185,7 +183,7 @@ def _trace(
     tracer: Tracer, summary: Summary, write: Write, over: Callable[[], bool], *, live: bool
 ) -> None:
     """Trace until it is over or interrupted."""
-    maker = SpanMaker(_machine())
+    maker = SpanMaker(machine_attributes(os.environ))
     console = TerminalConsole(stderr=True)
 
     def take(window: Window) -> None:
@@ -257,19 +255,6 @@ def _forwarding(process: subprocess.Popen[bytes]) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _machine() -> dict[str, str]:
-    """Return the attributes of this machine by the semantic conventions."""
-    found = {
-        "host.name": socket.gethostname(),
-        "host.arch": {"x86_64": "amd64"}.get(platform.machine(), platform.machine()),
-        "os.type": "linux",
-        "os.version": platform.release(),
-    }
-    with contextlib.suppress(OSError):
-        found["host.id"] = Path("/etc/machine-id").read_text().strip()
-    return found
 
 
 def _print(summary: Summary, *, as_json: bool) -> None:

@@ -9,7 +9,9 @@ from hyperbox.daemon.options import Options
 from hyperbox.daemon.process_service import ProcessService
 from hyperbox.daemon.service import Service
 from hyperbox.daemon.services.pressure import PressureService
+from hyperbox.daemon.services.traces import TracesService
 from hyperbox.daemon.services.tuner import TunerListener
+from hyperbox.observability.export_target import ExportProtocol
 
 __all__ = ["services"]
 
@@ -19,10 +21,29 @@ _IMAGES = "hyperbox.daemon.services.images:ImagesService"
 def services(options: Options) -> tuple[Service, ...]:
     """Return every service there is, in the order in which they start."""
     if options.lazy_images is None:
-        return (_pressure(options),)
+        return (_pressure(options), _traces(options))
     # It needs root's privileges and holds what mounted images are read through.
     images = ProcessService(_IMAGES, options.lazy_images, outlives=True)
-    return (_pressure(options), images)
+    return (_pressure(options), _traces(options), images)
+
+
+def _traces(options: Options) -> Service:
+    traced = options.traced
+    if traced is None:
+        return TracesService()
+    # What the extra `tracing` brings is needed for tracing only.
+    from hyperbox.daemon.services.tracer_source import TracerSource  # noqa: PLC0415
+    from hyperbox.observability.export_grpc import GrpcTransport  # noqa: PLC0415
+    from hyperbox.observability.export_http import HttpTransport  # noqa: PLC0415
+    from hyperbox.observability.exporter import Exporter  # noqa: PLC0415
+    from hyperbox.observability.instrument import Filter, Scope  # noqa: PLC0415
+
+    to, cgroup = traced.target, traced.cgroup
+    scope = Scope(Filter.ALL) if cgroup is None else Scope(Filter.CGROUP, cgroup)
+    if to is None:
+        return TracesService(TracerSource(scope))
+    transport = GrpcTransport if to.protocol is ExportProtocol.GRPC else HttpTransport
+    return TracesService(TracerSource(scope), exporter=lambda: Exporter(transport(to)))
 
 
 def _pressure(options: Options) -> Service:

@@ -1,16 +1,17 @@
-"""Which format a scraper gets, by its Accept header. Pure.
+"""Which format a client gets, by its Accept header. Pure.
 
-After Prometheus' "Scrape protocol content negotiation": the supported format with the highest
-weight, and text 0.0.4 where there is none. Weights and quoted values are RFC 9110's (5.6.4,
-12.4.2). What the header says is only ever compared, never repeated in an answer.
+That of metrics is after Prometheus' "Scrape protocol content negotiation": the supported format
+with the highest weight, and text 0.0.4 where there is none. Weights and quoted values are
+RFC 9110's (5.6.4, 12.4.2). What the header says is only ever compared, never repeated in an answer.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["FALLBACK", "OPENMETRICS", "TEXT", "Format", "negotiated"]
+__all__ = ["FALLBACK", "OPENMETRICS", "TEXT", "Format", "negotiated", "preferred"]
 
 TEXT = "text/plain"
 OPENMETRICS = "application/openmetrics-text"
@@ -54,6 +55,25 @@ def negotiated(accept: str) -> Format:
         if chosen and _WEIGHT.fullmatch(weight) and float(weight) > highest:
             best, highest = chosen, float(weight)
     return best
+
+
+def preferred(accept: str, offered: Sequence[str]) -> str:
+    """Return the media type that an Accept header likes best; the first one where it likes none.
+
+    Of a type's ranges the most specific one counts (RFC 9110, 12.5.1).
+    """
+    weights: dict[str, float] = {}
+    for entry in _split(accept, ","):
+        media, *rest = _split(entry, ";") or [""]
+        weight = dict(_pair(text) for text in rest).get("q", "1")
+        if _WEIGHT.fullmatch(weight):
+            weights.setdefault(media.lower(), float(weight))
+
+    def liked(media: str) -> float:
+        ranges = (media, media.partition("/")[0] + "/*", "*/*")
+        return next((weights[one] for one in ranges if one in weights), 0.0)
+
+    return max(offered, key=liked)
 
 
 def _supported(media: str, parameters: dict[str, str]) -> Format | None:

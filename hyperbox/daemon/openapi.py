@@ -40,7 +40,7 @@ def document(endpoints: Sequence[Endpoint], version: str) -> dict[str, object]:
         "info": {
             "title": "hyperbox daemon",
             "version": version,
-            "summary": "Memory pressure and tuning of this machine.",
+            "summary": "Memory pressure, tuning and traces of this machine.",
             "description": "Served on a unix socket and on loopback TCP, without authentication. "
             "Refusals are problem details (RFC 9457). Every GET answers HEAD too.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},

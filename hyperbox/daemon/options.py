@@ -9,9 +9,10 @@ from hyperbox.daemon.listeners import Address
 from hyperbox.linux.pressure import PROC_PRESSURE
 from hyperbox.memory.psi import HISTORY, INTERVAL_S
 from hyperbox.memory.tuning import TunerOptions
+from hyperbox.observability.export_target import ExportTarget
 from hyperbox.settings import InFile, Kind, SettingsTable, declared
 
-__all__ = ["DAEMON", "IMAGES_SOCKET", "DaemonSettings", "Options"]
+__all__ = ["DAEMON", "IMAGES_SOCKET", "DaemonSettings", "Options", "Traced"]
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,17 @@ class DaemonSettings:
         most=86400.0,
         usual=f"{INTERVAL_S:g}, or the tuner's",
     )
+    trace: bool = declared(
+        False,
+        "trace system calls: serve spans below /traces, and send them to the collector that "
+        "OTEL_EXPORTER_OTLP_ENDPOINT names (default: localhost:4317)",
+        Kind.FLAG,
+    )
+    trace_cgroup: str | None = declared(
+        None,
+        "trace the processes of this cgroup (v2) only",
+        metavar="PATH",
+    )
     lazy_images: bool = declared(
         False,
         "serve images that are mounted before they are here, by a process that outlives this one",
@@ -61,6 +73,22 @@ IMAGES_SOCKET = Path("/run/hyperbox-images/images.sock")
 """Where the images service of the machine serves."""
 
 DAEMON = SettingsTable("daemon", DaemonSettings, in_file=InFile.NAMED)
+
+
+@dataclass(frozen=True)
+class Traced:
+    """What is traced, and where spans are sent to.
+
+    Parameters
+    ----------
+    cgroup
+        A directory of cgroup v2; None traces the machine.
+    target
+        The collector; None if spans are only served.
+    """
+
+    cgroup: Path | None
+    target: ExportTarget | None
 
 
 @dataclass(frozen=True)
@@ -81,6 +109,8 @@ class Options:
         How to tune at each sample; None tunes not at all.
     pressure
         Where the pressure files are.
+    traced
+        What is traced; None traces nothing.
     lazy_images
         Where the images service serves; None for none.
     """
@@ -92,4 +122,5 @@ class Options:
     history: int = HISTORY
     tuner: TunerOptions | None = None
     pressure: Path = PROC_PRESSURE
+    traced: Traced | None = None
     lazy_images: Path | None = None

@@ -1,23 +1,28 @@
 """From windows to spans: a span for a process' life, windows below it, single calls below those.
 
-Pure but for the random identifiers of windows and calls. Attributes without a name in the semantic
+Pure but for the random identifiers of windows and calls, and what is known of the machine. Attributes without a name in the semantic
 conventions are in the namespace ``hyperbox`` (`attributes`).
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import itertools
 import os
+import platform
 import random
+import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
 from hyperbox.observability import attributes as names
 from hyperbox.observability.ebpf import Window
+from hyperbox.observability.export_target import resource_attributes
 from hyperbox.observability.layouts import Why
 from hyperbox.observability.lives import Life, container_of, pod_of
 from hyperbox.observability.modes import Mode
@@ -30,7 +35,7 @@ from hyperbox.observability.tallies import (
     upper_ns,
 )
 
-__all__ = ["Clock", "SpanMaker", "errno_name"]
+__all__ = ["Clock", "SpanMaker", "errno_name", "machine_attributes"]
 
 _STEP_NS = 1_000_000_000
 _MOST_ERRNO = 4095
@@ -223,6 +228,25 @@ class SpanMaker:
 
     def _identifier(self) -> bytes:
         return self._random.randbytes(8)
+
+
+def machine_attributes(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return what every resource says of this machine, and ``OTEL_RESOURCE_ATTRIBUTES``.
+
+    Raises
+    ------
+    ConfigError
+        If the variable is not a list of pairs.
+    """
+    found = {
+        "host.name": socket.gethostname(),
+        "host.arch": {"x86_64": "amd64"}.get(platform.machine(), platform.machine()),
+        "os.type": "linux",
+        "os.version": platform.release(),
+    }
+    with contextlib.suppress(OSError):
+        found["host.id"] = Path("/etc/machine-id").read_text().strip()
+    return found | resource_attributes(environment)
 
 
 def errno_name(number: int) -> str:

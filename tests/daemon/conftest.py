@@ -77,6 +77,7 @@ def daemon(
     """Run a daemon until the block ends."""
     process = subprocess.Popen(
         [sys.executable, *argv],
+        stdin=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         cwd=PROJECT,

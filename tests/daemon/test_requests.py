@@ -171,6 +171,10 @@ def test_document_is_openapi_and_every_answer_is_as_it_says(shared: Daemon) -> N
         assert index["endpoints"].keys() == document["paths"].keys()
         for path, item in document["paths"].items():
             answer = client.get(path)
+            if path.startswith("/traces") and path != "/traces/stats":  # nobody asked for any
+                assert answer.status_code == 503
+                assert "hyperbox daemon --trace" in answer.json()["detail"]
+                continue
             content = item["get"]["responses"]["200"]["content"]
             media = answer.headers["content-type"].partition(";")[0]
             body = answer.json() if media == "application/json" else answer.text
@@ -184,7 +188,7 @@ def test_health_says_what_runs(shared: Daemon) -> None:
         health = client.get("/healthz").json()
     assert health["live"] is health["ready"] is True
     assert health["pid"] == shared.process.pid
-    assert health["services"].keys() == {"pressure"}
+    assert health["services"].keys() == {"pressure", "traces"}
 
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="needs promtool (prometheus)")
