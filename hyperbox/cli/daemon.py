@@ -33,7 +33,8 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         help="serve this machine's pressure over HTTP",
         description="Samples this machine's pressure and serves it on a unix socket and on "
         "loopback TCP: /metrics/memory/psi (JSON), /metrics (Prometheus), /healthz, "
-        "/openapi.json, and /traces with --trace. SIGTERM ends it within a second and everything is put back.",
+        "/openapi.json, and /traces with --trace. SIGTERM ends it within a second and everything "
+        "is put back.",
         epilog="exit codes: 0 ended by SIGTERM or SIGHUP, 3 cannot start or put back, "
         "64 bad usage, 130 interrupted (SIGINT)",
     )

@@ -68,7 +68,8 @@ class Window:
     `unattributed`; all others are calls that were counted and not reported one by one, or steps of
     processes' lives."""
     cost: float
-    """What tracing took of the CPU time that the machine was busy, from 0; our own included."""
+    """What tracing took of the CPU time that was busy (at least one processor's), from 0;
+    our own included."""
     skipped: int
     """Calls of processes that are not traced, which pass the programs all the same."""
 
@@ -186,9 +187,11 @@ class Tracer:
         """Trace no further, and return the last window."""
         return self._window(self.instrument.stop(), None)
 
-    def _measured(self, calls: int, skipped: int, reported: int) -> Load:
+    def _measured(self, calls: int, skipped: int, reported: int, elapsed_ns: int) -> Load:
         busy_ns, own_ns = busy_cpu_ns(), time.process_time_ns()
-        load = Load(calls, skipped, busy_ns - self._busy_ns, own_ns - self._own_ns, reported)
+        # On an idle machine the tracer would be most of what is busy, and cost nobody anything.
+        whole_ns = max(busy_ns - self._busy_ns, elapsed_ns)
+        load = Load(calls, skipped, whole_ns, own_ns - self._own_ns, reported)
         self._busy_ns, self._own_ns = busy_ns, own_ns
         return load
 
@@ -204,7 +207,8 @@ class Tracer:
         unattributed = self._unattributed()
         count = int(tallies["count"].sum()) + sum(unattributed.values())
         lost = self._lost(grown)
-        self._load = self._measured(count, grown[Counter.SKIPPED], len(calls))
+        elapsed_ns = self._since_ns - start_ns
+        self._load = self._measured(count, grown[Counter.SKIPPED], len(calls), elapsed_ns)
         if self._mode is None and len(calls) > (
             most := self.governor.most_spans(self._load.busy_ns)
         ):

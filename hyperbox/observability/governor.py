@@ -14,7 +14,7 @@ from hyperbox.observability.modes import Costs, Mode
 __all__ = ["BUDGET", "SPAN_NS", "Governor", "Load"]
 
 BUDGET = 0.02
-"""Of the CPU time that the machine was busy."""
+"""Of the CPU time that the machine was busy, or of one processor's where that is more."""
 SPAN_NS = 40_000
 """What a single call costs that is made into a span and encoded: 36 to 44 us were measured."""
 _SPANS = 0.25  # of the budget: what single calls may take while they are a choice
@@ -31,7 +31,7 @@ class Load:
     calls: int
     skipped: int
     busy_ns: int
-    """CPU time that the machine spent on anything, tracing included."""
+    """CPU time that the machine spent on anything, tracing included; at least one processor's."""
     own_ns: int
     """CPU time of the tracer's process."""
     reported: int = 0

@@ -1,7 +1,8 @@
 """From windows to spans: a span for a process' life, windows below it, single calls below those.
 
-Pure but for the random identifiers of windows and calls, and what is known of the machine. Attributes without a name in the semantic
-conventions are in the namespace ``hyperbox`` (`attributes`).
+Pure but for the random identifiers of windows and calls, and what is known of the machine.
+Attributes without a name in the semantic conventions are in the namespace ``hyperbox``
+(`attributes`).
 """
 
 from __future__ import annotations

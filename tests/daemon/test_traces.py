@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import socket
+import subprocess
+import time
 from collections.abc import Iterator
 
 import httpx
@@ -237,3 +239,30 @@ def test_without_tracing_the_reason_is_said(shared: Daemon) -> None:
         assert client.get("/traces/stats").json()["available"] is False
         with pytest.raises(httpx.HTTPStatusError):
             client.get("/traces").raise_for_status()
+
+
+@pytest.mark.root
+def test_the_daemon_traces_what_runs_on_this_machine() -> None:
+    """The whole way: programs in the kernel, the tracer, the store, a client."""
+    argv = ["-m", "hyperbox", "daemon", "--trace", "--socket", "none", "--listen", "127.0.0.1:0"]
+    with (
+        daemon(argv, None) as running,
+        running.client() as client,
+    ):
+        assert client.get("/healthz").json()["services"]["traces"]["state"] == "running"
+        subprocess.run(["ls", "/nowhere-at-all"], check=False, capture_output=True)
+        deadline = time.monotonic() + PATIENCE_S
+        found: set[str] = set()
+        while "ls" not in found and time.monotonic() < deadline:
+            page = client.get("/traces", params={"limit": 1000}).json()
+            found = {
+                attribute["value"]["stringValue"]
+                for resource in page["resourceSpans"]
+                for attribute in resource["resource"]["attributes"]
+                if attribute["key"] == "process.executable.name"
+            }
+        assert "ls" in found
+        stats = client.get("/traces/stats").json()
+        assert stats["source"]["calls"] > 0
+        assert stats["export"]["exported"] == 0, "there is no collector here"
+        assert running.end() == 0
