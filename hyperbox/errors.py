@@ -47,7 +47,7 @@ class HyperboxError(Exception):
     message
         What went wrong and where; in one line, also where it quotes others who use more.
     hint
-        How to mend it, in one line; may be empty.
+        What to do about it, in one line; may be empty.
     """
 
     exit_code = ExitCode.HARNESS_ERROR

@@ -2,7 +2,7 @@
 
 Each write goes to a temporary file in the same directory, is flushed to disk and
 renamed over the target (rename(2) is atomic within a file system). A link keeps pointing
-where it points, and what is no regular file (a device, a pipe) is written into, as by a shell.
+where it points, and what is not a regular file (a device, a pipe) is written into, as by a shell.
 """
 
 from __future__ import annotations
@@ -227,7 +227,7 @@ def _sync_directory(path: Path) -> None:
 
 
 def explained(error: OSError, path: Path) -> HarnessError:
-    """Return the system's refusal to write at `path` as one line, with what mends it."""
+    """Return the system's refusal to write at `path` as one line, with what to do about it."""
     hint = ""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         hint = f"free some space below {path.parent} or choose another directory"

@@ -33,7 +33,7 @@ def one_line(text: str) -> str:
 
 
 def complain(text: str) -> None:
-    """Print a line on standard error; nobody reading it is no error."""
+    """Print a line on standard error; that nobody reads it is not an error."""
     with contextlib.suppress(OSError):
         print(one_line(text), file=sys.stderr, flush=True)
 

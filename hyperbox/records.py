@@ -103,7 +103,7 @@ def read_directory(directory: Path) -> tuple[Change, ...]:
 def parse(text: str, owner: Owner) -> tuple[Change, ...]:
     """Return the changes of a journal that are not done, oldest first.
 
-    Lines that are no record are passed over: they were cut short.
+    Lines that are not records are passed over: they were cut short.
     """
     changes: dict[int, Change] = {}
     for line in text.splitlines():

@@ -73,7 +73,7 @@ class Daemon:
             connection.close()
 
     def end(self) -> tuple[int, float]:
-        """Send SIGTERM; give the exit status and the seconds until the end."""
+        """Send SIGTERM; return the exit status and the seconds until the end."""
         began = time.monotonic()
         os.kill(self.process.pid, signal.SIGTERM)
         status = self.process.wait(_PATIENCE_S)

@@ -43,7 +43,7 @@ def whole(least: int, most: int = _MOST) -> Callable[[str], int]:
 
     def parse(text: str) -> int:
         if not (text.isascii() and text.isdigit() and len(text) < 20):
-            raise argparse.ArgumentTypeError(f"{text!r} is no whole number")
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
         return int(_within(int(text), least, most))
 
     return parse
@@ -56,13 +56,13 @@ def number(least: float, most: float = float(_MOST)) -> Callable[[str], float]:
         try:
             return _within(float(text), least, most)
         except ValueError:
-            raise argparse.ArgumentTypeError(f"{text!r} is no number") from None
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
 
     return parse
 
 
 def ended(main: Callable[[], int], *, small_pages: bool = False) -> int:
-    """Run a workload's main function; give the exit code of the process.
+    """Run a workload's main function; return the exit code of the process.
 
     That is 130 after SIGINT and 143 after SIGTERM, once what it started or made is gone. With
     `small_pages` its memory is what it asks for: khugepaged makes a huge page of any stretch of a

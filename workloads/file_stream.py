@@ -101,7 +101,7 @@ def _rate(text: str) -> float:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Read as the options say; give the exit code."""
+    """Read as the options say; return the exit code."""
     parser = command_line.parser(
         "file_stream", __doc__, "python3 -m workloads.file_stream --mib 16"
     )

@@ -149,7 +149,7 @@ def percentile(ordered: Sequence[int], percent: float) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Walk as the options say; give the exit code."""
+    """Walk as the options say; return the exit code."""
     parser = command_line.parser(
         "memory_walk", __doc__, "python3 -m workloads.memory_walk --mib 64 --accesses 10000"
     )

@@ -135,7 +135,7 @@ def serve(plan: Plan, memory: mmap, sequence: Sequence[int]) -> Result:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Serve as the options say; give the exit code."""
+    """Serve as the options say; return the exit code."""
     parser = command_line.parser(
         "service", __doc__, "python3 -m workloads.service --mib 64 --requests 1000"
     )

@@ -66,7 +66,7 @@ class Stressor:
     def __post_init__(self) -> None:
         for name in (self.name, *self.options):
             if not _NAME.fullmatch(name):
-                raise ValueError(f"{name!r} is no name of a stressor or an option")
+                raise ValueError(f"{name!r} is not a name of a stressor or an option")
         for name, value in self.options.items():
             if value and not _VALUE.fullmatch(value):
                 raise ValueError(f"{self.name}-{name} cannot be {value!r}")
@@ -142,7 +142,7 @@ def arguments(job: Path, metrics: Path, wanted: Job) -> list[str]:
         *("--timeout", f"{math.ceil(wanted.seconds)}s"),
         *("--yaml", str(metrics)),
         *("--temp-path", str(job.parent)),
-        "--oomable",  # else one killed for memory begins anew, and nobody is told
+        "--oomable",  # else one killed for memory begins anew, without a word
         "--metrics",
     ]
 
@@ -187,7 +187,7 @@ def _metrics(entry: Mapping[str, str]) -> Metrics:
         try:
             numbers[attribute] = float(entry[key])
         except (KeyError, ValueError):
-            raise ValueError(f"{key} of {name or 'a stressor'} is no number") from None
+            raise ValueError(f"{key} of {name or 'a stressor'} is not a number") from None
         if not 0 <= numbers[attribute] < math.inf:
             raise ValueError(f"{key} of {name} is {entry[key]}")
     if not name:
@@ -276,7 +276,7 @@ compresses to about a half; a file in random order; a little computing.
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a mix; give the exit code."""
+    """Run a mix; return the exit code."""
     parser = command_line.parser(
         "stress", __doc__, "python3 -m workloads.stress --mix service --seconds 10"
     )

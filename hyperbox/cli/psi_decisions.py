@@ -74,14 +74,14 @@ def moment(text: str, now: datetime) -> tuple[datetime, timedelta]:
     Raises
     ------
     ConfigError
-        If it is no time.
+        If it is not a time.
     """
     try:
         found, exact = _moment(text, now)
     except (ValueError, OverflowError):
-        raise ConfigError(f"{text!r} is no time", hint=_HINT) from None
+        raise ConfigError(f"{text!r} is not a time", hint=_HINT) from None
     if not _FIRST_YEAR <= found.year <= _LAST_YEAR:
-        raise ConfigError(f"{text!r} is no time that a trail knows", hint=_HINT)
+        raise ConfigError(f"{text!r} is not a time that a trail knows", hint=_HINT)
     return found, exact
 
 
@@ -102,23 +102,23 @@ def _run(arguments: argparse.Namespace) -> int:
     window = _window(arguments, datetime.now())
     path = _trail(arguments.file)
     entries = _read(path)
-    told = [
+    chosen = [
         story
         for story in stories(entries)
         if window.holds(story) and _is_about(story, arguments.about or "")
     ]
     asked = arguments.at or arguments.since or arguments.until
-    last = arguments.last or (len(told) if asked else _LAST)
+    last = arguments.last or (len(chosen) if asked else _LAST)
     console = TerminalConsole()
-    for story in told[-last:]:
+    for story in chosen[-last:]:
         if arguments.json:
             print(json.dumps(story.as_json()), flush=True)
         else:
             _show(console, story)
-    if not told and not arguments.json:
+    if not chosen and not arguments.json:
         console.print(_nothing(entries, path), soft_wrap=True, highlight=False)
-    elif len(told) > last and not arguments.json:
-        console.print(f"{len(told) - last} earlier ones: --last {len(told)}", style="dim")
+    elif len(chosen) > last and not arguments.json:
+        console.print(f"{len(chosen) - last} earlier ones: --last {len(chosen)}", style="dim")
     return ExitCode.PASS
 
 

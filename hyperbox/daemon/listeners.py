@@ -35,7 +35,7 @@ _PATIENCE_S = 5.0
 
 
 class ListenError(HyperboxError):
-    """The daemon cannot listen where it was told to."""
+    """The daemon cannot listen where it was asked to."""
 
 
 @dataclass(frozen=True)
@@ -199,7 +199,7 @@ def _clear(path: Path) -> None:
     except FileNotFoundError:
         return
     if not stat.S_ISSOCK(found.st_mode):
-        raise ListenError(f"{path} is there and is no socket", hint="give another --socket")
+        raise ListenError(f"{path} is there and is not a socket", hint="give another --socket")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
         answer = probe.connect_ex(os.fspath(path))
     if answer != errno.ECONNREFUSED:  # EAGAIN: somebody serves, and is busy

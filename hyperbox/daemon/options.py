@@ -93,7 +93,7 @@ class Traced:
 
 @dataclass(frozen=True)
 class Options:
-    """What the daemon is told.
+    """What the daemon is asked to do.
 
     Parameters
     ----------

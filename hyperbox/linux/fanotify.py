@@ -125,7 +125,7 @@ def parse_events(data: bytes) -> Iterator[AccessEvent]:
     Raises
     ------
     ValueError
-        If they are of an unknown shape: then what was asked for cannot be told.
+        If they are of an unknown shape: then what was asked for is not known.
     """
     place = 0
     while place < len(data):

@@ -32,7 +32,7 @@ def load_module(name: str, *parameters: str) -> None:
 
 
 def why_not_loadable(name: str) -> str:
-    """Say why `load_module` would fail, as far as that can be told without loading; else empty.
+    """Say why `load_module` would fail, as far as that is known without loading; else empty.
 
     That a module is there and of this kernel is looked at, not whether it would start.
     """

@@ -35,7 +35,7 @@ def can_reclaim_files(group: Path) -> bool:
 
 
 def reclaim_files(group: Path) -> int:
-    """Ask the kernel to reclaim the cgroup's page cache that was used once; give the bytes asked.
+    """Ask the kernel to reclaim the cgroup's page cache that was used once; return the bytes asked.
 
     Raises
     ------

@@ -202,7 +202,7 @@ def cgroup_files(directory: Path) -> tuple[PressureFile, ...]:
     Raises
     ------
     ConfigError
-        If the directory is no cgroup v2.
+        If the directory is not of cgroup v2.
     PressureMissing
         If cpu, memory or io pressure is absent or switched off.
     """
@@ -329,7 +329,7 @@ def why_missing(command_line: str, config: str, switch: str) -> tuple[Missing, s
 
 
 def _refuse_no_cgroup(directory: Path) -> None:
-    """Say so if a directory without pressure files is no cgroup v2, which is no kernel's fault."""
+    """Say so if a directory without pressure files is not of cgroup v2: no fault of the kernel."""
     signs = ("cgroup.controllers", *(f"{resource}.pressure" for resource in Resource))
     if any((directory / sign).exists() for sign in signs):
         return
@@ -339,7 +339,7 @@ def _refuse_no_cgroup(directory: Path) -> None:
             hint="name a cgroup v2 directory",
         )
     raise ConfigError(
-        f"{directory} is no cgroup", hint="name a directory where cgroup v2 is mounted"
+        f"{directory} is not a cgroup", hint="name a directory where cgroup v2 is mounted"
     )
 
 

@@ -31,7 +31,7 @@ KINDS: Mapping[str, Kind] = {
 
 
 def main() -> int:
-    """Undo what killed runs left; give the exit code."""
+    """Undo what killed runs left; return the exit code."""
     done = repair(KINDS)
     for one in done:
         print(one_line(str(one)), flush=True)

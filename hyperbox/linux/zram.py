@@ -111,7 +111,7 @@ def announce_disk() -> Record:
 
 
 def make_disk(record: Record, size: int, algorithms: Sequence[str]) -> tuple[Path, str]:
-    """Make the disk that is on record; give its device, and the algorithm taken.
+    """Make the disk that is on record; return its device and the algorithm taken.
 
     Raises
     ------

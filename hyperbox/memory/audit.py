@@ -153,7 +153,7 @@ def stories(entries: Sequence[Entry]) -> tuple[Story, ...]:
 
     What follows is kept, reverted and restored by the same process, or undone by somebody else.
     """
-    told: list[tuple[Entry, list[Entry]]] = []
+    grouped: list[tuple[Entry, list[Entry]]] = []
     open_steps: dict[tuple[int, str], list[Entry]] = {}
     for entry in entries:
         decision = entry.decision
@@ -166,10 +166,10 @@ def stories(entries: Sequence[Entry]) -> tuple[Story, ...]:
             then.append(entry)
         if followed and decision.action not in _BEGINNINGS:
             continue
-        told.append((entry, []))
+        grouped.append((entry, []))
         if decision.action in _BEGINNINGS:
-            open_steps[entry.pid, decision.step] = told[-1][1]
-    return tuple(Story(began, tuple(then)) for began, then in told)
+            open_steps[entry.pid, decision.step] = grouped[-1][1]
+    return tuple(Story(began, tuple(then)) for began, then in grouped)
 
 
 def trail_file() -> Path:
@@ -224,5 +224,5 @@ def _entry(value: Mapping[str, object]) -> Entry:
 
 def _number(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise TypeError(f"{value!r} is no number")
+        raise TypeError(f"{value!r} is not a number")
     return value

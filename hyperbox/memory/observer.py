@@ -50,7 +50,7 @@ class Observer:
         files = cgroup_files(group) if group is not None else system_files()
         self._files = {file.resource: file for file in files}
         self._also = tuple(also)
-        # Pages moved by zram are no disk swap: counted apart, interval by interval, because
+        # Pages moved by zram are not disk swap: counted apart, interval by interval, because
         # a zram disk's own counters go away with it.
         self._moved = vmstat(("pswpin", "pswpout"))
         self._zram = _zram_pages()

@@ -145,8 +145,8 @@ def refused(
         if decision.action is Action.PREPARE:
             state = decision.state
         policy = replace(policy, state=state)
-    told = replace(decision, state=state, action=Action.REFUSED, reason=reason)
-    return policy, told
+    reported = replace(decision, state=state, action=Action.REFUSED, reason=reason)
+    return policy, reported
 
 
 def lost(policy: Policy, name: str, rules: Rules) -> Policy:

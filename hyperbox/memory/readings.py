@@ -33,7 +33,7 @@ class Reading:
 
     `time_ns` is CLOCK_MONOTONIC, `suspended_ns` how much CLOCK_BOOTTIME is ahead of it: it
     grows while the machine sleeps. Stalls are microseconds of `some` (and `full`), pages
-    count what came back from (`swap_ins`) and went to (`swap_outs`) swap that is no zram.
+    count what came back from (`swap_ins`) and went to (`swap_outs`) swap that is not zram.
     `swaps` names the active swap areas.
     """
 
@@ -54,7 +54,7 @@ class Interval:
 
     `refaults` are pages of each cgroup's working set read back per second in which that
     cgroup did not stall: a step that halves the stall lets twice the work be done, and the
-    refaults of that work are no loss.
+    refaults of that work are not a loss.
     """
 
     start_ns: int

@@ -44,7 +44,7 @@ class PageCacheActuator:
         return ""
 
     def apply(self) -> tuple[str, ...]:
-        """Return it up once now."""
+        """Return what is asked for once now."""
         done = self.tick()
         if not done:
             raise KernelFeatureMissing("no streaming cgroup has page cache that can be given up")

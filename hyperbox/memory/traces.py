@@ -35,7 +35,7 @@ def parse_trace(lines: Iterable[str], name: str = "trace") -> Iterator[Reading]:
     Raises
     ------
     ConfigError
-        With name and number of a line that is no reading.
+        With name and number of a line that is not a reading.
     """
     for number, line in enumerate(lines, 1):
         if not line.strip():

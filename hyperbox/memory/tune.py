@@ -22,7 +22,7 @@ __all__ = ["main"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Tune until a signal ends it; everything is taken back then. Give the exit code."""
+    """Tune until a signal ends it; everything is taken back then. Return the exit code."""
     parser = argparse.ArgumentParser(prog="hyperbox.memory.tune", description=__doc__)
     add_options(parser)
     parser.add_argument("--count", type=int, default=None, help="readings; default: no end")

@@ -152,7 +152,7 @@ class Tuner:
         return decision
 
     def close(self) -> tuple[Decision, ...]:
-        """Take everything back, the last step first; give what was done.
+        """Take everything back, the last step first; return what was done.
 
         What cannot be undone stays in the journal for ``hyperbox doctor --repair``. It may
         be called again.
@@ -182,8 +182,8 @@ class Tuner:
             changes = self._actuators[decision.step].apply()
         except HyperboxError as error:
             self._made.remove(decision.step)
-            self._policy, told = refused(self._policy, decision, error.message, self.rules)
-            return told
+            self._policy, reported = refused(self._policy, decision, error.message, self.rules)
+            return reported
         self._expect_swaps()
         return replace(decision, changes=changes)
 

@@ -153,7 +153,7 @@ class Tuning:
         return self.status().as_json()
 
     def close(self) -> tuple[Decision, ...]:
-        """Take everything back and let the lock go; give what was done."""
+        """Take everything back and let the lock go; return what was done."""
         with self._stack:
             return tuple(map(self._kept, self.tuner.close()))
 
@@ -182,7 +182,7 @@ class Tuning:
             return replace(decision, changes=(*decision.changes, f"no trail: {error.message}"))
         return decision
 
-    def run(self, told: Callable[[Decision], None], *, count: int | None = None) -> None:
+    def run(self, report: Callable[[Decision], None], *, count: int | None = None) -> None:
         """Step at the interval until `count` readings or an exception, such as a signal's.
 
         Steps lie on a grid from the start: a late one delays no other.
@@ -191,7 +191,7 @@ class Tuning:
         start = time.monotonic()
         taken = 0
         while count is None or taken < count:
-            told(self.step())
+            report(self.step())
             taken += 1
             if taken != count:
                 time.sleep(interval_s - (time.monotonic() - start) % interval_s)

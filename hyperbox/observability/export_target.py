@@ -93,7 +93,7 @@ def resource_attributes(environment: Mapping[str, str]) -> dict[str, str]:
     ------
     ConfigError
         If a pair has no ``=``, no name or a broken percent-encoding. The specification wants the
-        whole variable disregarded then, and the user told; here the user mends it first.
+        whole variable disregarded then, with a warning; here the user corrects it first.
     """
     pairs = _pairs("OTEL_RESOURCE_ATTRIBUTES", environment.get("OTEL_RESOURCE_ATTRIBUTES", ""))
     name = environment.get("OTEL_SERVICE_NAME", "")

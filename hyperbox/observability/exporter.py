@@ -53,7 +53,7 @@ class ExportReport:
     requests: int = 0
     retries: int = 0
     trouble: str = ""
-    """What the peer said last, if that was no success."""
+    """What the peer said last, unless that was success."""
 
 
 class Exporter:

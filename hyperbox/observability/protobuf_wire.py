@@ -16,7 +16,7 @@ _SMALL = tuple(bytes((number,)) for number in range(128))
 
 
 class MalformedMessage(ValueError):
-    """Bytes are no message of Protocol Buffers."""
+    """Bytes that are not a message of Protocol Buffers."""
 
 
 def varint(number: int) -> bytes:

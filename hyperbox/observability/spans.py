@@ -26,7 +26,7 @@ SCOPE_NAME = "hyperbox.observability"
 """Name of the instrumentation scope of every span."""
 
 KIND_INTERNAL = 1
-"""SPAN_KIND_INTERNAL: a system call is no request to another process that is traced too."""
+"""SPAN_KIND_INTERNAL: a system call is not a request to another process that is traced too."""
 
 STATUS_ERROR = 2
 """STATUS_CODE_ERROR."""

@@ -142,7 +142,7 @@ class SpanMaker:
             names.PROCESS_CALLS: life.calls,
             names.PROCESS_EXECUTED: life.executed,
         }
-        if life.io_uring:  # what its rings open, read and write are no system calls
+        if life.io_uring:  # what its rings open, read and write are not system calls
             found[names.PROCESS_IO_URING] = True
         error = ""
         if not life.end_ns:

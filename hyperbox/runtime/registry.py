@@ -114,7 +114,7 @@ class Registry:
         """
         if not _NAME.fullmatch(name):
             raise ConfigError(
-                f"{name!r} is no name for a container",
+                f"{name!r} is not a name for a container",
                 hint="lower-case letters, digits, '.', '_', '-'; at most 63",
             )
         if (self.directory / name).exists() or on_record(CONTAINER, name):

@@ -135,10 +135,10 @@ def mount_image(
 ) -> Choice:
     """Mount an image read-only until `umount`; return the rung with its reason.
 
-    Raises as `mounted`, and `ConfigError` if `point` is no directory.
+    Raises as `mounted`, and `ConfigError` if `point` is not a directory.
     """
     if not point.is_dir():
-        raise ConfigError(f"{point} is no directory", hint="make it first")
+        raise ConfigError(f"{point} is not a directory", hint="make it first")
     point = point.resolve()
     scratch = Path(tempfile.mkdtemp(prefix="hyperbox-"))
     try:

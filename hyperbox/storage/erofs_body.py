@@ -43,7 +43,7 @@ class Body:
     tail
         What follows them: the last part of the data, or indexes of chunks.
     union
-        The inode's `i_u`, where it is no address of blocks in this image.
+        The inode's `i_u`, where it is not an address of blocks in this image.
     blocks
         Whole blocks of data in this image.
     data

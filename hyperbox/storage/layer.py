@@ -21,7 +21,7 @@ Path = tuple[bytes, ...]
 
 _WHITEOUT = b".wh."
 _OPAQUE = b".wh..wh..opq"
-_AUFS = b".wh..wh."  # names of aufs itself, which are no files: layer.md leaves them to it
+_AUFS = b".wh..wh."  # names of aufs itself, which are not files: layer.md leaves them to it
 _LONGEST_NAME = 255
 _LARGEST_ID = (1 << 32) - 2  # the last one means "no id" in system calls
 _TYPES: Mapping[bytes, int] = {
@@ -83,7 +83,7 @@ def change_of(header: Header, content: Content, limits: Limits) -> Change | None
         return Linked(path, _path(header.link, limits))
     mode = _TYPES[header.kind] | header.mode
     if not path and not stat.S_ISDIR(mode):
-        raise ImageError(f"the root of the image is no directory: {header.name!r}")
+        raise ImageError(f"the root of the image is not a directory: {header.name!r}")
     target = header.link if stat.S_ISLNK(mode) else b""
     if stat.S_ISLNK(mode) and not target:
         raise ImageError(f"the symbolic link {shown(path)} leads nowhere")

@@ -268,7 +268,7 @@ def parse_config(data: bytes, what: str = "configuration") -> ImageConfig:
     Raises
     ------
     ImageError
-        If it is no configuration of an image.
+        If it is not a configuration of an image.
     """
     fields = parse_document(data, what)
     fields.distinct("architecture", "os", "rootfs", "config")

@@ -170,7 +170,7 @@ class Registry:
     def ask(self, request: Request, *, redirects: bool = True) -> Iterator[Response]:
         """Send a request as who we are; authenticate once if the registry asks for it.
 
-        What uploads are sent to may be another server, which is not told who we are.
+        What uploads are sent to may be another server, which does not learn who we are.
         """
         if origin(request.url) != origin(self.base):
             with self.transport.send(request, redirects=redirects) as response:

@@ -196,7 +196,7 @@ def _measure(scene: str) -> Measured:
 
 
 def main() -> int:
-    """Measure a scene; give the exit status."""
+    """Measure a scene; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--scene", choices=sorted(_SCENES), required=True)
     scene = parser.parse_args().scene

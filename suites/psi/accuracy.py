@@ -101,7 +101,7 @@ class _Scope:
 
 
 def main() -> int:
-    """Measure; give the exit status."""
+    """Measure; return the exit status."""
     return run_program(_measure)
 
 
@@ -223,7 +223,7 @@ def _result(scopes: tuple[_Scope, ...]) -> Measured:
         stalls[scope.name] = _stalls(scope)
     found = tuple(tallies.values())
     if not all(tally.averages for tally in found):
-        raise WorkloadError("no average could be held against the recording")
+        raise WorkloadError("no average could be compared with the recording")
     metrics = {
         "readings": sum(tally.readings for tally in found),
         "averages": sum(tally.averages for tally in found),

@@ -1,4 +1,4 @@
-"""What the daemon's endpoint answers while a load runs, held against the kernel's files.
+"""What the daemon's endpoint answers while a load runs, compared with the kernel's files.
 
 A client asks over HTTP again and again; before and after each answer the files are read
 without the product's code. Every value that cannot have been the kernel's is counted.
@@ -71,7 +71,7 @@ class EndpointJudge(Judge):
 
 
 def main() -> int:
-    """Measure; give the exit status."""
+    """Measure; return the exit status."""
     return run_program(_measure)
 
 

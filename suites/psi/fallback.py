@@ -22,7 +22,7 @@ _WATCHED = ("/proc/swaps", "/proc/sys/vm/page-cluster", "/proc/sys/vm/swappiness
 
 
 def main() -> int:
-    """Measure; give the exit status."""
+    """Measure; return the exit status."""
     return run_program(_measure)
 
 

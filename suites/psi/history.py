@@ -1,4 +1,4 @@
-"""The samples that the product keeps, held against what the kernel's files said meanwhile.
+"""The samples that the product keeps, compared with what the kernel's files said meanwhile.
 
 The real sampler is watched at its default interval for longer than its history reaches;
 around each of its samples the files are read without the product's code.
@@ -53,7 +53,7 @@ class Watched(Sampler):
 
 
 def main() -> int:
-    """Measure; give the exit status."""
+    """Measure; return the exit status."""
     return run_program(_measure)
 
 

@@ -26,7 +26,7 @@ _ENOUGH_SWAPPED_PAGES = 500
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure one arm; give the exit status."""
+    """Measure one arm; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--arm", required=True, choices=sorted(ARMS))
     parser.add_argument("--load", default="high", choices=sorted(_LOADS))

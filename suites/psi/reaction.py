@@ -55,7 +55,7 @@ class Findings(Judge):
 
 
 def main() -> int:
-    """Measure; give the exit status."""
+    """Measure; return the exit status."""
     return run_program(_measure)
 
 

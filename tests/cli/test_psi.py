@@ -295,9 +295,9 @@ def test_reader_that_goes_away_is_no_failed_gate(more: str) -> None:
     [
         (["psi", "--interval", "0"], "--interval '0' is not a time"),
         (["psi", "--cgroup", "/nonexistent"], "no directory /nonexistent"),
-        (["psi", "--cgroup", "/dev"], "/dev is no cgroup"),
-        (["psi", "record", "--cgroup", "/dev"], "/dev is no cgroup"),
-        (["psi", "tune", "--cgroup", "/dev", "--dry-run"], "/dev is no cgroup"),
+        (["psi", "--cgroup", "/dev"], "/dev is not a cgroup"),
+        (["psi", "record", "--cgroup", "/dev"], "/dev is not a cgroup"),
+        (["psi", "tune", "--cgroup", "/dev", "--dry-run"], "/dev is not a cgroup"),
         (["psi", "simulate", "/dev/null"], "/dev/null holds no reading"),
         (["psi", "simulate", "/dev/zero"], "a line is longer than a reading can be"),
         (["psi", "tune", "--swappiness", "10"], "--swappiness must be a whole number from"),

@@ -43,7 +43,7 @@ def test_times_are_what_people_mean(text: str, wanted: datetime) -> None:
     ],
 )
 def test_what_is_no_time_is_said(text: str) -> None:
-    with pytest.raises(ConfigError, match="is no time"):
+    with pytest.raises(ConfigError, match="is not a time"):
         moment(text, NOW)
 
 

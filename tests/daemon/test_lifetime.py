@@ -103,7 +103,7 @@ def test_a_file_in_the_way_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "precious"
     path.write_text("data")
     code, said = refused("--socket", str(path), "--listen", "none")
-    assert (code, said[0]) == (3, f"hyperbox: error: {path} is there and is no socket")
+    assert (code, said[0]) == (3, f"hyperbox: error: {path} is there and is not a socket")
     assert path.read_text() == "data"
 
 

@@ -144,7 +144,7 @@ def test_symlinks_are_not_followed(tmp_path: Path) -> None:
     precious = tmp_path / "precious"
     precious.write_text("data")
     (tmp_path / "s").symlink_to(precious)
-    with pytest.raises(ListenError, match="is no socket"), unix_listener(tmp_path / "s"):
+    with pytest.raises(ListenError, match="is not a socket"), unix_listener(tmp_path / "s"):
         pass
     assert precious.read_text() == "data"
 

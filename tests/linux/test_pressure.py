@@ -164,7 +164,7 @@ def test_irq_is_optional_and_the_others_are_not(tmp_path: Path) -> None:
 
 
 def test_directory_that_is_no_cgroup_is_not_the_kernels_fault(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"is no cgroup$"):
+    with pytest.raises(ConfigError, match=r"is not a cgroup$"):
         cgroup_files(tmp_path)
     (tmp_path / "cgroup.procs").write_text("")
     with pytest.raises(ConfigError, match="a cgroup of version 1, which has no pressure"):

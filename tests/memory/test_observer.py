@@ -69,7 +69,7 @@ def test_no_pressure_is_said_before_anything_else(
     (pressureless / "cgroup.controllers").write_text("")
     with pytest.raises(PressureMissing, match="absent"):
         Tuning(TunerOptions(group=pressureless))
-    with pytest.raises(ConfigError, match="is no cgroup"):
+    with pytest.raises(ConfigError, match="is not a cgroup"):
         Tuning(TunerOptions(group=tmp_path))
     assert not (tmp_path / "state").exists()
 

@@ -110,8 +110,8 @@ def test_damaged_metrics_are_read_or_refused_never_worse(place: int, put: str) -
     [
         ("", "wrote none"),
         ("metrics:\n      bogo-ops: 1\n", "line 2"),
-        (WRITTEN.replace("      bogo-ops: 50\n", ""), "bogo-ops of hdd is no number"),
-        (WRITTEN.replace("bogo-ops: 50", "bogo-ops: many"), "bogo-ops of hdd is no number"),
+        (WRITTEN.replace("      bogo-ops: 50\n", ""), "bogo-ops of hdd is not a number"),
+        (WRITTEN.replace("bogo-ops: 50", "bogo-ops: many"), "bogo-ops of hdd is not a number"),
         (WRITTEN.replace("0.004470", "-1"), "user-time of hdd is -1"),
         (WRITTEN.replace("0.004470", "inf"), "user-time of hdd is inf"),
         (WRITTEN.replace("      bogo-ops: 50\n", "      bogo-ops: 50\n" * 2), "bogo-ops: 50"),

@@ -1,7 +1,7 @@
 """Streams of spans as they come: server-sent events, or a JSON object in each line.
 
-Each reader pulls from the store at its own pace. One that falls too far behind is told so and
-dropped; it may come again with its cursor, and hears then what it has missed.
+Each reader pulls from the store at its own pace. One that falls too far behind is dropped,
+with a last line that says so; with its cursor it may come again, and then learns what it missed.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ guest itself stops: a store to the register of a pvpanic device lets QEMU pause 
 docs/specs/pvpanic.rst). The harness leaves an order in a file that the guest sees as an
 nvdimm, and lets it go on. No interrupt is involved.
 
-The file: a magic, a little-endian u32 length and the order; a length of 0 is no order.
+The file: a magic, a little-endian u32 length and the order; a length of 0 is not an order.
 """
 
 from __future__ import annotations

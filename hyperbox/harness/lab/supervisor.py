@@ -68,7 +68,7 @@ def main(argv: Sequence[str]) -> None:
         end = _until_end(pid, seconds)
     except (OSError, WorkloadError) as error:
         end = ProgramEnd(error=f"{program[0]} cannot be run: {error}")
-    with contextlib.suppress(BrokenPipeError):  # nobody is left to be told
+    with contextlib.suppress(BrokenPipeError):  # nobody is left to read it
         os.write(report, end.encode())
 
 

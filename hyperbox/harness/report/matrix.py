@@ -273,7 +273,7 @@ def by_gate(
 
 
 def not_passed(matrix: Sequence[MatrixEntry]) -> tuple[MatrixEntry, ...]:
-    """Return the entries that are no PASS, those first that most call for a reader."""
+    """Return the entries that are not PASS, those first that most call for a reader."""
     found = [entry for entry in matrix if entry.style.word != Outcome.PASS]
     return tuple(sorted(found, key=urgency))
 

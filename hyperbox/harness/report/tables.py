@@ -34,7 +34,7 @@ def verdict_table(run: RunData, width: int = _WIDE) -> RenderableType:
 
     Reasons stand beside the verdict where a reader needs them, for everything but PASS.
     Below 120 columns targets are left out and reasons follow the table. Of a large run
-    only the rows that are no PASS are shown.
+    only the rows that are not PASS are shown.
     """
     matrix = entries(run)
     shown = matrix

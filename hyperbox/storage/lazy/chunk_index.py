@@ -126,7 +126,7 @@ def parse_chunk_index(payload: bytes, *, stored: int) -> ChunkIndex:
         If it is not one, has no checksums, or contradicts itself or `stored`.
     """
     if len(payload) < _HEADER.size:
-        raise BadIndex(f"chunk index: {len(payload)} bytes are no header")
+        raise BadIndex(f"chunk index: {len(payload)} bytes are not a header")
     magic, version, compression, flags, size, count, algorithm, width, rest = _HEADER.unpack_from(
         payload
     )
@@ -224,7 +224,7 @@ def index_range(annotations: Mapping[str, str], size: int, *, framed: bool) -> t
     said = annotations.get(RANGE, "")
     match = _RANGE.fullmatch(said)
     if match is None:
-        raise BadIndex(f"annotation {RANGE}: {said[:80]!r} is no range")
+        raise BadIndex(f"annotation {RANGE}: {said[:80]!r} is not a range")
     start, end = int(match[1]), int(match[2] or size)
     payload = start + (8 if framed else 0)
     if payload >= end or end > size:

@@ -61,7 +61,7 @@ class Completion:
             try:
                 self._fetch(absent)
                 pause = 1.0
-            except WorkloadError:  # the source is away: readers are told, this waits
+            except WorkloadError:  # the source is away: readers get an error, this waits
                 self._ending.wait(pause)
                 pause = min(pause * 2, _LONGEST_PAUSE_S)
 

@@ -59,7 +59,7 @@ def start_guard(group: int, file: Path, *, patience_s: float = _PATIENCE_S) -> N
 
 
 def main() -> int:
-    """Guard until the file is removed; give the exit status."""
+    """Guard until the file is removed; return the exit status."""
     group, file, patience_s = int(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3])
     handle = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
     sys.stdout.buffer.write(_READY)

@@ -28,7 +28,7 @@ def source_named(name: str) -> ChunkSource:
         return FileSource(Path(name))
     match = _BLOB.fullmatch(name)
     if match is None:
-        raise ConfigError(f"{name[:200]!r} is no source of a layer")
+        raise ConfigError(f"{name[:200]!r} is not a source of a layer")
     # Its packages are an extra, and the other sources do without.
     from hyperbox.storage.lazy.registry_source import RegistrySource  # noqa: PLC0415
 

@@ -77,7 +77,7 @@ _DAMAGES: dict[str, Callable[[Path], object]] = {
     "configuration": lambda place: _inside(place / "snapshot.json", b"CONFIG_X"),
     "digests": lambda place: _inside(place / "snapshot.json", b'"parts"'),
     "no facts": lambda place: (place / "snapshot.json").unlink(),
-    "facts that are no facts": lambda place: (place / "snapshot.json").write_text("[]"),
+    "facts that are not facts": lambda place: (place / "snapshot.json").write_text("[]"),
 }
 
 
