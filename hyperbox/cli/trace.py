@@ -23,9 +23,12 @@ from hyperbox.console import TerminalConsole
 from hyperbox.errors import ConfigError, ExitCode, near
 from hyperbox.files import atomic_writer
 from hyperbox.linux.cgroup import cgroup_root
+from hyperbox.observability.batches import cut
 from hyperbox.observability.chrome_trace import events
 from hyperbox.observability.command import exit_code, let_go, stopped_command
 from hyperbox.observability.ebpf import Tracer, Window
+from hyperbox.observability.export_target import target
+from hyperbox.observability.exporter import exporter_to
 from hyperbox.observability.governor import BUDGET
 from hyperbox.observability.instrument import Filter, Scope
 from hyperbox.observability.lives import container_of
@@ -38,6 +41,7 @@ from hyperbox.printing import complain, one_line
 __all__ = ["add_parser"]
 
 _WINDOW_S, _POLL_S = 1.0, 0.05
+_EXPORT_S = 10.0  # for a collector to take the last spans
 _FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 _ROWS = 20
 _FACTS: tuple[str, ...] = ("count", "unattributed", "skipped", "spans", "processes", "elapsed_ns")
@@ -74,6 +78,12 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         "--output", type=Path, metavar="FILE", help="write spans (default: OTLP JSON lines)"
     )
     parser.add_argument(
+        "--otlp",
+        metavar="ENDPOINT",
+        help="send spans to this collector, for example http://localhost:4317; the protocol is "
+        "gRPC unless OTEL_EXPORTER_OTLP_PROTOCOL says otherwise",
+    )
+    parser.add_argument(
         "--format",
         choices=("otlp", "chrome"),
         default="otlp",
@@ -97,6 +107,8 @@ def _run(arguments: argparse.Namespace) -> int:
             process = stack.enter_context(stopped_command(arguments.command))
         stack.enter_context(tracer)
         write = stack.enter_context(_writer(arguments.output, arguments.format))
+        if arguments.otlp is not None:
+            write = stack.enter_context(_exporting(arguments.otlp, write))
         if process is not None:
             tracer.instrument.await_execve(process.pid)
             stack.enter_context(_forwarding(process))
@@ -234,6 +246,34 @@ def _writer(path: Path | None, form: str) -> Iterator[Write]:
 
         yield write
         stream.write(b'\n],"displayTimeUnit":"ns"}\n')
+
+
+@contextlib.contextmanager
+def _exporting(endpoint: str, write: Write) -> Iterator[Write]:
+    """Return what writes spans and sends them; the end waits for the collector, and reports."""
+    exporter = exporter_to(target(os.environ, endpoint))
+    exporter.start()
+    oversized = 0
+
+    def both(spans: list[ResourceSpans]) -> None:
+        nonlocal oversized
+        write(spans)
+        batches, too_large = cut(spans)
+        oversized += too_large
+        exporter.add(batches)
+
+    report = None
+    try:
+        yield both
+        report = exporter.close(_EXPORT_S)
+    finally:
+        if report is None:
+            exporter.close()
+    lost = (
+        report.rejected + report.refused + report.dropped_full + report.dropped_at_end + oversized
+    )
+    why = f": {report.trouble}" if lost and report.trouble else ""
+    complain(one_line(f"{report.exported} spans exported, {lost} lost{why}"))
 
 
 def _write_lines(stream: IO[bytes], spans: list[ResourceSpans]) -> None:

@@ -11,7 +11,6 @@ from hyperbox.daemon.service import Service
 from hyperbox.daemon.services.pressure import PressureService
 from hyperbox.daemon.services.traces import TracesService
 from hyperbox.daemon.services.tuner import TunerListener
-from hyperbox.observability.export_target import ExportProtocol
 
 __all__ = ["services"]
 
@@ -33,17 +32,13 @@ def _traces(options: Options) -> Service:
         return TracesService()
     # What the extra `tracing` brings is needed for tracing only.
     from hyperbox.daemon.services.tracer_source import TracerSource  # noqa: PLC0415
-    from hyperbox.observability.export_grpc import GrpcTransport  # noqa: PLC0415
-    from hyperbox.observability.export_http import HttpTransport  # noqa: PLC0415
-    from hyperbox.observability.exporter import Exporter  # noqa: PLC0415
+    from hyperbox.observability.exporter import exporter_to  # noqa: PLC0415
     from hyperbox.observability.instrument import Filter, Scope  # noqa: PLC0415
 
     to, cgroup = traced.target, traced.cgroup
     scope = Scope(Filter.ALL) if cgroup is None else Scope(Filter.CGROUP, cgroup)
-    if to is None:
-        return TracesService(TracerSource(scope))
-    transport = GrpcTransport if to.protocol is ExportProtocol.GRPC else HttpTransport
-    return TracesService(TracerSource(scope), exporter=lambda: Exporter(transport(to)))
+    exporter = None if to is None else lambda: exporter_to(to)
+    return TracesService(TracerSource(scope), exporter=exporter)
 
 
 def _pressure(options: Options) -> Service:

@@ -11,8 +11,9 @@ from typing import Protocol
 from hyperbox.observability.batches import Batch
 from hyperbox.observability.delivery import Backoff, Delivered, Outcome, Refused, Retry
 from hyperbox.observability.export_queue import ExportQueue
+from hyperbox.observability.export_target import ExportProtocol, ExportTarget
 
-__all__ = ["LARGEST_REQUEST", "QUEUE_BYTES", "ExportReport", "Exporter", "Transport"]
+__all__ = ["LARGEST_REQUEST", "QUEUE_BYTES", "ExportReport", "Exporter", "Transport", "exporter_to"]
 
 QUEUE_BYTES = 8 << 20
 """What waits for a peer at most, in bytes."""
@@ -203,3 +204,20 @@ class Exporter:
         self._queue.give_back()
         while self._queue.take(0):
             self._queue.done()
+
+
+def exporter_to(target: ExportTarget) -> Exporter:
+    """Return an exporter to a collector, not started yet.
+
+    Raises
+    ------
+    ConfigError
+        If a certificate or key cannot be read.
+    """
+    if target.protocol is ExportProtocol.GRPC:
+        from hyperbox.observability.export_grpc import GrpcTransport  # noqa: PLC0415 # an extra
+
+        return Exporter(GrpcTransport(target))
+    from hyperbox.observability.export_http import HttpTransport  # noqa: PLC0415 # TLS is slow to load
+
+    return Exporter(HttpTransport(target))

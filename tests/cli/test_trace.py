@@ -9,8 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from hyperbox.errors import ExitCode
+from tests.observability.peers import http_peer
 
 TRACE = (sys.executable, "-m", "hyperbox", "trace")
 
@@ -36,6 +38,27 @@ def test_a_command_is_traced_from_its_first_call(tmp_path: Path) -> None:
         for span in batch["scopeSpans"][0]["spans"]
     ]
     assert len(spans) == summary["spans"]
+
+
+@pytest.mark.root
+def test_spans_are_sent_to_a_collector(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")
+    with http_peer() as peer:
+        done = trace("--json", "--otlp", f"http://127.0.0.1:{peer.port}", "--", "true")
+        spans = json.loads(done.stdout)["spans"]
+        assert done.returncode == 0
+        assert f"{spans} spans exported, 0 lost" in done.stderr
+        found = ExportTraceServiceRequest()
+        for received in peer.got:
+            found.MergeFromString(received.body)
+    names = [
+        span.name
+        for resource in found.resource_spans
+        for scope in resource.scope_spans
+        for span in scope.spans
+    ]
+    assert len(names) == spans
+    assert "true" in names, "the span of the process' life"
 
 
 @pytest.mark.root
