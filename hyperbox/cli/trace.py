@@ -14,14 +14,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
-from typing import IO
+from typing import IO, Any
 
 from rich.live import Live
 from rich.table import Table
 
 from hyperbox.console import TerminalConsole
 from hyperbox.errors import ConfigError, ExitCode, near
-from hyperbox.files import atomic_writer
+from hyperbox.files import atomic_writer, write_text
 from hyperbox.linux.cgroup import cgroup_root
 from hyperbox.observability.batches import cut
 from hyperbox.observability.chrome_trace import events
@@ -32,9 +32,11 @@ from hyperbox.observability.exporter import exporter_to
 from hyperbox.observability.governor import BUDGET
 from hyperbox.observability.instrument import Filter, Scope
 from hyperbox.observability.lives import container_of
+from hyperbox.observability.otlp_file import read_spans
 from hyperbox.observability.otlp_json import encode
 from hyperbox.observability.spans import ResourceSpans
 from hyperbox.observability.summary import Summary
+from hyperbox.observability.trace_page import page
 from hyperbox.observability.windows import SpanMaker, machine_attributes
 from hyperbox.printing import complain, one_line
 
@@ -59,8 +61,10 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         description="Counts every system call, samples latency, and says what was slow or failed. "
         "With COMMAND its exit code is the command's (128+n for signal n). Needs root, or CAP_BPF "
         "and CAP_PERFMON.",
-        epilog="examples: hyperbox trace -- make; hyperbox trace --all --duration 10",
+        epilog="examples: hyperbox trace -- make; hyperbox trace --all --duration 10; "
+        "hyperbox trace view FILE makes a page of what --output wrote",
     )
+    _add_view(parser)
     parser.add_argument("--pid", type=int, metavar="N", help="a process and what it has started")
     parser.add_argument("--cgroup", type=Path, metavar="PATH", help="a cgroup v2 directory")
     parser.add_argument("--container", metavar="NAME", help="a container, by its id or cgroup")
@@ -95,6 +99,33 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     parser.add_argument("--json", action="store_true", help="print the summary as JSON")
     parser.add_argument("command", nargs="*", metavar="COMMAND", help="and its arguments")
     parser.set_defaults(run=_run)
+
+
+def _add_view(parser: argparse.ArgumentParser) -> None:
+    """Let a first word ``view`` be a verb; after ``--`` it is a command."""
+    view = type(parser)(
+        prog=f"{parser.prog} view",
+        description="Makes one HTML page, which needs nothing else, of the spans in FILE: a time "
+        "line, what took the time, the slowest calls.",
+    )
+    view.add_argument("file", type=Path, metavar="FILE", help="what hyperbox trace --output wrote")
+    view.add_argument("--html", type=Path, metavar="PAGE", help="default: FILE.html")
+    view.set_defaults(run=_view)
+    of_trace = parser.parse_known_args
+
+    def parse(args: Any = None, namespace: Any = None) -> Any:
+        if args and args[0] == "view":
+            return view.parse_known_args(args[1:], namespace)
+        return of_trace(args, namespace)
+
+    parser.parse_known_args = parse  # type: ignore[method-assign] # what its parent calls
+
+
+def _view(arguments: argparse.Namespace) -> int:
+    made = arguments.html or arguments.file.with_name(arguments.file.name + ".html")
+    write_text(made, page(read_spans(arguments.file), f"System calls: {arguments.file.name}"))
+    print(one_line(f"page: {made}"))
+    return ExitCode.PASS
 
 
 def _run(arguments: argparse.Namespace) -> int:
