@@ -25,10 +25,7 @@ from typing import Any
 import hyperbox
 from hyperbox.errors import KernelFeatureMissing, WorkloadError
 from hyperbox.files import write_bytes
-from hyperbox.linux.loop import attach_loop
-from hyperbox.linux.modules import load_module
-from hyperbox.linux.mounts import mount, unmount
-from hyperbox.processes import require, run, spawn, stop
+from hyperbox.processes import spawn, stop
 from hyperbox.storage.conversion import Converter
 from hyperbox.storage.digests import digest_of
 from hyperbox.storage.layer_reading import Layer as TarLayer
@@ -36,6 +33,7 @@ from hyperbox.storage.lazy.content_cache import ContentCache
 from hyperbox.storage.lazy.layer_writer import Layer, write_layer
 from hyperbox.storage.lazy.mechanism import Mechanism
 from suites.erofs.blob_server import BlobServer, serving
+from suites.erofs.ext4_disk import ext4_disk
 
 __all__ = ["FILES", "ImagesProcess", "LazyLab", "lazy_lab"]
 
@@ -180,37 +178,13 @@ def lazy_lab(seed: int) -> Iterator[LazyLab]:
     with contextlib.ExitStack() as stack:
         top = Path("/tmp/lazy")  # noqa: S108 - of a guest
         top.mkdir()
-        disk = stack.enter_context(_disk(top))
+        disk = stack.enter_context(ext4_disk(top, _DISK_MIB))
         contents = _contents(random.Random(seed))  # noqa: S311 - repeatable
         layer = _layer(top, contents)
         server = stack.enter_context(serving(top / "blobs"))
         service = stack.enter_context(_service(top, disk))
         cache = ContentCache(disk / "lazy" / "cache")
         yield LazyLab(top, contents, layer, server, service, cache)
-
-
-@contextlib.contextmanager
-def _disk(top: Path) -> Iterator[Path]:
-    """Return the mount of an ext4 file system: a guest's own is in memory."""
-    image, point = top / "disk", top / "ext4"
-    write_bytes(image, b"")
-    os.truncate(image, _DISK_MIB << 20)
-    run([require("mke2fs", "e2fsprogs"), "-q", "-t", "ext4", image], timeout=60)
-    point.mkdir()
-    load_module("ext4")
-    backing = os.open(image, os.O_RDWR)
-    try:
-        device, held = attach_loop(backing, "disk", writable=True)
-    finally:
-        os.close(backing)
-    try:
-        mount("ext4", point, source=os.fspath(device))
-    finally:
-        os.close(held)
-    try:
-        yield point
-    finally:
-        unmount(point, detach=True)
 
 
 def _contents(seeded: random.Random) -> Mapping[str, bytes]:

@@ -14,10 +14,12 @@ __all__ = ["RegistrySource"]
 class RegistrySource:
     """As `hyperbox.storage.lazy.chunk_source.ChunkSource` says."""
 
-    def __init__(self, reference: Reference, digest: str, size: int) -> None:
+    def __init__(
+        self, reference: Reference, digest: str, size: int, options: PullOptions | None = None
+    ) -> None:
         self._blob = Descriptor("", digest, size)
         self._reference = reference
-        self._registry = connect(reference, PullOptions())
+        self._registry = connect(reference, options or PullOptions())
 
     @classmethod
     def name_of(cls, reference: Reference, blob: Descriptor) -> str:
