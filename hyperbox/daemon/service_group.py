@@ -73,7 +73,7 @@ class ServiceGroup:
                         extra=fields(service=service.name, why=error.message),
                     )
                 else:
-                    _LOG.info("service stopped", extra=fields(service=service.name))
+                    self._note("service stopped", service)
         if failures:
             raise failures[0]
 
@@ -99,4 +99,12 @@ class ServiceGroup:
                 "service unavailable", extra=fields(service=service.name, why=error.message)
             )
         else:
-            _LOG.info("service started", extra=fields(service=service.name))
+            self._note("service started", service)
+
+    @staticmethod
+    def _note(event: str, service: Service) -> None:
+        """Log it; of a service that nobody asked for only where all is wanted."""
+        wanted = service.status().state is not State.UNAVAILABLE
+        _LOG.log(
+            logging.INFO if wanted else logging.DEBUG, event, extra=fields(service=service.name)
+        )

@@ -78,12 +78,19 @@ class OciRuntime:
         run(self.command("kill", name, number.name.removeprefix("SIG")), timeout=_PATIENCE_S)
 
     def started(self, name: str) -> bool:
-        """Return whether a container's command has been started."""
+        """Return whether a container's command runs.
+
+        The runtimes say "running" before the execve(2), which may fail: until it, the process has
+        the runtime's own program, or runc's sealed copy of it (CVE-2019-5736).
+        """
         done = run(self.command("state", name), timeout=_PATIENCE_S, check=False)
         try:
-            return json.loads(done.stdout)["status"] in ("running", "paused", "stopped")
-        except (ValueError, KeyError, TypeError):
+            state = json.loads(done.stdout)
+            program = Path("/proc", str(int(state["pid"])), "exe")
+            own = program.samefile(self.program) or "/memfd:" in str(program.readlink())
+        except (ValueError, KeyError, TypeError, OSError):
             return False
+        return state["status"] in ("running", "paused") and not own
 
     def knows(self, name: str) -> bool:
         """Return whether there is a container of that name."""

@@ -61,7 +61,7 @@ def test_planted_arm_does_half_a_percent_less_and_the_metrics_say_so() -> None:
 
 
 def test_load_that_has_no_half_percent_is_refused() -> None:
-    with pytest.raises(ValueError, match="no whole number"):
+    with pytest.raises(ValueError, match="not a whole number"):
         Load(100, lambda: pytest.fail("not set up"))
 
 

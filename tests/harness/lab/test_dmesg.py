@@ -93,7 +93,7 @@ def test_an_entry_is_for_its_kind() -> None:
         (_entry(since="2026-11-25"), "entry 1: since must be text"),
         (_entry(kind='"panic"'), "kind must be one of"),
         (_entry(pattern='"("'), "is not a pattern"),
-        (_entry(kernels='["7.3", "5.10"]'), "no range of kernels"),
+        (_entry(kernels='["7.3", "5.10"]'), "is not a range of kernels"),
         (_entry(kernels='["5.10"]'), "oldest"),
         (_entry(excuse='"none"'), "must be a table of"),
         (_entry() + "[other]\n", r"only \[\[allow\]\]"),
