@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -119,6 +120,9 @@ class Archive:
         )
         signed, plain = release / "InRelease", release / "Release"
         self.repository.gpg("--yes", "--clearsign", "-o", signed, plain)
+        for path in (signed, plain, release / "main/binary-amd64/Packages"):
+            # HTTP's times have seconds: apt would take two publications in one for the same.
+            os.utime(path, (_PUBLISHED + 10 * number, _PUBLISHED + 10 * number))
 
     def _deb(self, name: str, version: str) -> Path:
         tree = self.repository.directory / f"{name}-{version}"
@@ -140,6 +144,7 @@ class Archive:
 
 
 VERSIONS = {"base": "1", "apt": "1", "lib": "1:1.0+x-1", "tool": "1", "other": "1", "extra": "1"}
+_PUBLISHED = 1_640_995_200  # 1 January 2022
 NAMES = ("tool",)
 
 
