@@ -240,14 +240,24 @@ def test_trigger_waits_out_its_time_on_a_calm_line() -> None:
         assert trigger.wait(0.05) is False
 
 
+def _cpu_stall_us() -> int:
+    with PressureFile(Resource.CPU, PROC_PRESSURE / "cpu") as file:
+        line = file.read().line(Kind.SOME)
+    assert line is not None
+    return line.total_us
+
+
 @has_pressure
 @pytest.mark.root
 def test_trigger_fires_under_pressure() -> None:
     bursts = Path(__file__).parents[2] / "workloads" / "cpu_bursts.py"
     load = spawn([sys.executable, bursts, "--burst-ms", "100", "--period-ms", "250"])
     try:
+        before = _cpu_stall_us()
         with Trigger(PROC_PRESSURE / "cpu", Kind.SOME, 10_000, 2_000_000) as trigger:
-            assert trigger.wait(120)
+            fired = trigger.wait(120)
+        stall_us = _cpu_stall_us() - before
+        assert fired, f"{stall_us} us of stall in 120 s; the load: {load.poll()}"
     finally:
         stop(load)
 
