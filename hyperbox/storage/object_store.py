@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import os
-import tempfile
+import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -25,6 +26,8 @@ class ObjectStore:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._top = os.fspath(root)
+        self._directories: set[str] = set()  # that are there
 
     def path(self, sha256: str) -> Path:
         """Return where an object is."""
@@ -38,23 +41,46 @@ class ObjectStore:
             return Content()
         if size <= INLINE_BYTES:
             return inline_content(size, pieces)
-        hasher = Hasher()
+        current = iter(pieces)
+        first = next(current, (0, b""))
         try:
-            self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with self._temporary() as (handle, name):
-                for offset, data in pieces:
-                    os.pwrite(handle, data, offset)
-                    hasher.add(offset, data)
-                os.ftruncate(handle, size)
-                os.fchmod(handle, 0o444)
-                sha256 = hasher.digest(size)
-                path = self.path(sha256)
-                if not path.exists():
-                    path.parent.mkdir(exist_ok=True)
-                    name.replace(path)
+            self._directory("")
+            if len(first[1]) == size:  # most files: one that is here already is not written
+                sha256 = hashlib.sha256(first[1]).hexdigest()
+                if not os.path.exists(self._place(sha256)):  # noqa: PTH110 - once a file: quicker
+                    self._write(size, (first,), sha256)
+            else:
+                sha256 = self._write(size, itertools.chain((first,), current))
         except OSError as error:
             raise explained(error, self.root) from error
         return Content(size, sha256)
+
+    def _place(self, sha256: str) -> str:
+        return f"{self._top}/{sha256[:2]}/{sha256[2:]}"
+
+    def _write(self, size: int, pieces: Iterable[tuple[int, bytes]], sha256: str = "") -> str:
+        """Write an object, under a name of its own until it is whole; return its digest."""
+        hasher = Hasher()
+        with self._temporary() as (handle, name):
+            end = 0
+            for offset, data in pieces:
+                os.pwrite(handle, data, offset)
+                end = offset + len(data)
+                if not sha256:
+                    hasher.add(offset, data)
+            if end < size:
+                os.ftruncate(handle, size)
+            os.fchmod(handle, 0o444)
+            sha256 = sha256 or hasher.digest(size)
+            self._directory(sha256[:2])
+            os.replace(name, self._place(sha256))  # noqa: PTH105 - once a file: quicker
+        return sha256
+
+    def _directory(self, name: str) -> None:
+        if name not in self._directories:
+            mode = 0o755 if name else 0o700
+            (self.root / name).mkdir(mode=mode, parents=not name, exist_ok=True)
+            self._directories.add(name)
 
     def sync(self) -> None:
         """Write everything to disk: syncfs(2) for the file system, by what Python has of it."""
@@ -69,10 +95,12 @@ class ObjectStore:
             return False
 
     @contextlib.contextmanager
-    def _temporary(self) -> Iterator[tuple[int, Path]]:
-        handle, name = tempfile.mkstemp(dir=self.root, prefix=".new-")
+    def _temporary(self) -> Iterator[tuple[int, str]]:
+        name = f"{self._top}/.new-{os.getpid()}-{threading.get_ident()}"
+        handle = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
-            yield handle, Path(name)
+            yield handle, name
         finally:
             os.close(handle)
-            Path(name).unlink(missing_ok=True)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(name)  # noqa: PTH108 - once a file: quicker

@@ -127,7 +127,9 @@ class TarStream:
             elif header.kind not in _KNOWN:
                 raise ImageError(f"{header.name!r} in the tar archive has the type {header.kind!r}")
             else:
-                return self._entry(replace(header, **long), block, local)  # type: ignore[arg-type]
+                if long:
+                    header = replace(header, **long)  # type: ignore[arg-type]
+                return self._entry(header, block, local)
         if local or long:
             raise ImageError("the tar archive ends after an extended header")
         return None
@@ -136,7 +138,7 @@ class TarStream:
         records: Mapping[bytes, bytes] = {**self._global, **dict(local)}
         if records:
             header = apply_pax(header, records)
-        if header.kind not in b"07S":
+        if header.size and header.kind not in b"07S":
             header = replace(header, size=0)  # links and devices have no data, whatever they say
         self._left, self._padding = header.size, -header.size % BLOCK
         if header.kind == _SPARSE:
