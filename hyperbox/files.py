@@ -27,6 +27,7 @@ __all__ = [
     "explained",
     "has_sha256",
     "locked",
+    "note_sha256",
     "read_sealed",
     "replace_file",
     "sha256_file",
@@ -184,13 +185,22 @@ def sha256_file(path: Path) -> str:
 
 def has_sha256(path: Path, sha256: str) -> bool:
     """Whether a file has the hash; one that had it and was not written since is not read again."""
-    facts = path.stat()
-    state = (path, facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, sha256)
+    state = _hash_state(path, sha256)
     if state not in _known_hashes:
         if sha256_file(path) != sha256:
             return False
         _known_hashes.add(state)
     return True
+
+
+def note_sha256(path: Path, sha256: str) -> None:
+    """Let `has_sha256` know the hash of a file that this process has written and hashed."""
+    _known_hashes.add(_hash_state(path, sha256))
+
+
+def _hash_state(path: Path, sha256: str) -> tuple[Path, int, int, int, int, str]:
+    facts = path.stat()
+    return path, facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, sha256
 
 
 @contextlib.contextmanager

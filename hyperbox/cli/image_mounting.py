@@ -16,7 +16,7 @@ from hyperbox.storage.erofs import (
     rung_for,
     umount,
 )
-from hyperbox.storage.image_settings import IMAGES
+from hyperbox.storage.image_settings import IMAGES, LIMITS
 from hyperbox.storage.images import ImageStore
 from hyperbox.storage.ladder import Enabled
 from hyperbox.storage.listing import Entry, differences, list_directory, list_tree
@@ -34,7 +34,7 @@ __all__ = [
     "run_umount",
 ]
 
-SETTINGS = ("erofs-enabled", "largest-ratio", "most-entries", "most-depth", "most-bytes")
+SETTINGS = ("erofs-enabled", *LIMITS)
 """The settings of these verbs, beside the store's."""
 
 
@@ -88,7 +88,8 @@ def run_convert(arguments: argparse.Namespace) -> int:
             converter.write_compressed(layers, arguments.plain, arguments.compress)
         facts: dict[str, object] = {"path": str(arguments.plain)}
     else:
-        choice = rung_for(store, Enabled(settings.erofs_enabled), _rung(arguments))
+        enabled = Enabled(settings.erofs_enabled)
+        choice = rung_for(store, enabled, _rung(arguments), arguments.image)
         image = convert(store, arguments.image, choice, settings.limits)
         parts = [str(part) for part in image.parts]
         facts = {**choice.as_json(), "path": str(image.path), "parts": parts}

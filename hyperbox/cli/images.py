@@ -27,11 +27,13 @@ from hyperbox.console import TerminalConsole
 from hyperbox.errors import ExitCode, ImageError
 from hyperbox.printing import complain, legible
 from hyperbox.settings import add_config
-from hyperbox.storage.erofs import prune_conversions
+from hyperbox.storage.artifacts import verify
+from hyperbox.storage.erofs import converter_of, is_ready, layers_of, prune_conversions
 from hyperbox.storage.image_settings import IMAGES
 from hyperbox.storage.images import Image, ImageStore
 from hyperbox.storage.layouts import FORMATS, export_image
 from hyperbox.storage.reference import parse_reference
+from hyperbox.storage.rung import Rung
 
 __all__ = ["add_images_verb", "add_parser", "store_of"]
 
@@ -154,7 +156,12 @@ def _verify(arguments: argparse.Namespace) -> int:
 def _fault(store: ImageStore, name: str) -> str:
     """Return what is wrong with an image; empty if nothing is."""
     try:
-        for descriptor in store.find(name).manifest.blobs:
+        image = store.find(name)
+        if is_ready(store, image):
+            layers = layers_of(store, image)
+            verify(converter_of(store).image(layers, Rung.LAYERS).manifest)
+            return ""
+        for descriptor in image.manifest.blobs:
             store.blobs.verify(descriptor)
     except ImageError as error:
         return error.message

@@ -9,12 +9,15 @@ from pathlib import Path
 
 from hyperbox.cli.transfers import shown_progress
 from hyperbox.errors import ExitCode
-from hyperbox.printing import legible
+from hyperbox.printing import complain, legible
 from hyperbox.settings import add_config
+from hyperbox.storage.erofs import is_ready
 from hyperbox.storage.image_settings import IMAGES
 from hyperbox.storage.images import Image, ImageStore
+from hyperbox.storage.ladder import Enabled
 from hyperbox.storage.layouts import import_docker_archive, import_layout
 from hyperbox.storage.pull import Progress, PullOptions, connect, pull
+from hyperbox.storage.ready_image import ReadyImages, TakeReady
 from hyperbox.storage.reference import parse_reference
 
 __all__ = ["add_parser", "image_facts"]
@@ -43,7 +46,12 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 
 
 def _pulled(
-    source: str, store: ImageStore, options: PullOptions, name: str, progress: Progress
+    source: str,
+    store: ImageStore,
+    options: PullOptions,
+    name: str,
+    progress: Progress,
+    ready: ReadyImages,
 ) -> Image:
     kind, _, rest = source.partition(":")
     path, _, wanted = rest.partition(":")
@@ -58,7 +66,7 @@ def _pulled(
         )
     if kind == "docker-archive" and path:
         return import_docker_archive(Path(path), store, wanted=wanted, name=name, progress=progress)
-    image = pull(connect(parse_reference(source), options), store, options, progress)
+    image = pull(connect(parse_reference(source), options), store, options, progress, ready)
     if not name:
         return image
     reference = parse_reference(name)
@@ -81,10 +89,17 @@ def _run(arguments: argparse.Namespace) -> int:
     settings = IMAGES.resolve(arguments)
     options = settings.options()
     store = ImageStore(settings.root)
+    off = Enabled(settings.erofs_enabled) is Enabled.OFF
+    take = TakeReady.OFF if off else TakeReady(settings.ready_images)
+    ready = ReadyImages(store, take, settings.limits)
     with shown_progress(quiet=arguments.json) as progress:
-        image = _pulled(arguments.source, store, options, arguments.name, progress)
+        image = _pulled(arguments.source, store, options, arguments.name, progress, ready)
+    for line in ready.refused:
+        complain(line)
+    as_ready = is_ready(store, image)
     if arguments.json:
-        print(json.dumps(image_facts(image)))
+        print(json.dumps({**image_facts(image), "ready": as_ready}))
     else:
-        print(legible(f"{image.name}@{image.descriptor.digest}"))
+        said = " (its ready image)" if as_ready else ""
+        print(legible(f"{image.name}@{image.descriptor.digest}{said}"))
     return ExitCode.PASS

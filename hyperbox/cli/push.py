@@ -12,10 +12,11 @@ from hyperbox.cli.transfers import shown_progress
 from hyperbox.errors import ExitCode
 from hyperbox.printing import legible
 from hyperbox.settings import add_config
-from hyperbox.storage.image_settings import IMAGES
+from hyperbox.storage.image_settings import IMAGES, LIMITS
 from hyperbox.storage.images import ImageStore
 from hyperbox.storage.pull import connect
 from hyperbox.storage.push import push
+from hyperbox.storage.ready_image import LEVEL, attach
 from hyperbox.storage.reference import parse_reference
 
 __all__ = ["add_parser"]
@@ -26,7 +27,8 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     parser = verbs.add_parser(
         "push",
         help="send an image of the store to a registry",
-        description="Sends what the registry lacks of an image, then its manifest.",
+        description="Sends what the registry lacks of an image, then its manifest. With --attach "
+        "the image is converted, and pulls that can mount EROFS take that instead of the layers.",
         epilog="example: hyperbox push app:1.2 localhost:5000/app:1.2",
     )
     parser.add_argument("image", metavar="IMAGE", help="an image of the store")
@@ -39,9 +41,22 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         metavar="REPOSITORY",
         help="a repository of the same registry that may have the layers",
     )
+    parser.add_argument(
+        "--attach",
+        action="store_true",
+        help="attach the image's layers as EROFS, ready to be mounted",
+    )
+    parser.add_argument(
+        "--level",
+        type=int,
+        choices=range(1, 20),
+        default=LEVEL,
+        metavar="N",
+        help="with --attach: zstd's, from 1 to 19 (default: %(default)s)",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
     add_config(parser)
-    IMAGES.add_options(parser, ("root", "parallel", "plain-http", "ca-file"))
+    IMAGES.add_options(parser, ("root", "parallel", "plain-http", "ca-file", *LIMITS))
     parser.set_defaults(run=_run)
 
 
@@ -60,8 +75,14 @@ def _run(arguments: argparse.Namespace) -> int:
             jobs=settings.parallel,
             mount_from=arguments.mount_from,
         )
+    facts = asdict(pushed)
+    if arguments.attach:
+        made = attach(registry, store, image, settings.limits, level=arguments.level)
+        facts["attached"] = made.digest
     if arguments.json:
-        print(json.dumps(asdict(pushed)))
+        print(json.dumps(facts))
     else:
         print(legible(f"{pushed.name}@{pushed.digest}: {decimal(pushed.sent)} sent"))
+        if arguments.attach:
+            print(legible(f"attached: {made.digest}"))
     return ExitCode.PASS

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from hyperbox.errors import ImageError
-from hyperbox.files import read_sealed, sha256_file, write_sealed
+from hyperbox.files import has_sha256, read_sealed, write_sealed
 
 __all__ = ["complete", "files_of", "record", "verify"]
 
@@ -50,7 +50,7 @@ def verify(manifest: Path) -> None:
     for path, sha256 in files.items():
         if not path.exists():
             raise _damaged(path, "is gone")
-        if sha256_file(path) != sha256:
+        if not has_sha256(path, sha256):
             raise _damaged(path, "does not have the bytes that it was written with")
     write_sealed(verified, {"state": state})
 

@@ -13,7 +13,7 @@ import fcntl
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO
+from typing import BinaryIO
 
 from hyperbox.errors import HarnessError, ImageError
 from hyperbox.files import explained, replace_file
@@ -128,7 +128,7 @@ class Blobs:
         return data
 
     @contextlib.contextmanager
-    def opened(self, descriptor: Descriptor) -> Iterator[IO[bytes]]:
+    def opened(self, descriptor: Descriptor) -> Iterator[BinaryIO]:
         """Yield a blob as a file to read; ImageError if it is absent."""
         with self._opened(descriptor) as handle, os.fdopen(os.dup(handle), "rb") as stream:
             yield stream

@@ -89,6 +89,4 @@ def _make(program: str, algorithm: str, name: str, image: Path, tree: Path) -> N
 def _without_build_time(block: bytes) -> bytes:
     """Return an image's first block as if it had been made in 1970, its checksum anew."""
     place = SUPER_OFFSET + 24
-    block = block[:place] + _BUILD_TIME.pack(0, 0) + block[place + _BUILD_TIME.size :]
-    unsealed = block[: SUPER_OFFSET + 4] + bytes(4) + block[SUPER_OFFSET + 8 :]
-    return sealed(unsealed)
+    return sealed(block[:place] + _BUILD_TIME.pack(0, 0) + block[place + _BUILD_TIME.size :])

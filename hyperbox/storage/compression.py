@@ -8,14 +8,16 @@ after the first frame without an error, so it is not used here.
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import importlib
 import sys
 import zlib
 from collections.abc import Callable
-from typing import IO, Any, BinaryIO, cast
+from typing import IO, BinaryIO, cast
 
-from hyperbox.errors import ImageError, MissingDependency
+from hyperbox.errors import ImageError
+from hyperbox.storage.zstd_stream import ZstdStream
 
 __all__ = ["BoundedReader", "decompressed"]
 
@@ -71,29 +73,25 @@ def decompressed(stream: BinaryIO, *, ratio: int, free: int = 64 << 20) -> Bound
     Raises
     ------
     MissingDependency
-        If it is zstd and neither Python 3.14 nor the package backports.zstd is there.
+        If it is zstd, and neither Python's module nor libzstd is there.
     """
     magic = stream.read(4)
     stream.seek(0)
     if magic[:2] == _GZIP:
         opened = cast("IO[bytes]", gzip.GzipFile(fileobj=stream, mode="rb"))
     elif magic == _ZSTD or (magic[1:] == _SKIPPABLE and magic[0] >> 4 == 5):
-        opened = _zstd().ZstdFile(stream, mode="rb")
+        opened = _zstd(stream)
     else:
         opened = stream
     return BoundedReader(opened, stream.tell, ratio=ratio, free=free)
 
 
-def _zstd() -> Any:
-    for name in _ZSTD_MODULES:  # guests have neither, and need neither for other layers
-        try:
-            return importlib.import_module(name)
-        except ImportError:
-            continue
-    raise MissingDependency(
-        "the layer is compressed with zstd, which this Python cannot read",
-        hint="pip install 'hyperbox[storage]'",
-    )
+def _zstd(stream: BinaryIO) -> IO[bytes]:
+    for name in _ZSTD_MODULES:  # guests have neither, but libzstd
+        with contextlib.suppress(ImportError):
+            opened = importlib.import_module(name).ZstdFile(stream, mode="rb")
+            return cast("IO[bytes]", opened)
+    return cast("IO[bytes]", ZstdStream(stream))
 
 
 def _broken() -> tuple[type[Exception], ...]:

@@ -89,11 +89,34 @@ class Converter:
             Rung.COMPOSEFS: self._make_composefs,
             Rung.OVERLAY: self._make_unpacked,
         }
-        image = self._image(layers, rung)
-        with locked(self.root / f".{rung}.lock"):
+        image = self.image(layers, rung)
+        with self.making(rung):
             if not complete(image.manifest):
                 makers[rung](layers, image)
         return image
+
+    @contextlib.contextmanager
+    def making(self, rung: Rung) -> Iterator[None]:
+        """Keep others from making or removing images of a rung for the block."""
+        with locked(self.root / f".{rung}.lock"):
+            yield
+
+    def image(self, layers: Sequence[Layer], rung: Rung) -> Converted:
+        """Return where an image is, or would be."""
+        chain = chain_ids(layers)
+        manifest = self.root / "manifests" / f"{chain[-1]}.{rung}.json"
+        top = self.root / rung
+        if rung is Rung.EROFS:
+            keys = dict.fromkeys(layer.key for layer in layers)
+            parts = tuple(self.layers.blob(key) for key in keys)
+        elif rung is Rung.COMPOSEFS:
+            parts = (self.objects.store.root,)
+        else:  # overlayfs wants two layers at least: an empty one below all
+            last = "layer.erofs" if rung is Rung.LAYERS else "fs"
+            parts = (top / "empty", *(top / one / last for one in chain))
+        stacked = rung in (Rung.LAYERS, Rung.OVERLAY)
+        path = parts[-1] if stacked else top / f"{chain[-1]}.erofs"
+        return Converted(rung, path, parts, manifest)
 
     def tree(self, layers: Sequence[Layer]) -> Tree:
         """Return the files of an image."""
@@ -131,23 +154,6 @@ class Converter:
             mounting = overlay_mounted(image.parts, point)
         with mounting:
             yield point
-
-    def _image(self, layers: Sequence[Layer], rung: Rung) -> Converted:
-        """Return where an image is, made or not."""
-        chain = chain_ids(layers)
-        manifest = self.root / "manifests" / f"{chain[-1]}.{rung}.json"
-        top = self.root / rung
-        if rung is Rung.EROFS:
-            keys = dict.fromkeys(layer.key for layer in layers)
-            parts = tuple(self.layers.blob(key) for key in keys)
-        elif rung is Rung.COMPOSEFS:
-            parts = (self.objects.store.root,)
-        else:  # overlayfs wants two layers at least: an empty one below all
-            last = "layer.erofs" if rung is Rung.LAYERS else "fs"
-            parts = (top / "empty", *(top / one / last for one in chain))
-        stacked = rung in (Rung.LAYERS, Rung.OVERLAY)
-        path = parts[-1] if stacked else top / f"{chain[-1]}.erofs"
-        return Converted(rung, path, parts, manifest)
 
     def _make_erofs(self, layers: Sequence[Layer], image: Converted) -> None:
         stored = [self.layers.get(layer, self._limits) for layer in layers]

@@ -18,6 +18,7 @@ from hyperbox.errors import ConfigError, ImageError
 from hyperbox.files import explained
 from hyperbox.journal import begin
 from hyperbox.linux.mounts import MOUNT, mount, mounts, unmount
+from hyperbox.storage.artifacts import complete
 from hyperbox.storage.conversion import Converted, Converter
 from hyperbox.storage.converted_pruning import prune_converted
 from hyperbox.storage.image_mounts import OVERLAY_SOURCE
@@ -30,6 +31,7 @@ from hyperbox.storage.rung import Rung
 __all__ = [
     "convert",
     "converter_of",
+    "is_ready",
     "layers_of",
     "mount_image",
     "mounted",
@@ -60,13 +62,27 @@ def layers_of(store: ImageStore, image: Image) -> tuple[Layer, ...]:
     )
 
 
+def is_ready(store: ImageStore, image: Image) -> bool:
+    """Whether a ready image was pulled in place of an image's layers."""
+    if all(store.blobs.has(one) for one in image.manifest.layers):
+        return False
+    return complete(converter_of(store).image(layers_of(store, image), Rung.LAYERS).manifest)
+
+
 def converter_of(store: ImageStore, limits: Limits | None = None) -> Converter:
     """Return what converts images of a store, beside them."""
     return Converter(store.root, limits)
 
 
-def rung_for(store: ImageStore, enabled: Enabled, rung: Rung | None = None) -> Choice:
+def rung_for(
+    store: ImageStore, enabled: Enabled, rung: Rung | None = None, name: str = ""
+) -> Choice:
     """Return the rung that this kernel has, or the one that is asked for, with the reason.
+
+    Parameters
+    ----------
+    name
+        An image: if it was pulled as its ready one, that is what is mounted.
 
     Raises
     ------
@@ -75,6 +91,8 @@ def rung_for(store: ImageStore, enabled: Enabled, rung: Rung | None = None) -> C
     """
     if rung is not None:
         return Choice(rung, "asked for", {})
+    if name and enabled is not Enabled.OFF and is_ready(store, store.find(name)):
+        return Choice(Rung.LAYERS, "its ready image was pulled", {})
     place = store.root / "converted"
     try:
         place.mkdir(parents=True, exist_ok=True)
@@ -118,7 +136,7 @@ def mounted(
     HyperboxError
         As `rung_for` and `convert`, and if the kernel refuses.
     """
-    choice = rung_for(store, enabled, rung)
+    choice = rung_for(store, enabled, rung, name)
     image = convert(store, name, choice, limits)
     with converter_of(store).mounted(image, point):
         yield point, choice

@@ -26,6 +26,7 @@ __all__ = [
     "NOWHERE",
     "SLOT_BYTES",
     "SUPER_OFFSET",
+    "check_super_block",
     "chunk_index",
     "crc32c",
     "device_number",
@@ -200,10 +201,41 @@ def super_block(
     )
 
 
+def check_super_block(block: bytes, size: int) -> None:
+    """Refuse an image of others that cannot be whole, or that wants a second device.
+
+    Parameters
+    ----------
+    block
+        Its first 4096 bytes.
+    size
+        Its length in bytes.
+
+    Raises
+    ------
+    ImageError
+        If it is no such image.
+    """
+    if len(block) < _BLOCK:
+        raise ImageError(f"an EROFS image has {_BLOCK} bytes at least, this one has {len(block)}")
+    fields = _SUPER.unpack_from(block, SUPER_OFFSET)
+    magic, compatible, bits, blocks, devices = (fields[place] for place in (0, 2, 3, 9, 16))
+    if magic != MAGIC:
+        raise ImageError("it is not an EROFS image")
+    if bits != BLOCK_BITS:
+        raise ImageError(f"its blocks have 2^{bits} bytes, and not every kernel mounts such")
+    if devices:
+        raise ImageError(f"it wants {devices} devices more")
+    if blocks << BLOCK_BITS > size:
+        raise ImageError(f"it has {size} bytes, and {blocks} blocks according to itself")
+    if compatible & _CHECKSUM and sealed(block[:_BLOCK]) != block[:_BLOCK]:
+        raise ImageError("its super block does not have its checksum")
+
+
 def sealed(block: bytes) -> bytes:
     """Return an image's first block with the super block's checksum in it."""
-    checksum = crc32c(block[SUPER_OFFSET:_BLOCK])
     place = SUPER_OFFSET + 4
+    checksum = crc32c(block[SUPER_OFFSET:place] + bytes(4) + block[place + 4 : _BLOCK])
     return block[:place] + struct.pack("<I", checksum) + block[place + 4 :]
 
 

@@ -11,9 +11,13 @@ from hyperbox.storage.ladder import Enabled
 from hyperbox.storage.limits import Limits
 from hyperbox.storage.platforms import parse_platform
 from hyperbox.storage.pull import JOBS, PullOptions
+from hyperbox.storage.ready_image import TakeReady
 from hyperbox.storage.transport import Options
 
-__all__ = ["IMAGES", "ImageSettings"]
+__all__ = ["IMAGES", "LIMITS", "ImageSettings"]
+
+LIMITS = ("largest-ratio", "most-entries", "most-depth", "most-bytes")
+"""The settings that say how much a layer may ask for."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,12 @@ class ImageSettings:
         "auto",
         "whether images are mounted as EROFS: auto where it works, on or else an error, off never",
         choices=tuple(Enabled),
+    )
+    ready_images: str = declared(
+        "auto",
+        "whether a pull takes the EROFS image that a builder has attached in place of the layers: "
+        "auto for names without a digest, on or else an error, off never",
+        choices=tuple(TakeReady),
     )
     largest_ratio: int = declared(
         Limits.ratio,

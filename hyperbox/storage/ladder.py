@@ -7,7 +7,7 @@ boot, and its answer is kept until the next one.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -75,7 +75,9 @@ def choose(enabled: Enabled, answers: Mapping[Rung, str]) -> Choice:
     raise KernelFeatureMissing(f"images cannot be mounted on this machine: {said}")
 
 
-def probed(record: Path | None = None, place: Path | None = None) -> dict[Rung, str]:
+def probed(
+    record: Path | None = None, place: Path | None = None, rungs: Iterable[Rung] = LADDER
+) -> dict[Rung, str]:
     """Return what trying each rung came to on this boot: "" where it works, else why not.
 
     Parameters
@@ -88,12 +90,14 @@ def probed(record: Path | None = None, place: Path | None = None) -> dict[Rung, 
     """
     path = record or state_directory().parent / "image-rungs.json"
     boot = f"{_BOOT_ID.read_text().strip()} {place or ''}"
-    known = read_sealed(path) if path.exists() else None
-    if known is not None and known.get("boot") == boot:
-        return {rung: str(known[rung]) for rung in LADDER}
-    answers = {rung: _answer(rung, place) for rung in LADDER}
-    write_sealed(path, {"boot": boot, **{str(rung): why for rung, why in answers.items()}})
-    return answers
+    known = (read_sealed(path) if path.exists() else None) or {}
+    if known.get("boot") != boot:
+        known = {"boot": boot}
+    new = {str(rung): _answer(rung, place) for rung in rungs if rung not in known}
+    if new:
+        known |= new
+        write_sealed(path, known)
+    return {rung: str(known[rung]) for rung in rungs}
 
 
 def _answer(rung: Rung, place: Path | None) -> str:

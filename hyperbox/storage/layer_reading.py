@@ -54,6 +54,12 @@ def read_layer(layer: Layer, sink: ContentSink, limits: Limits) -> list[Change]:
             tar = TarStream(decompressed(blob, ratio=limits.ratio), limits)
             changes = list(_changes(tar, sink, limits))
             found = tar.finish()
+    except FileNotFoundError as error:
+        raise ImageError(
+            f"layer {layer.diff_id} is not in the store",
+            hint="'hyperbox pull --ready-images off' gets the layers of an image that was pulled "
+            "as its ready one",
+        ) from error
     except OSError as error:
         raise ImageError(f"cannot read {layer.path}: {error.strerror}") from error
     except ImageError as error:

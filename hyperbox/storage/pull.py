@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -24,7 +25,17 @@ from hyperbox.storage.reference import Reference
 from hyperbox.storage.registry import Registry
 from hyperbox.storage.transport import Fault, Options, Transport
 
-__all__ = ["JOBS", "Progress", "PullOptions", "Silent", "connect", "pull", "resolve"]
+__all__ = [
+    "JOBS",
+    "Fetch",
+    "Instead",
+    "Progress",
+    "PullOptions",
+    "Silent",
+    "connect",
+    "pull",
+    "resolve",
+]
 
 JOBS = 4
 _MOST_NESTED = 3  # indexes in each other
@@ -38,6 +49,20 @@ class Progress(Protocol):
 
     def at(self, descriptor: Descriptor, size: int) -> None:
         """Note that a blob has come to `size` bytes."""
+
+
+Fetch = Callable[[Sequence[Descriptor]], None]
+"""Brings blobs into the store, several at once; the first failure ends it."""
+
+
+class Instead(Protocol):
+    """What may bring an image otherwise than by its layers."""
+
+    def look(self, registry: Registry, manifest: Descriptor) -> None:
+        """Ask the registry, in a thread of its own, while the configuration comes."""
+
+    def take(self, registry: Registry, image: Image, fetch: Fetch) -> bool:
+        """Return whether it has brought the image; else the layers are fetched."""
 
 
 class Silent:
@@ -85,11 +110,17 @@ def pull(
     store: ImageStore,
     options: PullOptions | None = None,
     progress: Progress | None = None,
+    instead: Instead | None = None,
 ) -> Image:
     """Bring the image of a registry's reference into the store and name it.
 
     Blobs that the store has are not fetched, and those that another process fetches are waited
     for. What has arrived when it fails is kept for the next attempt.
+
+    Parameters
+    ----------
+    instead
+        Asked before the layers are fetched, such as `hyperbox.storage.ready_image`.
 
     Raises
     ------
@@ -103,7 +134,11 @@ def pull(
     with store.in_use():
         descriptor, data, manifest = resolve(registry, wanted)
         fetch = _Fetch(registry, store, progress or Silent())
-        fetch.all((manifest.config,), 1)
+        with concurrent.futures.ThreadPoolExecutor(1) as executor:
+            looking = instead and executor.submit(instead.look, registry, descriptor)
+            fetch.all((manifest.config,), 1)
+            if looking:
+                looking.result()
         config = parse_config(
             store.blobs.read_document(manifest.config), f"configuration {manifest.config.digest}"
         )
@@ -114,10 +149,14 @@ def pull(
                 f"{registry.reference} has {len(manifest.layers)} layers, and its configuration "
                 f"says {len(config.diff_ids)}"
             )
-        fetch.all(manifest.blobs, options.jobs)
+        image = Image(str(registry.reference), descriptor, manifest, config)
+        if instead is None or not instead.take(
+            registry, image, lambda wanted: fetch.all(wanted, options.jobs)
+        ):
+            fetch.all(manifest.blobs, options.jobs)
         store.blobs.put(descriptor, data)
         store.tag(registry.reference, descriptor)
-    return Image(str(registry.reference), descriptor, manifest, config)
+    return image
 
 
 def resolve(registry: Registry, wanted: Platform) -> tuple[Descriptor, bytes, Manifest]:
@@ -157,7 +196,7 @@ class _Fetch:
         self._store = store
         self._progress = progress
 
-    def all(self, descriptors: tuple[Descriptor, ...], jobs: int) -> None:
+    def all(self, descriptors: Sequence[Descriptor], jobs: int) -> None:
         """Fetch them, `jobs` at once; the first failure ends the others."""
         for descriptor in descriptors:
             self._progress.begin(descriptor)

@@ -123,7 +123,7 @@ class Transport:
         self.options = options
         self._connections = connections
         self._stopped = threading.Event()
-        self._pools: dict[str, urllib3.PoolManager] = {}
+        self._pools: dict[tuple[str, bool], urllib3.PoolManager] = {}
         self._lock = threading.Lock()
         self._open: set[Response] = set()
 
@@ -135,6 +135,10 @@ class Transport:
         for response in waiting:
             with contextlib.suppress(Exception):  # it may be closed by now, or have no socket
                 response.shutdown()
+
+    def go_on(self) -> None:
+        """Allow requests again after `stop`, when all that waited have ended."""
+        self._stopped.clear()
 
     def check(self) -> None:
         """Raise if `stop` was called."""
@@ -245,24 +249,27 @@ class Transport:
 
     def _pool(self, url: str) -> urllib3.PoolManager:
         proxy = _proxy(url)
+        key = (proxy, url.startswith("https:") or proxy.startswith("https:"))
         with self._lock:
-            if proxy not in self._pools:
-                self._pools[proxy] = self._new_pool(proxy)
-            return self._pools[proxy]
+            if key not in self._pools:
+                self._pools[key] = self._new_pool(*key)
+            return self._pools[key]
 
-    def _new_pool(self, proxy: str) -> urllib3.PoolManager:
-        context = ssl.create_default_context()
-        if self.options.ca_file is not None:
-            try:
-                context = ssl.create_default_context(cafile=str(self.options.ca_file))
-            except OSError as error:  # ssl.SSLError is one
-                raise ConfigError(f"{self.options.ca_file}: no certificates: {error}") from error
+    def _new_pool(self, proxy: str, tls: bool) -> urllib3.PoolManager:
         timeout = urllib3.Timeout(connect=_CONNECT_S, read=_READ_S)
+        # The system's certificates take longer to read than a small image to come.
+        context = self._context() if tls or self.options.ca_file is not None else None
         if proxy:
             return urllib3.ProxyManager(
                 proxy, maxsize=self._connections, timeout=timeout, ssl_context=context
             )
         return urllib3.PoolManager(maxsize=self._connections, timeout=timeout, ssl_context=context)
+
+    def _context(self) -> ssl.SSLContext:
+        try:
+            return ssl.create_default_context(cafile=self.options.ca_file)
+        except OSError as error:  # ssl.SSLError is one
+            raise ConfigError(f"{self.options.ca_file}: no certificates: {error}") from error
 
 
 def origin(url: str) -> tuple[str, str, int]:

@@ -25,12 +25,15 @@ from hyperbox.errors import WorkloadError
 from hyperbox.files import write_text
 from hyperbox.linux.knob import write_knob
 from hyperbox.processes import require, spawn, stop
+from hyperbox.storage.conversion import Converter
 from hyperbox.storage.erofs import layers_of, mounted
 from hyperbox.storage.images import Image, ImageStore
+from hyperbox.storage.ladder import probed
 from hyperbox.storage.oci import OCI_CONFIG, OCI_LAYER_GZIP, OCI_MANIFEST, Manifest, encode
 from hyperbox.storage.platforms import machine_platform
 from hyperbox.storage.pull import PullOptions, connect, pull
 from hyperbox.storage.push import push
+from hyperbox.storage.ready_image import ReadyImages, TakeReady, attach
 from hyperbox.storage.reference import Reference, parse_reference
 from hyperbox.storage.rung import Rung
 from hyperbox.storage.transport import Options
@@ -43,7 +46,7 @@ from workloads.images import CLASSES, image_layers
 __all__ = ["main"]
 
 _DROP = Path("/proc/sys/vm/drop_caches")
-_LAZY = "lazy"
+_LAZY, _READY = "lazy", "ready"
 _PORT = 5000
 _DISK_MIB = 256
 _READ = 0.064  # of an image's bytes are read at its start: Slacker, FAST 2016
@@ -59,7 +62,7 @@ log: {{level: error, accesslog: {{disabled: true}}}}
 def main() -> int:
     """Measure one arm; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("way", choices=[*map(str, Rung), _LAZY])
+    parser.add_argument("way", choices=[*map(str, Rung), _LAZY, _READY])
     parser.add_argument("--image", choices=tuple(CLASSES), required=True)
     parser.add_argument("--rtt-ms", type=float, required=True)
     parser.add_argument("--rate-mbit", type=float, required=True)
@@ -81,13 +84,19 @@ def _measure(chosen: argparse.Namespace) -> Measured:
             layers = layers_of(source, source.find(str(reference)))
             reference = parse_reference(f"{link.address}:{_PORT}/{chosen.image}:lazy")
             publish(reference, layers, _OPTIONS, top)
+        if chosen.way == _READY:
+            registry = connect(reference, _OPTIONS, actions="pull,push")
+            attach(registry, source, source.find(str(reference)))
         link.shape(chosen.rtt_ms, chosen.rate_mbit)
         return _pulled(reference, disk, link, chosen.way)
 
 
 def _pulled(reference: Reference, disk: Path, link: Link, way: str) -> Measured:
-    point = disk / "root"
+    point, store = disk / "root", disk / "store"
     point.mkdir()
+    if way == _READY:  # once per boot, as the ladder is: no arm's clock runs meanwhile
+        Converter(store).root.mkdir(parents=True)
+        probed(place=Converter(store).root, rungs=(Rung.LAYERS,))
     write_knob(_DROP, 3)
     wire, began, cpu = link.received, time.monotonic(), time.process_time()
     with _usable(reference, disk, point, way) as mechanism:
@@ -119,8 +128,10 @@ def _usable(reference: Reference, disk: Path, point: Path, way: str) -> Iterator
             yield mechanism
         return
     store = ImageStore(disk / "store")
-    pull(connect(reference, _OPTIONS), store, _OPTIONS)
-    with mounted(store, str(reference), point, rung=Rung(way)) as (_, choice):
+    ready = ReadyImages(store, TakeReady.ON) if way == _READY else None
+    pull(connect(reference, _OPTIONS), store, _OPTIONS, None, ready)
+    rung = None if way == _READY else Rung(way)
+    with mounted(store, str(reference), point, rung=rung) as (_, choice):
         yield choice.rung
 
 
