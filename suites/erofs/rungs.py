@@ -12,23 +12,25 @@ import os
 import random
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from hyperbox.errors import ImageError, KernelFeatureMissing, WorkloadError
 from hyperbox.storage.artifacts import files_of
 from hyperbox.storage.conversion import Converted, Converter
+from hyperbox.storage.inode import Content
 from hyperbox.storage.ladder import Enabled, choose, probed
 from hyperbox.storage.layer_reading import Layer
-from hyperbox.storage.listing import differences, list_directory, list_tree
+from hyperbox.storage.layer_store import LayerStore
+from hyperbox.storage.listing import Entry, differences, list_directory, list_tree
 from hyperbox.storage.rung import LADDER, Rung
 from suites.erofs.image_set import ImageSet, write_images
 from suites.program import Measured, run_program, seed
 
 __all__ = ["main"]
 
-_SCALE = 0.15
+_SCALE = 0.1
 _READS = 10_000  # of an image, over all rungs
 _READS_OF_A_FILE = 20
 _DAMAGED = 6  # files of an image and a rung
@@ -45,6 +47,25 @@ class _Tally:
     wrong_choices: list[str] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class _Expected:
+    """What an image has to show: every name, and the files with data."""
+
+    names: Mapping[bytes, Entry]
+    files: Sequence[tuple[Path, Content]]
+    data: LayerStore
+
+    @classmethod
+    def of(cls, source: Converter, layers: Sequence[Layer]) -> _Expected:
+        tree = source.tree(layers)
+        files = [
+            (Path(*map(os.fsdecode, path)), node.inode.content)
+            for path, node in tree.walk()
+            if node.inode.content.size
+        ]
+        return cls(list_tree(tree), files, source.layers)
+
+
 def main() -> int:
     """Measure; return the exit status."""
     return run_program(_measure)
@@ -54,9 +75,11 @@ def _measure() -> Measured:
     tally, refused = _Tally(), {}
     with tempfile.TemporaryDirectory(prefix="hyperbox-") as directory:
         images = write_images(Path(directory), seed(), _SCALE)
+        source = Converter(Path(directory) / "source")
+        expected = {name: _Expected.of(source, one) for name, one in images.images.items()}
         for rung in Rung:
             try:
-                _on_rung(images, rung, tally)
+                _on_rung(images, rung, expected, tally)
             except (KernelFeatureMissing, WorkloadError) as error:
                 refused[rung] = error.message
         _choices(Path(directory), refused, tally)
@@ -78,7 +101,9 @@ def _measure() -> Measured:
     )
 
 
-def _on_rung(images: ImageSet, rung: Rung, tally: _Tally) -> None:
+def _on_rung(
+    images: ImageSet, rung: Rung, expected: Mapping[str, _Expected], tally: _Tally
+) -> None:
     chance = random.Random(f"{rung} {seed()}")  # noqa: S311 - repeatable, not secret
     converter = Converter(images.directory / f"store-{rung}")
     point = images.directory / f"mount-{rung}"
@@ -86,29 +111,22 @@ def _on_rung(images: ImageSet, rung: Rung, tally: _Tally) -> None:
     for name, layers in images.images.items():
         image = converter.convert(layers, rung)
         with converter.mounted(image, point):
-            found = differences(list_tree(converter.tree(layers)), list_directory(point))
+            found = differences(expected[name].names, list_directory(point))
             tally.wrong += [f"{rung} {name}: {line}" for line in found]
-            _read(converter, layers, point, chance, tally)
+            _read(expected[name], point, chance, tally)
     _damage(converter, image, point, chance, tally)
 
 
-def _read(
-    converter: Converter, layers: Sequence[Layer], point: Path, chance: random.Random, tally: _Tally
-) -> None:
+def _read(expected: _Expected, point: Path, chance: random.Random, tally: _Tally) -> None:
     """Compare random parts of random files with what the layers have there."""
-    files = [
-        (path, node.inode.content)
-        for path, node in converter.tree(layers).walk()
-        if node.inode.content.size
-    ]
-    for path, content in chance.choices(files, k=_READS // len(Rung) // _READS_OF_A_FILE):
-        whole = b"".join(converter.layers.pieces(content))
-        with point.joinpath(*map(os.fsdecode, path)).open("rb", buffering=0) as stream:
+    for path, content in chance.choices(expected.files, k=_READS // len(Rung) // _READS_OF_A_FILE):
+        whole = b"".join(expected.data.pieces(content))
+        with (point / path).open("rb", buffering=0) as stream:
             for _ in range(_READS_OF_A_FILE):
                 offset, length = chance.randrange(content.size), chance.randrange(1, _LONGEST)
                 found = os.pread(stream.fileno(), length, offset)
                 if found != whole[offset : offset + length]:
-                    tally.wrong.append(f"{path!r} at {offset}, {length} bytes")
+                    tally.wrong.append(f"{str(path)!r} at {offset}, {length} bytes")
                 tally.reads += 1
 
 
