@@ -36,7 +36,7 @@ from hyperbox.storage.upload import Upload
 
 __all__ = ["CHAIN_ID", "LEVEL", "ReadyImages", "TakeReady", "attach"]
 
-LEVEL = 12
+LEVEL = 9
 """Of zstd, by default: the builder compresses once."""
 
 CHAIN_ID = "hyperbox.chain-id"
