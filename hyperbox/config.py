@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from hyperbox.settings import InFile, Kind, SettingsTable, declared
+from hyperbox.settings import InFile, SettingKind, SettingsTable, declared
 
 __all__ = ["VALIDATE", "Settings"]
 
@@ -18,11 +18,14 @@ class Settings:
         ("default",),
         "kernel series, set (default, full, all), packaged version such as 6.12.90, path of a "
         "bzImage, or host for the kernel that runs here; may be repeated",
-        Kind.LIST,
+        SettingKind.LIST,
         metavar="KERNEL",
     )
     modules: Path | None = declared(
-        None, "modules of the bzImage: a lib/modules/RELEASE directory", Kind.PATH, metavar="DIR"
+        None,
+        "modules of the bzImage: a lib/modules/RELEASE directory",
+        SettingKind.PATH,
+        metavar="DIR",
     )
     lane: str = declared(
         "exact",
@@ -43,42 +46,47 @@ class Settings:
         in_file=InFile.NAMED,
     )
     allow_host_changes: bool = declared(
-        False, "let experiments change settings of this machine", Kind.FLAG, in_file=InFile.NONE
+        False,
+        "let experiments change settings of this machine",
+        SettingKind.FLAG,
+        in_file=InFile.NONE,
     )
     blocks: int | None = declared(
         None,
         "blocks per experiment instead of the declared number",
-        Kind.WHOLE,
+        SettingKind.WHOLE,
         metavar="N",
         least=1,
     )
-    seed: int = declared(1, "seed of order and perturbation", Kind.WHOLE, metavar="N", least=0)
+    seed: int = declared(
+        1, "seed of order and perturbation", SettingKind.WHOLE, metavar="N", least=0
+    )
     jobs: int | None = declared(
         None,
         "cells measured at once",
-        Kind.WHOLE,
+        SettingKind.WHOLE,
         metavar="N",
         least=1,
         usual="one per processor",
     )
     run_directory: Path | None = declared(
-        None, "where the run is kept", Kind.PATH, metavar="DIR", usual="runs/<UTC time>"
+        None, "where the run is kept", SettingKind.PATH, metavar="DIR", usual="runs/<UTC time>"
     )
     resume: Path | None = declared(
         None,
         "go on with the run in DIR, as it was planned",
-        Kind.PATH,
+        SettingKind.PATH,
         metavar="DIR",
         in_file=InFile.NONE,
     )
     suites: Path | None = declared(
         None,
         "directory with suites of your own (host target only)",
-        Kind.PATH,
+        SettingKind.PATH,
         metavar="DIR",
         in_file=InFile.NAMED,
     )
-    strict: bool = declared(False, "exit 2 if a gate is inconclusive", Kind.FLAG)
+    strict: bool = declared(False, "exit 2 if a gate is inconclusive", SettingKind.FLAG)
 
 
 VALIDATE = SettingsTable("validate", Settings, prefix="HYPERBOX_")

@@ -32,10 +32,10 @@ from hyperbox.records import (
 )
 
 __all__ = [
-    "Kind",
-    "Outcome",
-    "Record",
+    "ChangeKind",
+    "ChangeRecord",
     "Sharing",
+    "UndoOutcome",
     "begin",
     "exclusively",
     "on_record",
@@ -50,7 +50,7 @@ _locked: set[Path] = set()
 _REWRITE_BYTES = 1 << 16  # a long life of many notes is cut back to what is outstanding
 
 
-class Outcome(StrEnum):
+class UndoOutcome(StrEnum):
     """What came of undoing a change."""
 
     UNDONE = "undone"
@@ -69,7 +69,7 @@ class Sharing(StrEnum):
 
 
 @dataclass(frozen=True)
-class Kind:
+class ChangeKind:
     """A kind of change.
 
     `undo` looks first: it undoes only what still is as the change left it, may be repeated,
@@ -79,14 +79,14 @@ class Kind:
 
     name: str
     describe: Callable[[Change], str]
-    undo: Callable[[Change], Outcome]
+    undo: Callable[[Change], UndoOutcome]
     sharing: Sharing = Sharing.ANY
 
 
-class Record:
+class ChangeRecord:
     """A change of this process on record."""
 
-    def __init__(self, journal: _Journal, kind: Kind, change: Change) -> None:
+    def __init__(self, journal: _Journal, kind: ChangeKind, change: Change) -> None:
         self._journal = journal
         self._kind = kind
         self.change = change
@@ -102,17 +102,17 @@ class Record:
         self.change = replace(self.change, facts={**self.change.facts, **facts})
         self._journal.note(self.change, facts)
 
-    def undo(self) -> Outcome:
+    def undo(self) -> UndoOutcome:
         """Undo the change and mark it as done; it stays on record if that fails.
 
         A forked child leaves its parent's changes alone.
         """
         if self.change.owner != this_process():
-            return Outcome.SHARED
+            return UndoOutcome.SHARED
         last = self._kind.sharing is Sharing.LAST
         with exclusively() if last else contextlib.nullcontext():
             used = last and any(other.owner.lives() for other in self.others())
-            outcome = Outcome.SHARED if used else self._kind.undo(self.change)
+            outcome = UndoOutcome.SHARED if used else self._kind.undo(self.change)
             self.forget()
         return outcome
 
@@ -127,7 +127,7 @@ class Record:
         return tuple(other for other in found if (other.owner, other.number) != mine)
 
 
-def begin(kind: Kind, subject: str | os.PathLike[str], **facts: Fact) -> Record:
+def begin(kind: ChangeKind, subject: str | os.PathLike[str], **facts: Fact) -> ChangeRecord:
     """Put a change on record. Make it only after this has returned.
 
     Raises
@@ -150,7 +150,7 @@ def begin(kind: Kind, subject: str | os.PathLike[str], **facts: Fact) -> Record:
     return record
 
 
-def on_record(kind: Kind, subject: str | os.PathLike[str]) -> tuple[Change, ...]:
+def on_record(kind: ChangeKind, subject: str | os.PathLike[str]) -> tuple[Change, ...]:
     """Return what is outstanding of a subject since the boot, newest first, whoever made it."""
     wanted = (kind.name, os.fspath(subject))
     return tuple(
@@ -161,7 +161,9 @@ def on_record(kind: Kind, subject: str | os.PathLike[str]) -> tuple[Change, ...]
 
 
 @contextlib.contextmanager
-def undoing(kind: Kind, subject: str | os.PathLike[str], **facts: Fact) -> Iterator[Record]:
+def undoing(
+    kind: ChangeKind, subject: str | os.PathLike[str], **facts: Fact
+) -> Iterator[ChangeRecord]:
     """Put a change on record for the block, which makes it; undo it at the end.
 
     Raises
@@ -239,14 +241,14 @@ class _Journal:
         self._outstanding: dict[int, Change] = {}
         self._lock = threading.RLock()
 
-    def begin(self, kind: Kind, subject: str, facts: Mapping[str, Fact]) -> Record:
+    def begin(self, kind: ChangeKind, subject: str, facts: Mapping[str, Fact]) -> ChangeRecord:
         with self._lock:
             self._last += 1
             now = time.monotonic_ns()
             change = Change(self.owner, self._last, kind.name, subject, now, dict(facts))
             self._append(announcement(change))
             self._outstanding[change.number] = change
-            return Record(self, kind, change)
+            return ChangeRecord(self, kind, change)
 
     def note(self, change: Change, facts: Mapping[str, Fact]) -> None:
         with self._lock:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hyperbox.errors import HyperboxError
-from hyperbox.journal import Kind, Outcome, Sharing, exclusively, state_directories
+from hyperbox.journal import ChangeKind, Sharing, UndoOutcome, exclusively, state_directories
 from hyperbox.records import Change, read_directory, strike, sweep
 
 __all__ = ["Repair", "damage", "left_behind", "repair"]
@@ -23,7 +23,7 @@ class Repair:
 
     change: Change
     left: str
-    outcome: Outcome
+    outcome: UndoOutcome
     reason: str = ""
 
     def __str__(self) -> str:
@@ -41,7 +41,9 @@ def left_behind(pids: Collection[int] | None = None) -> tuple[Change, ...]:
     return tuple(change for change in found if pids is None or change.owner.pid in pids)
 
 
-def repair(kinds: Mapping[str, Kind], pids: Collection[int] | None = None) -> tuple[Repair, ...]:
+def repair(
+    kinds: Mapping[str, ChangeKind], pids: Collection[int] | None = None
+) -> tuple[Repair, ...]:
     """Undo what `left_behind` gives; one that cannot be undone keeps none of the others up.
 
     It stays on record, so that a later repair tries again.
@@ -60,17 +62,17 @@ def repair(kinds: Mapping[str, Kind], pids: Collection[int] | None = None) -> tu
             for change in _left_in(place):
                 if pids is None or change.owner.pid in pids:
                     left = _described(change, kinds)
-                    done.append(Repair(change, left, Outcome.FAILED, _refusal(error)))
+                    done.append(Repair(change, left, UndoOutcome.FAILED, _refusal(error)))
     return tuple(done)
 
 
-def damage(kinds: Mapping[str, Kind]) -> tuple[str, ...]:
+def damage(kinds: Mapping[str, ChangeKind]) -> tuple[str, ...]:
     """Say what dead processes left, a line for each change that is still there."""
     found = (_described(change, kinds) for change in left_behind())
     return tuple(text for text in found if text)
 
 
-def _described(change: Change, kinds: Mapping[str, Kind]) -> str:
+def _described(change: Change, kinds: Mapping[str, ChangeKind]) -> str:
     """Say what is left of a change, as far as its kind is known; nothing if nothing is."""
     kind = kinds.get(change.kind)
     try:
@@ -88,22 +90,24 @@ def _left_in(place: Path) -> list[Change]:
     return [c for c in read_directory(place) if not c.owner.lives() and c.owner.booted_now()]
 
 
-def _repaired(change: Change, kinds: Mapping[str, Kind], place: Path) -> Repair:
+def _repaired(change: Change, kinds: Mapping[str, ChangeKind], place: Path) -> Repair:
     left = _described(change, kinds)
     kind = kinds.get(change.kind)
     if kind is None:
         reason = f"this version knows no changes of kind {change.kind}"
-        return Repair(change, left, Outcome.FAILED, reason)
+        return Repair(change, left, UndoOutcome.FAILED, reason)
     users = [
         str(other.owner.pid)
         for other in read_directory(place)
         if (other.kind, other.subject) == (change.kind, change.subject) and other.owner.lives()
     ]
     if users and kind.sharing is Sharing.NONE:
-        return Repair(change, left, Outcome.FAILED, f"process {users[0]} is changing it now")
+        return Repair(change, left, UndoOutcome.FAILED, f"process {users[0]} is changing it now")
     try:
-        outcome = Outcome.SHARED if users and kind.sharing is Sharing.LAST else kind.undo(change)
+        outcome = (
+            UndoOutcome.SHARED if users and kind.sharing is Sharing.LAST else kind.undo(change)
+        )
         strike(place, [change])
     except (HyperboxError, OSError, ValueError) as error:
-        return Repair(change, left, Outcome.FAILED, str(error))
+        return Repair(change, left, UndoOutcome.FAILED, str(error))
     return Repair(change, left, outcome)

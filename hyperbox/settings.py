@@ -30,8 +30,8 @@ __all__ = [
     "FILE_NAME",
     "TABLES",
     "InFile",
-    "Kind",
     "Setting",
+    "SettingKind",
     "SettingsTable",
     "add_config",
     "declared",
@@ -50,7 +50,7 @@ _TRUE = ("1", "true", "yes", "on")
 _FALSE = ("0", "false", "no", "off", "")
 
 
-class Kind(enum.Enum):
+class SettingKind(enum.Enum):
     """What a setting's value is; the text says so in an error."""
 
     TEXT = "text"
@@ -87,7 +87,7 @@ class Setting:
 
     name: str
     help: str
-    kind: Kind = Kind.TEXT
+    kind: SettingKind = SettingKind.TEXT
     default: Any = None
     metavar: str | None = None
     choices: tuple[str, ...] = ()
@@ -111,20 +111,20 @@ class Setting:
         """The default as people write it; "" if there is none."""
         if self.usual or self.default is None or self.default is False:
             return self.usual
-        if self.kind is Kind.LIST:
+        if self.kind is SettingKind.LIST:
             return ", ".join(self.default)
         return _plain(self.default)
 
     @property
     def wanted(self) -> str:
         """What a value must be, for an error."""
-        if self.kind not in (Kind.NUMBER, Kind.WHOLE) or self.least is None:
-            return f"a {self.kind.value}" if self.kind is not Kind.FLAG else self.kind.value
+        if self.kind not in (SettingKind.NUMBER, SettingKind.WHOLE) or self.least is None:
+            return f"a {self.kind.value}" if self.kind is not SettingKind.FLAG else self.kind.value
         to = "up" if self.most is None else f"to {_plain(self.most)}"
         return f"a {self.kind.value} from {_plain(self.least)} {to}"
 
 
-def declared(default: Any, text: str, kind: Kind = Kind.TEXT, **more: Any) -> Any:
+def declared(default: Any, text: str, kind: SettingKind = SettingKind.TEXT, **more: Any) -> Any:
     """Return the field of a dataclass that declares a setting.
 
     Parameters
@@ -183,7 +183,7 @@ class SettingsTable(Generic[T]):
             if names is not None and setting.name not in names:
                 continue
             text = self._help(setting)
-            if setting.kind is Kind.FLAG:
+            if setting.kind is SettingKind.FLAG:
                 parser.add_argument(
                     setting.option,
                     action=argparse.BooleanOptionalAction,
@@ -193,7 +193,7 @@ class SettingsTable(Generic[T]):
                 continue
             parser.add_argument(
                 setting.option,
-                action="append" if setting.kind is Kind.LIST else "store",
+                action="append" if setting.kind is SettingKind.LIST else "store",
                 default=argparse.SUPPRESS,
                 metavar=setting.metavar,
                 choices=setting.choices or None,
@@ -219,7 +219,7 @@ class SettingsTable(Generic[T]):
                 found[setting.attribute] = _value(setting, given[setting.attribute], setting.option)
             elif variable in environment:
                 raw: Any = environment[variable]
-                if setting.kind is Kind.LIST:
+                if setting.kind is SettingKind.LIST:
                     raw = [word.strip() for word in raw.split(",") if word.strip()]
                 found[setting.attribute] = _value(setting, raw, variable)
             elif setting.name in table:
@@ -295,13 +295,13 @@ def _plain(value: object) -> str:
 
 def _typed(setting: Setting, value: Any, where: str) -> Any:
     """Check the TOML type before the value: "4" is not a number there."""
-    types: Mapping[Kind, tuple[type, ...]] = {
-        Kind.FLAG: (bool,),
-        Kind.WHOLE: (int,),
-        Kind.NUMBER: (int, float),
-        Kind.LIST: (list,),
+    types: Mapping[SettingKind, tuple[type, ...]] = {
+        SettingKind.FLAG: (bool,),
+        SettingKind.WHOLE: (int,),
+        SettingKind.NUMBER: (int, float),
+        SettingKind.LIST: (list,),
     }
-    wrong_bool = isinstance(value, bool) and setting.kind is not Kind.FLAG
+    wrong_bool = isinstance(value, bool) and setting.kind is not SettingKind.FLAG
     if wrong_bool or not isinstance(value, types.get(setting.kind, (str,))):
         raise _fault(setting, value, where)
     return _value(setting, value, where)
@@ -309,25 +309,25 @@ def _typed(setting: Setting, value: Any, where: str) -> Any:
 
 def _value(setting: Setting, raw: Any, where: str) -> Any:
     """Read a value as its kind, from text or from TOML."""
-    if setting.kind is Kind.FLAG:
+    if setting.kind is SettingKind.FLAG:
         if isinstance(raw, str) and raw.lower() not in _TRUE + _FALSE:
             raise _fault(setting, raw, where)
         return raw.lower() in _TRUE if isinstance(raw, str) else bool(raw)
-    if setting.kind in (Kind.WHOLE, Kind.NUMBER):
+    if setting.kind in (SettingKind.WHOLE, SettingKind.NUMBER):
         return _number(setting, raw, where)
     if not raw:
         raise _fault(setting, raw, where)
-    if setting.kind is Kind.LIST:
+    if setting.kind is SettingKind.LIST:
         if not all(isinstance(word, str) and word for word in raw):
             raise _fault(setting, raw, where)
         return tuple(raw)
     if setting.choices and raw not in setting.choices:
         raise ConfigError(f"{where} cannot be {raw!r}", hint=f"one of {', '.join(setting.choices)}")
-    return Path(raw) if setting.kind is Kind.PATH else str(raw)
+    return Path(raw) if setting.kind is SettingKind.PATH else str(raw)
 
 
 def _number(setting: Setting, raw: str | float, where: str) -> float:
-    whole = setting.kind is Kind.WHOLE
+    whole = setting.kind is SettingKind.WHOLE
     try:
         number = int(raw) if whole else float(raw)
     except ValueError:

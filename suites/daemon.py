@@ -23,14 +23,14 @@ import hyperbox
 from hyperbox.errors import WorkloadError
 from hyperbox.processes import spawn, stop
 
-__all__ = ["Answer", "Daemon", "running_daemon"]
+__all__ = ["Daemon", "HttpAnswer", "running_daemon"]
 
 _PROJECT = Path(hyperbox.__file__).resolve().parent.parent
 _PATIENCE_S = 120.0  # until something is called stuck; guests are slow
 
 
 @dataclass(frozen=True)
-class Answer:
+class HttpAnswer:
     """What the daemon said."""
 
     status: int
@@ -59,14 +59,14 @@ class Daemon:
     path: Path
     log: list[str] = field(default_factory=list)
 
-    def get(self, path: str) -> Answer:
+    def get(self, path: str) -> HttpAnswer:
         """Ask for a path on a connection of its own."""
         connection = _Connection(self.path)
         try:
             connection.request("GET", path)
             answer = connection.getresponse()
             kind = answer.headers.get("Content-Type", "")
-            return Answer(answer.status, kind, answer.read().decode())
+            return HttpAnswer(answer.status, kind, answer.read().decode())
         except (OSError, http.client.HTTPException) as error:
             raise WorkloadError(f"the daemon did not answer {path}: {error}") from error
         finally:

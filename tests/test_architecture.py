@@ -384,3 +384,14 @@ def test_public_names_are_listed_and_exist(name: str) -> None:
         elif isinstance(node, ast.AnnAssign):
             defined.add(ast.unparse(node.target))
     assert all(set(public) <= defined for public in listed)
+
+
+def test_no_two_public_classes_have_the_same_name() -> None:
+    """A name in a traceback or a search leads to one class."""
+    places: dict[str, list[str]] = {}
+    for name in sources():
+        for node in tree(name).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                places.setdefault(node.name, []).append(name)
+    assert len(places) > 100
+    assert {name: found for name, found in places.items() if len(found) > 1} == {}

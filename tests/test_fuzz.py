@@ -235,7 +235,7 @@ DECISION = Decision(
     10**9, TunerState.ACT, Action.APPLY, "swappiness", "pressure", 4.5, 1.0, 2.0, 3.0, ("a: 1",)
 )
 TRAIL = "\n".join(
-    audit.as_line(audit.Entry(1.7e9 + second, 5, replace(DECISION, action=action)))
+    audit.as_line(audit.AuditEntry(1.7e9 + second, 5, replace(DECISION, action=action)))
     for second, action in enumerate((Action.APPLY, Action.KEEP, Action.RESTORE))
 )
 

@@ -13,20 +13,20 @@ import pytest
 
 from hyperbox import journal
 from hyperbox.errors import HarnessError, WorkloadError
-from hyperbox.journal import Kind, Outcome, Sharing
+from hyperbox.journal import ChangeKind, Sharing, UndoOutcome
 from hyperbox.linux.knob import KnobChange, changed
 from hyperbox.records import Change, read_directory, this_process
 
 undone: list[str] = []
 
 
-def _undo(change: Change) -> Outcome:
+def _undo(change: Change) -> UndoOutcome:
     undone.append(change.subject)
-    return Outcome.UNDONE
+    return UndoOutcome.UNDONE
 
 
-def kind(sharing: Sharing = Sharing.ANY) -> Kind:
-    return Kind("test", lambda change: change.subject, _undo, sharing)
+def kind(sharing: Sharing = Sharing.ANY) -> ChangeKind:
+    return ChangeKind("test", lambda change: change.subject, _undo, sharing)
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +41,7 @@ def outstanding(state: Path) -> list[str]:
 
 
 @contextlib.contextmanager
-def another_process(kind: Kind, subject: str) -> Iterator[None]:
+def another_process(kind: ChangeKind, subject: str) -> Iterator[None]:
     """Have a second process hold a change; it undoes nothing."""
     said, tell = os.pipe()
     heard, end = os.pipe()
@@ -78,10 +78,10 @@ def test_a_change_is_on_record_before_and_gone_after(state: Path) -> None:
 
 
 def test_what_cannot_be_undone_stays_on_record(state: Path) -> None:
-    def refuse(_change: Change) -> Outcome:
+    def refuse(_change: Change) -> UndoOutcome:
         raise WorkloadError("planted")
 
-    record = journal.begin(Kind("test", str, refuse), "stuck")
+    record = journal.begin(ChangeKind("test", str, refuse), "stuck")
     with pytest.raises(WorkloadError, match="planted"):
         record.undo()
     assert outstanding(state) == ["stuck"]
@@ -115,17 +115,17 @@ def test_the_last_process_undoes(state: Path) -> None:
     shared = kind(Sharing.LAST)
     record = journal.begin(shared, "point")
     with another_process(shared, "point"):
-        assert record.undo() is Outcome.SHARED
+        assert record.undo() is UndoOutcome.SHARED
         assert undone == []
     again = journal.begin(shared, "point")
-    assert again.undo() is Outcome.UNDONE
+    assert again.undo() is UndoOutcome.UNDONE
 
 
 def test_a_forked_child_leaves_its_parents_changes_alone(state: Path) -> None:
     with journal.undoing(kind(), "mine") as record:
         child = os.fork()
         if child == 0:
-            os._exit(0 if record.undo() is Outcome.SHARED else 1)
+            os._exit(0 if record.undo() is UndoOutcome.SHARED else 1)
         assert os.waitpid(child, 0)[1] == 0
         assert outstanding(state) == ["mine"]
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from hyperbox import journal
-from hyperbox.journal import Kind, Outcome
+from hyperbox.journal import ChangeKind, UndoOutcome
 from hyperbox.linux.knob import KNOB, KnobChange, changed, write_knob
 from hyperbox.linux.undo import KINDS
 from hyperbox.repair import damage, left_behind, repair
@@ -35,7 +35,7 @@ def knobs(tmp_path: Path) -> tuple[Path, Path]:
     return found
 
 
-def outcomes() -> list[Outcome]:
+def outcomes() -> list[UndoOutcome]:
     return [one.outcome for one in repair(KINDS)]
 
 
@@ -91,7 +91,7 @@ def test_every_line_may_be_the_last_one(knobs: tuple[Path, Path], state: Path) -
     for line in points:
         assert killed_at(body, line)
         left += bool(damage(KINDS))
-        assert {one.outcome for one in repair(KINDS)} <= {Outcome.UNDONE, Outcome.NOTHING}
+        assert {one.outcome for one in repair(KINDS)} <= {UndoOutcome.UNDONE, UndoOutcome.NOTHING}
         assert [path.read_text() for path in knobs] == ["60", "60"], line
         assert not list(state.glob("*.jsonl"))
     assert left > 50  # else nothing was tested
@@ -108,7 +108,7 @@ def test_every_line_of_a_repair_may_be_its_last_one(knobs: tuple[Path, Path]) ->
     for line in points:
         die_with((one, "10"), (two, "20"))
         assert killed_at(repair_all, line)
-        assert set(outcomes()) <= {Outcome.UNDONE, Outcome.NOTHING}
+        assert set(outcomes()) <= {UndoOutcome.UNDONE, UndoOutcome.NOTHING}
         assert [path.read_text() for path in knobs] == ["60", "60"], line
     assert len(points) > 50  # else nothing was tested
 
@@ -131,7 +131,7 @@ def test_changes_of_a_living_process_are_not_touched(knobs: tuple[Path, Path]) -
         assert damage(KINDS) == ()
         assert repair(KINDS) == ()
         assert one.read_text() == "10"
-    assert outcomes() == [Outcome.UNDONE]  # it has ended without undoing
+    assert outcomes() == [UndoOutcome.UNDONE]  # it has ended without undoing
 
 
 def test_a_dead_ones_change_waits_for_the_living_one_on_top_of_it(
@@ -141,11 +141,11 @@ def test_a_dead_ones_change_waits_for_the_living_one_on_top_of_it(
     die_with((one, "10"), (two, "10"))
     with living_with(lambda: hold(one, "20")):
         results = {done.change.subject: done for done in repair(KINDS)}
-        assert results[os.fspath(two)].outcome is Outcome.UNDONE
-        assert results[os.fspath(one)].outcome is Outcome.FAILED
+        assert results[os.fspath(two)].outcome is UndoOutcome.UNDONE
+        assert results[os.fspath(one)].outcome is UndoOutcome.FAILED
         assert "is changing it now" in results[os.fspath(one)].reason
         assert one.read_text() == "20"
-    assert outcomes() == [Outcome.UNDONE, Outcome.UNDONE]
+    assert outcomes() == [UndoOutcome.UNDONE, UndoOutcome.UNDONE]
     assert one.read_text() == "60"
 
 
@@ -153,7 +153,7 @@ def test_the_newest_is_undone_first_whoever_made_it(knobs: tuple[Path, Path]) ->
     one, _ = knobs
     for value in ("10", "20", "30"):
         die_with((one, value))
-    assert outcomes() == [Outcome.UNDONE] * 3
+    assert outcomes() == [UndoOutcome.UNDONE] * 3
     assert one.read_text() == "60"
 
 
@@ -162,7 +162,7 @@ def test_what_somebody_else_changed_is_left_alone(knobs: tuple[Path, Path]) -> N
     die_with((one, "10"), (two, "20"))
     write_knob(one, "33")
     assert damage(KINDS) == (f"{two} is 20, was 60",)
-    assert outcomes() == [Outcome.UNDONE, Outcome.FOREIGN]
+    assert outcomes() == [UndoOutcome.UNDONE, UndoOutcome.FOREIGN]
     assert [one.read_text(), two.read_text()] == ["33", "60"]
     assert repair(KINDS) == ()
 
@@ -172,7 +172,7 @@ def test_what_has_vanished_needs_no_undoing(knobs: tuple[Path, Path]) -> None:
     die_with((one, "10"), (two, "20"))
     one.unlink()
     assert damage(KINDS) == (f"{two} is 20, was 60",)
-    assert outcomes() == [Outcome.UNDONE, Outcome.NOTHING]
+    assert outcomes() == [UndoOutcome.UNDONE, UndoOutcome.NOTHING]
     assert not one.exists()
 
 
@@ -183,20 +183,20 @@ def test_one_that_cannot_be_undone_holds_up_no_other(knobs: tuple[Path, Path]) -
     one.mkdir()
     assert len(damage(KINDS)) == 2
     stuck, undone = repair(KINDS)
-    assert (stuck.outcome, undone.outcome) == (Outcome.FAILED, Outcome.UNDONE)
+    assert (stuck.outcome, undone.outcome) == (UndoOutcome.FAILED, UndoOutcome.UNDONE)
     assert "Is a directory" in str(stuck)
     assert "\n" not in str(stuck)
     assert two.read_text() == "60"
     one.rmdir()
     one.write_text("10")
-    assert outcomes() == [Outcome.UNDONE]
+    assert outcomes() == [UndoOutcome.UNDONE]
     assert one.read_text() == "60"
 
 
 def test_a_kind_of_a_newer_version_stays_on_record() -> None:
     child = os.fork()
     if child == 0:
-        journal.begin(Kind("future", str, lambda _: Outcome.UNDONE), "thing")
+        journal.begin(ChangeKind("future", str, lambda _: UndoOutcome.UNDONE), "thing")
         os.kill(os.getpid(), signal.SIGKILL)
     os.waitpid(child, 0)
     (one,) = repair(KINDS)
@@ -229,7 +229,7 @@ def test_a_recycled_number_is_not_taken_for_the_owner(
     path.rename(
         state / f"{mine.pid}.{mine.start}.{mine.namespace}.{mine.boot}.jsonl"
     )  # as if our number had been the dead one's
-    assert outcomes() == [Outcome.UNDONE]
+    assert outcomes() == [UndoOutcome.UNDONE]
     assert one.read_text() == "60"
 
 

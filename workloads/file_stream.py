@@ -26,14 +26,14 @@ if __package__ in (None, ""):  # run by its path
 
 from workloads import command_line, memory_walk
 
-__all__ = ["Plan", "Result", "files", "main", "stream"]
+__all__ = ["StreamPlan", "StreamResult", "files", "main", "stream"]
 
 _CHUNK = 64 << 10
 _LEAST_RATE = 0.001  # MiB a second
 
 
 @dataclass(frozen=True)
-class Plan:
+class StreamPlan:
     """What is read: `mib` of the files of `tree` (0: no end), at `rate` MiB a second."""
 
     tree: Path
@@ -43,7 +43,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Result:
+class StreamResult:
     """What was read."""
 
     bytes_read: int
@@ -51,7 +51,7 @@ class Result:
     elapsed_ns: int
 
 
-def files(plan: Plan) -> tuple[Path, ...]:
+def files(plan: StreamPlan) -> tuple[Path, ...]:
     """Return the tree's regular files in the order of the seed; links are left out."""
     found = [path for path in plan.tree.rglob("*") if path.is_file() and not path.is_symlink()]
     ordered = sorted(found)
@@ -59,7 +59,7 @@ def files(plan: Plan) -> tuple[Path, ...]:
     return tuple(ordered)
 
 
-def stream(plan: Plan, paths: Sequence[Path]) -> Result:
+def stream(plan: StreamPlan, paths: Sequence[Path]) -> StreamResult:
     """Read until enough is read or KeyboardInterrupt."""
     started = time.monotonic_ns()
     done = [0, 0]
@@ -72,10 +72,10 @@ def stream(plan: Plan, paths: Sequence[Path]) -> Result:
                     break
             if done[0] == before:
                 raise SystemExit(f"file_stream: nothing to read below {plan.tree}")
-    return Result(done[0], done[1], time.monotonic_ns() - started)
+    return StreamResult(done[0], done[1], time.monotonic_ns() - started)
 
 
-def _read(path: Path, plan: Plan, started: int, done: list[int]) -> None:
+def _read(path: Path, plan: StreamPlan, started: int, done: list[int]) -> None:
     """Read a file in pieces, none ahead of the rate; `done` counts bytes and files.
 
     One that cannot be read, or is gone, is passed over.
@@ -107,16 +107,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     tree = Path(os.__file__).parent
     for name, kind, default, said in (
-        ("mib", command_line.number(0), Plan.mib, "how much; 0: until SIGTERM"),
-        ("rate", _rate, Plan.rate, "MiB a second; 0: no limit"),
-        ("seed", command_line.whole(0), Plan.seed, "of the order"),
+        ("mib", command_line.number(0), StreamPlan.mib, "how much; 0: until SIGTERM"),
+        ("rate", _rate, StreamPlan.rate, "MiB a second; 0: no limit"),
+        ("seed", command_line.whole(0), StreamPlan.seed, "of the order"),
     ):
         parser.add_argument(f"--{name}", type=kind, default=default, help=said)
     parser.add_argument("--tree", type=Path, default=tree, help="directory whose files are read")
     parser.add_argument("--stepwise", action="store_true", help="wait for the parent's word")
     options = vars(parser.parse_args(argv))
     stepwise = options.pop("stepwise")
-    plan = Plan(**options)
+    plan = StreamPlan(**options)
     if not plan.tree.is_dir():
         parser.error(f"no directory {plan.tree}")
     paths = files(plan)

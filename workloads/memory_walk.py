@@ -30,7 +30,17 @@ if __package__ in (None, ""):  # run by its path
 
 from workloads import command_line
 
-__all__ = ["Plan", "Result", "fill", "main", "offsets", "pages", "percentile", "step", "walk"]
+__all__ = [
+    "WalkPlan",
+    "WalkResult",
+    "fill",
+    "main",
+    "offsets",
+    "pages",
+    "percentile",
+    "step",
+    "walk",
+]
 
 PAGE = 4096
 _TEMPLATES = 64  # different page contents; enough that no page equals its neighbours
@@ -39,7 +49,7 @@ _WORDS = b"container kernel memory pressure swap page reclaim stall latency imag
 
 
 @dataclass(frozen=True)
-class Plan:
+class WalkPlan:
     """What is walked.
 
     `hot_fraction` of the pages take `hot_share` of the accesses; `write_share` of all
@@ -64,7 +74,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Result:
+class WalkResult:
     """What a walk took; latencies are of single accesses."""
 
     accesses: int
@@ -85,7 +95,7 @@ def pages(seed: int) -> tuple[bytes, ...]:
     return tuple(result)
 
 
-def offsets(plan: Plan) -> array[int]:
+def offsets(plan: WalkPlan) -> array[int]:
     """Return the byte offset of every access in order; a negative one, inverted, is a write.
 
     Hot pages are spread over the whole memory, so that reading around a page brings in
@@ -103,7 +113,7 @@ def offsets(plan: Plan) -> array[int]:
     return result
 
 
-def fill(plan: Plan) -> mmap.mmap:
+def fill(plan: WalkPlan) -> mmap.mmap:
     """Return private anonymous memory of the plan's size, as a heap is, with every page written."""
     # Without flags Python maps it shared: that is tmpfs, swapped by other rules than a heap.
     memory = mmap.mmap(-1, plan.mib << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
@@ -115,7 +125,7 @@ def fill(plan: Plan) -> mmap.mmap:
     return memory
 
 
-def walk(plan: Plan, memory: mmap.mmap, sequence: array[int]) -> Result:
+def walk(plan: WalkPlan, memory: mmap.mmap, sequence: array[int]) -> WalkResult:
     """Touch the pages and give the latencies."""
     now = time.monotonic_ns
     taken = array("q")
@@ -138,7 +148,7 @@ def walk(plan: Plan, memory: mmap.mmap, sequence: array[int]) -> Result:
             break
     elapsed = now() - started
     ordered = sorted(taken)
-    return Result(
+    return WalkResult(
         len(taken), elapsed, percentile(ordered, 50), percentile(ordered, 99), ordered[-1]
     )
 
@@ -161,24 +171,34 @@ def main(argv: Sequence[str] | None = None) -> int:
             10_000,
             "pages touched in all, at least with --seconds",
         ),
-        ("seed", command_line.whole(0), Plan.seed, "of the contents and the order"),
-        ("hot-fraction", command_line.number(0, 1), Plan.hot_fraction, "of the pages that are hot"),
+        ("seed", command_line.whole(0), WalkPlan.seed, "of the contents and the order"),
+        (
+            "hot-fraction",
+            command_line.number(0, 1),
+            WalkPlan.hot_fraction,
+            "of the pages that are hot",
+        ),
         (
             "hot-share",
             command_line.number(0, 1),
-            Plan.hot_share,
+            WalkPlan.hot_share,
             "of the accesses that are of hot pages",
         ),
-        ("write-share", command_line.number(0, 1), Plan.write_share, "of the accesses that write"),
-        ("burst", command_line.whole(1), Plan.burst, "accesses between pauses"),
-        ("pause-us", command_line.whole(0), Plan.pause_us, "sleep after a burst"),
-        ("seconds", command_line.number(0), Plan.seconds, "go round for this long; 0: once"),
+        (
+            "write-share",
+            command_line.number(0, 1),
+            WalkPlan.write_share,
+            "of the accesses that write",
+        ),
+        ("burst", command_line.whole(1), WalkPlan.burst, "accesses between pauses"),
+        ("pause-us", command_line.whole(0), WalkPlan.pause_us, "sleep after a burst"),
+        ("seconds", command_line.number(0), WalkPlan.seconds, "go round for this long; 0: once"),
     ):
         parser.add_argument(f"--{name}", type=kind, default=default, help=said)
     parser.add_argument("--stepwise", action="store_true", help="wait for the parent's word")
     options = vars(parser.parse_args(argv))
     stepwise = options.pop("stepwise")
-    plan = Plan(**options)
+    plan = WalkPlan(**options)
     sequence = offsets(plan)
     step("started", stepwise)
     memory = fill(plan)

@@ -29,14 +29,14 @@ if __package__ in (None, ""):  # run by its path
 
 from workloads import command_line, memory_walk
 
-__all__ = ["Plan", "Result", "main", "serve"]
+__all__ = ["ServicePlan", "ServiceResult", "main", "serve"]
 
 _LONGEST_S = 86_400
 _RATIO_OPTIONS = ("hot_fraction", "hot_share", "write_share")
 
 
 @dataclass(frozen=True)
-class Plan:
+class ServicePlan:
     """What is served.
 
     `mib` of memory are filled; `hot_fraction` of its pages take `hot_share` of the touches,
@@ -71,7 +71,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Result:
+class ServiceResult:
     """What the requests took; `late` counts those that began after they were due."""
 
     requests: int
@@ -83,9 +83,9 @@ class Result:
     late: int
 
 
-def touched(plan: Plan) -> array[int]:
+def touched(plan: ServicePlan) -> array[int]:
     """Return the offsets of every touch, the warm-up's first; inverted ones are writes."""
-    walk = memory_walk.Plan(
+    walk = memory_walk.WalkPlan(
         plan.mib,
         (plan.warm_up + plan.requests) * plan.touches,
         seed=plan.seed,
@@ -96,7 +96,7 @@ def touched(plan: Plan) -> array[int]:
     return memory_walk.offsets(walk)
 
 
-def serve(plan: Plan, memory: mmap, sequence: Sequence[int]) -> Result:
+def serve(plan: ServicePlan, memory: mmap, sequence: Sequence[int]) -> ServiceResult:
     """Serve a request for every `touches` offsets, and give what they took."""
     now = time.monotonic_ns
     gap_ns = int(1e9 / plan.rate) if plan.rate else 0
@@ -123,7 +123,7 @@ def serve(plan: Plan, memory: mmap, sequence: Sequence[int]) -> Result:
             time.sleep(plan.think_us / 1e6)
     elapsed = now() - started
     ordered = sorted(latencies)
-    return Result(
+    return ServiceResult(
         len(latencies),
         len(sequence),
         elapsed,
@@ -139,7 +139,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = command_line.parser(
         "service", __doc__, "python3 -m workloads.service --mib 64 --requests 1000"
     )
-    for name, setting in Plan.__dataclass_fields__.items():
+    for name, setting in ServicePlan.__dataclass_fields__.items():
         parser.add_argument(
             f"--{name.replace('_', '-')}",
             type=type(setting.default),
@@ -150,17 +150,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = vars(parser.parse_args(argv))
     stepwise = options.pop("stepwise")
     try:
-        plan = Plan(**options)
+        plan = ServicePlan(**options)
     except ValueError as error:
         parser.error(str(error))
     print(json.dumps(asdict(_run(plan, stepwise))), flush=True)
     return 0
 
 
-def _run(plan: Plan, stepwise: bool) -> Result:
+def _run(plan: ServicePlan, stepwise: bool) -> ServiceResult:
     sequence = touched(plan)
     memory_walk.step("started", stepwise)
-    memory = memory_walk.fill(memory_walk.Plan(plan.mib, 1, seed=plan.seed))
+    memory = memory_walk.fill(memory_walk.WalkPlan(plan.mib, 1, seed=plan.seed))
     memory_walk.step("filled", stepwise)
     time.sleep(plan.settle_s)
     warm = plan.warm_up * plan.touches

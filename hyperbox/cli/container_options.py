@@ -8,7 +8,7 @@ from pathlib import Path
 
 from hyperbox.errors import ConfigError
 from hyperbox.isolation.default_profile import CAPABILITIES
-from hyperbox.runtime.bundle import Container, Mount, User
+from hyperbox.runtime.bundle import BindMount, Container, User
 
 __all__ = ["add_container_options", "container_of"]
 
@@ -118,14 +118,14 @@ def _user(text: str) -> User:
     return User(int(uid), int(gid or 0))
 
 
-def _mount(text: str) -> Mount:
+def _mount(text: str) -> BindMount:
     source, _, rest = text.partition(":")
     target, _, mode = rest.partition(":")
     if not source or not target.startswith("/") or mode not in ("", "ro", "rw"):
         raise argparse.ArgumentTypeError("SOURCE:/TARGET or SOURCE:/TARGET:ro is expected")
     if not Path(source).exists():
         raise argparse.ArgumentTypeError(f"{source} does not exist")
-    return Mount(Path(source).resolve(), target, mode != "ro")
+    return BindMount(Path(source).resolve(), target, mode != "ro")
 
 
 def _bytes(text: str) -> int:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from hyperbox.daemon.listeners import Address, default_socket, parse_address
 from hyperbox.daemon.logs import configure
-from hyperbox.daemon.options import DAEMON, IMAGES_SOCKET, DaemonSettings, Options, Traced
+from hyperbox.daemon.options import DAEMON, IMAGES_SOCKET, DaemonOptions, DaemonSettings, Traced
 from hyperbox.errors import ConfigError, ExitCode
 from hyperbox.memory.psi import INTERVAL_S
 from hyperbox.memory.tuning import TunerOptions
@@ -48,7 +48,7 @@ def _run(arguments: argparse.Namespace) -> int:
     settings = DAEMON.resolve(arguments)
     tuner = _tuner(arguments, settings)
     interval_s = tuner.rules.interval_s if tuner else settings.interval
-    options = Options(
+    options = DaemonOptions(
         socket=_socket(settings.socket),
         listen=_addresses(settings.listen),
         remote=settings.allow_remote,

@@ -25,7 +25,7 @@ from hyperbox.harness.lab.kernel_kit import cached_kits
 from hyperbox.harness.lab.kernel_lock import read_matrix
 from hyperbox.harness.lab.qemu import QEMU_VARIABLE, find_qemu
 from hyperbox.harness.lab.user_namespace import need_namespace
-from hyperbox.journal import Outcome
+from hyperbox.journal import UndoOutcome
 from hyperbox.linux.undo import KINDS
 from hyperbox.paths import cache_directory, project_directory
 from hyperbox.printing import one_line
@@ -119,7 +119,7 @@ def _run(arguments: argparse.Namespace) -> int:
             print(one_line(f"removed {path}"))
         _show(found)
     missing = any(check.required and not check.fine for check in found)
-    failed = any(one.outcome is Outcome.FAILED for one in undone)
+    failed = any(one.outcome is UndoOutcome.FAILED for one in undone)
     return ExitCode.HARNESS_ERROR if missing or failed else ExitCode.PASS
 
 

@@ -42,7 +42,7 @@ from hyperbox.harness.lab.session import (
 from hyperbox.harness.lab.vm import VirtualMachine
 from hyperbox.printing import complain, one_line, print_error
 from hyperbox.runtime.containers import execute
-from hyperbox.runtime.registry import Registry
+from hyperbox.runtime.registry import ContainerRegistry
 
 __all__ = ["KeptInput", "LinePrefix", "add_parser"]
 
@@ -190,7 +190,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 
 
 def _in_container(name: str, command: Sequence[str]) -> int:
-    entry = Registry().find(name)
+    entry = ContainerRegistry().find(name)
     ended = execute(entry.runtime(), entry.name, command, terminal=sys.stdin.isatty())
     if ended.reason:
         complain(f"hyperbox: the command was not started: {ended.reason}")

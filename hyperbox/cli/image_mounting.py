@@ -19,7 +19,7 @@ from hyperbox.storage.erofs import (
 from hyperbox.storage.image_settings import IMAGES, LIMITS
 from hyperbox.storage.images import ImageStore
 from hyperbox.storage.ladder import Enabled
-from hyperbox.storage.listing import Entry, differences, list_directory, list_tree
+from hyperbox.storage.listing import ListedEntry, differences, list_directory, list_tree
 from hyperbox.storage.rung import Rung
 
 __all__ = [
@@ -122,7 +122,7 @@ def run_diff(arguments: argparse.Namespace) -> int:
     store = ImageStore(settings.root)
     converter = converter_of(store, settings.limits)
 
-    def listed(name: str) -> dict[bytes, Entry]:
+    def listed(name: str) -> dict[bytes, ListedEntry]:
         return list_tree(converter.tree(layers_of(store, store.find(name))))
 
     old = listed(arguments.old)

@@ -8,7 +8,7 @@ import time
 
 from hyperbox.errors import ConfigError, ExitCode
 from hyperbox.foreign import open_regular
-from hyperbox.runtime.registry import Registry
+from hyperbox.runtime.registry import ContainerRegistry
 
 __all__ = ["add_parser"]
 
@@ -31,7 +31,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    registry = Registry()
+    registry = ContainerRegistry()
     entry = registry.find(arguments.name)
     path = registry.log(entry.name)
     if not path.exists():

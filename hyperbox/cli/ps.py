@@ -11,7 +11,7 @@ from rich.table import Table
 from hyperbox.console import TerminalConsole
 from hyperbox.errors import ExitCode
 from hyperbox.printing import one_line
-from hyperbox.runtime.registry import Entry, Registry
+from hyperbox.runtime.registry import ContainerEntry, ContainerRegistry
 
 __all__ = ["add_parser"]
 
@@ -29,7 +29,9 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    entries = [one for one in Registry().entries() if arguments.all or one.state == "running"]
+    entries = [
+        one for one in ContainerRegistry().entries() if arguments.all or one.state == "running"
+    ]
     if arguments.json:
         print(json.dumps([_facts(entry) for entry in entries]))
         return ExitCode.PASS
@@ -42,7 +44,7 @@ def _run(arguments: argparse.Namespace) -> int:
     return ExitCode.PASS
 
 
-def _facts(entry: Entry) -> dict[str, object]:
+def _facts(entry: ContainerEntry) -> dict[str, object]:
     return {
         "name": entry.name,
         "state": entry.state,

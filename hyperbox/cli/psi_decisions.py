@@ -16,10 +16,10 @@ from rich.text import Text
 from hyperbox.cli.psi_tune import STYLES
 from hyperbox.console import TerminalConsole
 from hyperbox.errors import ConfigError, ExitCode
-from hyperbox.memory.audit import Entry, Story, read_trail, stories, trail_files
+from hyperbox.memory.audit import AuditEntry, Story, read_trail, stories, trail_files
 from hyperbox.printing import one_line
 
-__all__ = ["Window", "add_decisions", "moment"]
+__all__ = ["Period", "add_decisions", "moment"]
 
 _LAST = 20
 _AGO = re.compile(r"(\d{1,6})([smhd])")
@@ -29,7 +29,7 @@ _CLOCK = re.compile(r"\d{1,2}:\d\d(:\d\d)?")
 _HINT = "give 12:03, 12:03:10, 2026-11-25 12:03, or 30m (ago; s, m, h or d)"
 
 
-class Window:
+class Period:
     """Seconds of the wall clock from `start` up to `end`."""
 
     def __init__(self, start: float = 0.0, end: float = float("inf")) -> None:
@@ -122,7 +122,7 @@ def _run(arguments: argparse.Namespace) -> int:
     return ExitCode.PASS
 
 
-def _read(path: Path) -> tuple[Entry, ...]:
+def _read(path: Path) -> tuple[AuditEntry, ...]:
     """Read a trail; ConfigError if it may not be read."""
     try:
         return read_trail(path)
@@ -130,15 +130,15 @@ def _read(path: Path) -> tuple[Entry, ...]:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
 
 
-def _window(arguments: argparse.Namespace, now: datetime) -> Window:
+def _window(arguments: argparse.Namespace, now: datetime) -> Period:
     if arguments.at:
         if arguments.since or arguments.until:
             raise ConfigError("--at excludes --since and --until")
         middle, exact = moment(arguments.at, now)
         before = timedelta() if exact > timedelta(seconds=1) else timedelta(seconds=30)
         after = max(exact, timedelta(seconds=30))
-        return Window((middle - before).timestamp(), (middle + after).timestamp())
-    window = Window()
+        return Period((middle - before).timestamp(), (middle + after).timestamp())
+    window = Period()
     if arguments.since:
         window.start = moment(arguments.since, now)[0].timestamp()
     if arguments.until:
@@ -162,7 +162,7 @@ def _trail(chosen: str | None) -> Path:
     return next((path for path in files if path.exists()), files[0])
 
 
-def _nothing(entries: Sequence[Entry], path: Path) -> str:
+def _nothing(entries: Sequence[AuditEntry], path: Path) -> str:
     if not entries:
         with contextlib.suppress(OSError):
             if path.stat().st_size:
@@ -194,7 +194,7 @@ def _under(name: str, said: str) -> Text:
     return Text(f"    {name:<5}", style="dim").append(one_line(said), style="not dim")
 
 
-def _seen(entry: Entry) -> str:
+def _seen(entry: AuditEntry) -> str:
     one = entry.decision
     return (
         f"score {one.score:.1f}: memory {one.memory_some:.1f} %, storage {one.io_some:.1f} %, "
@@ -206,7 +206,7 @@ def _stamp(unix_s: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(unix_s))
 
 
-def _clock(began: Entry, entry: Entry) -> str:
+def _clock(began: AuditEntry, entry: AuditEntry) -> str:
     """Return the time of day, and the day too if it is another one."""
     then = _stamp(entry.unix_s)
     return then if then[:10] != _stamp(began.unix_s)[:10] else then[11:]

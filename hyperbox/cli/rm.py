@@ -7,7 +7,7 @@ import argparse
 from hyperbox.cli.stop import stop
 from hyperbox.errors import ConfigError
 from hyperbox.printing import one_line
-from hyperbox.runtime.registry import Registry
+from hyperbox.runtime.registry import ContainerRegistry
 
 __all__ = ["add_parser"]
 
@@ -26,7 +26,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    registry = Registry()
+    registry = ContainerRegistry()
     for entry in [registry.find(name) for name in arguments.names]:
         if entry.state == "running":
             if not arguments.force:

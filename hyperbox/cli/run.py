@@ -23,7 +23,7 @@ from hyperbox.runtime.bundle import Container
 from hyperbox.runtime.containers import Ended, RunningContainer, prepared
 from hyperbox.runtime.options import CONTAINERS, ContainerSettings
 from hyperbox.runtime.recording import recorded_run
-from hyperbox.runtime.registry import Registry, new_name
+from hyperbox.runtime.registry import ContainerRegistry, new_name
 from hyperbox.settings import add_config
 
 __all__ = ["add_parser"]
@@ -73,7 +73,7 @@ def _run(arguments: argparse.Namespace) -> int:
     store = ProfileStore(settings.store)
     learning = arguments.learn_seccomp
     name = arguments.name or new_name()
-    Registry().check_new(name)
+    ContainerRegistry().check_new(name)
 
     def run() -> Ended:
         with _container(arguments) as described:

@@ -14,7 +14,7 @@ from hyperbox.cli.seccomp_output import add_verb, print_learned, read_profile
 from hyperbox.errors import ConfigError, ExitCode
 from hyperbox.isolation.default_profile import DEFAULTS, default_profile
 from hyperbox.isolation.learning import learn, regenerate
-from hyperbox.isolation.profile import Profile, Rule
+from hyperbox.isolation.profile import FilterRule, Profile
 from hyperbox.isolation.store import ProfileStore
 from hyperbox.printing import complain, legible
 from hyperbox.runtime.containers import prepared
@@ -123,7 +123,7 @@ def _rules(profile: Profile) -> frozenset[str]:
     return frozenset(lines)
 
 
-def _line(name: str, rule: Rule) -> str:
+def _line(name: str, rule: FilterRule) -> str:
     conditions = [
         f"argument {one.index} {one.comparison} {one.value:#x} {one.value_two:#x}"
         for one in rule.arguments

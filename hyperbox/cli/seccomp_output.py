@@ -11,7 +11,7 @@ from hyperbox.errors import ConfigError
 from hyperbox.foreign import read_json
 from hyperbox.isolation.learning import Learned
 from hyperbox.isolation.profile import Profile, parse_profile
-from hyperbox.isolation.seccomp_gen import Size
+from hyperbox.isolation.seccomp_gen import ProfileSize
 from hyperbox.printing import legible
 from hyperbox.runtime.options import CONTAINERS
 from hyperbox.settings import add_config
@@ -60,7 +60,7 @@ def print_learned(learned: Learned, stream: IO[str]) -> None:
     print(legible("\n".join(lines)), file=stream, flush=True)
 
 
-def smaller(size: Size, default: Size) -> str:
+def smaller(size: ProfileSize, default: ProfileSize) -> str:
     """Return how a profile compares with its default, by the three measures."""
 
     def part(name: str) -> str:

@@ -8,7 +8,7 @@ import time
 
 from hyperbox.errors import HarnessError
 from hyperbox.printing import one_line
-from hyperbox.runtime.registry import Entry, Registry
+from hyperbox.runtime.registry import ContainerEntry, ContainerRegistry
 
 __all__ = ["add_parser", "stop"]
 
@@ -31,13 +31,13 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    for entry in [Registry().find(name) for name in arguments.names]:
+    for entry in [ContainerRegistry().find(name) for name in arguments.names]:
         stop(entry, arguments.time)
         print(one_line(entry.name))
     return 0
 
 
-def stop(entry: Entry, patience_s: float) -> None:
+def stop(entry: ContainerEntry, patience_s: float) -> None:
     """End a container that runs; return when its hyperbox has tidied up.
 
     Raises
@@ -63,4 +63,4 @@ def stop(entry: Entry, patience_s: float) -> None:
 
 
 def _runs(name: str) -> bool:
-    return any(one.name == name and one.state == "running" for one in Registry().entries())
+    return any(one.name == name and one.state == "running" for one in ContainerRegistry().entries())

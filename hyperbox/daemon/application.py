@@ -27,7 +27,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 import hyperbox
 from hyperbox.daemon import openapi, problems
 from hyperbox.daemon.exposition import CONTENT_TYPES, Exposition
-from hyperbox.daemon.service import Answer, Endpoint, Method, Schema, State
+from hyperbox.daemon.service import Answer, Endpoint, Method, Schema, ServiceState
 from hyperbox.daemon.service_group import ServiceGroup
 
 __all__ = ["application", "meant_here"]
@@ -35,7 +35,7 @@ __all__ = ["application", "meant_here"]
 _STATUS: Schema = {
     "type": "object",
     "properties": {
-        "state": {"enum": [str(state) for state in State]},
+        "state": {"enum": [str(state) for state in ServiceState]},
         "reason": {"type": "string", "description": "Why it does not run."},
         "hint": {"type": "string", "description": "What to do about it."},
     },

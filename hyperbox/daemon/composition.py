@@ -5,7 +5,7 @@ A new feature joins here: make its service from the options, and add it to the t
 
 from __future__ import annotations
 
-from hyperbox.daemon.options import Options
+from hyperbox.daemon.options import DaemonOptions
 from hyperbox.daemon.process_service import ProcessService
 from hyperbox.daemon.service import Service
 from hyperbox.daemon.services.pressure import PressureService
@@ -17,7 +17,7 @@ __all__ = ["services"]
 _IMAGES = "hyperbox.daemon.services.images:ImagesService"
 
 
-def services(options: Options) -> tuple[Service, ...]:
+def services(options: DaemonOptions) -> tuple[Service, ...]:
     """Return every service there is, in the order in which they start."""
     if options.lazy_images is None:
         return (_pressure(options), _traces(options))
@@ -26,7 +26,7 @@ def services(options: Options) -> tuple[Service, ...]:
     return (_pressure(options), _traces(options), images)
 
 
-def _traces(options: Options) -> Service:
+def _traces(options: DaemonOptions) -> Service:
     traced = options.traced
     if traced is None:
         return TracesService()
@@ -41,7 +41,7 @@ def _traces(options: Options) -> Service:
     return TracesService(TracerSource(scope), exporter=exporter)
 
 
-def _pressure(options: Options) -> Service:
+def _pressure(options: DaemonOptions) -> Service:
     tuner = options.tuner
     return PressureService(
         options.pressure,

@@ -1,9 +1,10 @@
 """The web server's connections, with limits that keep a slow or hostile client from holding one.
 
 uvicorn by itself waits for ever for the rest of a request, and for ever for a client that
-does not read its answer. Here a whole request has to arrive within `Limits.receive_s`, and
-the client has to read something every `Limits.send_s`; then the connection is dropped.
-A request on a connection beyond those that are served is answered by 503, and what is not
+does not read its answer. Here a whole request has to arrive within
+`ConnectionLimits.receive_s`, and the client has to read something every
+`ConnectionLimits.send_s`; then the connection is dropped. A request on a connection beyond those
+that are served is answered by 503, and what is not
 HTTP by 400, in the one shape of refusals.
 """
 
@@ -24,11 +25,11 @@ from uvicorn.server import ServerState
 from hyperbox.daemon import problems
 from hyperbox.daemon.acceptor import Places
 
-__all__ = ["Connection", "Limits"]
+__all__ = ["Connection", "ConnectionLimits"]
 
 
 @dataclass(frozen=True)
-class Limits:
+class ConnectionLimits:
     """What one client may cost. Times are seconds, sizes bytes.
 
     `keep_alive_s` is how long a connection may idle between requests, `head` how long a
@@ -55,7 +56,7 @@ class Connection(H11Protocol):
         self,
         config: uvicorn.Config,
         server_state: ServerState,
-        limits: Limits,
+        limits: ConnectionLimits,
         places: Places,
     ) -> None:
         super().__init__(config, server_state, app_state={})
@@ -156,7 +157,7 @@ class _Lingering:
 
     Closing a socket with bytes that nobody read resets the connection, and the client may
     lose the answer (RFC 9112, 9.6): our side is shut down, and what comes is thrown away for
-    at most `Limits.receive_s`.
+    at most `ConnectionLimits.receive_s`.
     """
 
     def __init__(self, transport: asyncio.Transport, connection: Connection) -> None:

@@ -21,7 +21,7 @@ from prometheus_client.registry import Collector
 
 import hyperbox
 from hyperbox.daemon.negotiation import OPENMETRICS, TEXT, negotiated
-from hyperbox.daemon.service import State
+from hyperbox.daemon.service import ServiceState
 from hyperbox.daemon.service_group import ServiceGroup
 
 __all__ = ["CONTENT_TYPES", "Exposition"]
@@ -45,7 +45,7 @@ class Exposition(Collector):
             labels=["service"],
         )
         for service in self._group.services:
-            up.add_metric([service.name], float(service.status().state is State.RUNNING))
+            up.add_metric([service.name], float(service.status().state is ServiceState.RUNNING))
             yield from service.metrics()
         yield up
         yield from self._process.collect()

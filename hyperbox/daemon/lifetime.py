@@ -5,16 +5,16 @@ from __future__ import annotations
 import contextlib
 
 from hyperbox.daemon.composition import services
-from hyperbox.daemon.connections import Limits
+from hyperbox.daemon.connections import ConnectionLimits
 from hyperbox.daemon.listeners import tcp_listener, unix_listener
-from hyperbox.daemon.options import Options
+from hyperbox.daemon.options import DaemonOptions
 from hyperbox.daemon.server import serve
 from hyperbox.daemon.service_group import ServiceGroup
 
 __all__ = ["run"]
 
 
-def run(options: Options, limits: Limits | None = None) -> bool:
+def run(options: DaemonOptions, limits: ConnectionLimits | None = None) -> bool:
     """Run the daemon until a signal ends it; return whether it was interrupted (SIGINT).
 
     Everything is bound before a service starts: a taken port changes nothing on the machine.

@@ -10,9 +10,9 @@ from hyperbox.linux.pressure import PROC_PRESSURE
 from hyperbox.memory.psi import HISTORY, INTERVAL_S
 from hyperbox.memory.tuning import TunerOptions
 from hyperbox.observability.export_target import ExportTarget
-from hyperbox.settings import InFile, Kind, SettingsTable, declared
+from hyperbox.settings import InFile, SettingKind, SettingsTable, declared
 
-__all__ = ["DAEMON", "IMAGES_SOCKET", "DaemonSettings", "Options", "Traced"]
+__all__ = ["DAEMON", "IMAGES_SOCKET", "DaemonOptions", "DaemonSettings", "Traced"]
 
 
 @dataclass(frozen=True)
@@ -28,23 +28,23 @@ class DaemonSettings:
     listen: tuple[str, ...] = declared(
         ("127.0.0.1:9797",),
         "TCP address, or 'none'; may be repeated",
-        Kind.LIST,
+        SettingKind.LIST,
         metavar="IP:PORT",
     )
     allow_remote: bool = declared(
         False,
         "allow addresses to listen on that other machines reach; there is no authentication",
-        Kind.FLAG,
+        SettingKind.FLAG,
     )
     tune: bool = declared(
         False,
         "tune swapping at each sample, as `psi tune` does",
-        Kind.FLAG,
+        SettingKind.FLAG,
     )
     interval: float | None = declared(
         None,
         "seconds between samples",
-        Kind.NUMBER,
+        SettingKind.NUMBER,
         metavar="S",
         least=0.01,
         most=86400.0,
@@ -54,7 +54,7 @@ class DaemonSettings:
         False,
         "trace system calls: serve spans below /traces, and send them to the collector that "
         "OTEL_EXPORTER_OTLP_ENDPOINT names (default: localhost:4317)",
-        Kind.FLAG,
+        SettingKind.FLAG,
     )
     trace_cgroup: str | None = declared(
         None,
@@ -64,9 +64,9 @@ class DaemonSettings:
     lazy_images: bool = declared(
         False,
         "serve images that are mounted before they are here, by a process that outlives this one",
-        Kind.FLAG,
+        SettingKind.FLAG,
     )
-    verbose: bool = declared(False, "log what is of use for finding a fault", Kind.FLAG)
+    verbose: bool = declared(False, "log what is of use for finding a fault", SettingKind.FLAG)
 
 
 IMAGES_SOCKET = Path("/run/hyperbox-images/images.sock")
@@ -92,7 +92,7 @@ class Traced:
 
 
 @dataclass(frozen=True)
-class Options:
+class DaemonOptions:
     """What the daemon is asked to do.
 
     Parameters

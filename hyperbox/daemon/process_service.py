@@ -28,7 +28,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from hyperbox.daemon.service import Endpoint, State, Status
+from hyperbox.daemon.service import Endpoint, ServiceState, Status
 from hyperbox.daemon.supervisor import TAKEN
 from hyperbox.daemon.worker import load
 from hyperbox.errors import ConfigError, HarnessError
@@ -157,13 +157,13 @@ class ProcessService:
     def status(self) -> Status:
         """Say what its process says of it."""
         if not self._started:
-            return Status(State.STOPPED)
+            return Status(ServiceState.STOPPED)
         answer = self._ask("GET", "/healthz", timeout=_STATUS_S)
         try:
             said = json.loads(answer[2] if answer else b"")["services"][self.name]
-            return Status(State(said["state"]), said.get("reason", ""), said.get("hint", ""))
+            return Status(ServiceState(said["state"]), said.get("reason", ""), said.get("hint", ""))
         except (ValueError, KeyError):
-            return Status(State.FAILED, "its process does not answer")
+            return Status(ServiceState.FAILED, "its process does not answer")
 
     def endpoints(self) -> Sequence[Endpoint]:
         """Return its endpoints, which pass requests on."""

@@ -19,7 +19,7 @@ import uvicorn
 
 from hyperbox.daemon.acceptor import Acceptor, Places, affordable
 from hyperbox.daemon.application import application
-from hyperbox.daemon.connections import Connection, Limits
+from hyperbox.daemon.connections import Connection, ConnectionLimits
 from hyperbox.daemon.logs import fields
 from hyperbox.daemon.notify import notify
 from hyperbox.daemon.service_group import ServiceGroup
@@ -32,7 +32,7 @@ _DRAIN_S = 0.3  # for answers under way; together with the services less than a 
 
 
 def serve(
-    group: ServiceGroup, listeners: Sequence[socket.socket], limits: Limits | None = None
+    group: ServiceGroup, listeners: Sequence[socket.socket], limits: ConnectionLimits | None = None
 ) -> bool:
     """Serve an entered group on bound sockets until SIGINT, SIGTERM or SIGHUP.
 
@@ -44,13 +44,13 @@ def serve(
     HyperboxError
         If a service could not put things back.
     """
-    server = _Server(group, listeners, limits or Limits())
+    server = _Server(group, listeners, limits or ConnectionLimits())
     with _signals(server):
         asyncio.run(server.serve(list(listeners)))
     return server.received == signal.SIGINT
 
 
-def _config(group: ServiceGroup, limits: Limits) -> uvicorn.Config:
+def _config(group: ServiceGroup, limits: ConnectionLimits) -> uvicorn.Config:
     return uvicorn.Config(
         application(group, longest_head=limits.head, longest_body=limits.body),
         http="h11",
@@ -69,7 +69,7 @@ def _config(group: ServiceGroup, limits: Limits) -> uvicorn.Config:
 
 class _Server(uvicorn.Server):
     def __init__(
-        self, group: ServiceGroup, listeners: Sequence[socket.socket], limits: Limits
+        self, group: ServiceGroup, listeners: Sequence[socket.socket], limits: ConnectionLimits
     ) -> None:
         super().__init__(_config(group, limits))
         self.group = group

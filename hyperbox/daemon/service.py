@@ -17,7 +17,16 @@ from prometheus_client import Metric
 from starlette.requests import Request
 from starlette.responses import Response
 
-__all__ = ["Answer", "Endpoint", "Method", "Parameter", "Schema", "Service", "State", "Status"]
+__all__ = [
+    "Answer",
+    "Endpoint",
+    "Method",
+    "Parameter",
+    "Schema",
+    "Service",
+    "ServiceState",
+    "Status",
+]
 
 Schema = Mapping[str, object]
 """A JSON Schema (2020-12, as OpenAPI 3.1 has it)."""
@@ -26,7 +35,7 @@ Answer = Callable[[Request], Awaitable[Response]]
 """Answers one request; raises starlette's HTTPException for a refusal."""
 
 
-class State(StrEnum):
+class ServiceState(StrEnum):
     """How a service is."""
 
     RUNNING = "running"
@@ -42,14 +51,14 @@ class State(StrEnum):
 class Status:
     """A service's state; if it does not run, why (`reason`) and what to do about it (`hint`)."""
 
-    state: State
+    state: ServiceState
     reason: str = ""
     hint: str = ""
 
     @classmethod
     def running(cls) -> Status:
         """Return the status of a service that runs."""
-        return cls(State.RUNNING)
+        return cls(ServiceState.RUNNING)
 
     def as_json(self) -> dict[str, object]:
         """Return it as JSON values; reason and hint only where there are any."""

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 
 from hyperbox.daemon.logs import fields
-from hyperbox.daemon.service import Service, State, Status
+from hyperbox.daemon.service import Service, ServiceState, Status
 from hyperbox.errors import HyperboxError, KernelFeatureMissing
 
 __all__ = ["ServiceGroup"]
@@ -83,7 +83,7 @@ class ServiceGroup:
 
     def ready(self, statuses: Mapping[str, Status] | None = None) -> bool:
         """Return whether everything that this machine can do runs, as the statuses have it."""
-        healthy = (State.RUNNING, State.UNAVAILABLE)
+        healthy = (ServiceState.RUNNING, ServiceState.UNAVAILABLE)
         found = self.statuses() if statuses is None else statuses
         return all(status.state in healthy for status in found.values())
 
@@ -104,7 +104,7 @@ class ServiceGroup:
     @staticmethod
     def _note(event: str, service: Service) -> None:
         """Log it; of a service that nobody asked for only where all is wanted."""
-        wanted = service.status().state is not State.UNAVAILABLE
+        wanted = service.status().state is not ServiceState.UNAVAILABLE
         _LOG.log(
             logging.INFO if wanted else logging.DEBUG, event, extra=fields(service=service.name)
         )

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import TracebackType
 
-from hyperbox.isolation.profile import Action, Profile
+from hyperbox.isolation.profile import FilterAction, Profile
 from hyperbox.isolation.recorder import called, recorded
 from hyperbox.isolation.recording import Recording
 from hyperbox.isolation.watching import watched
@@ -37,7 +37,7 @@ class AuditRecorder:
     name = "audit"
 
     def __init__(self, default: Profile, known: frozenset[str] = frozenset()) -> None:
-        self.profile = watched(default, Action.LOG, known)
+        self.profile = watched(default, FilterAction.LOG, known)
         self._listener = AuditListener()
 
     def __enter__(self) -> AuditRecorder:

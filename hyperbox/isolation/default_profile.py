@@ -17,14 +17,14 @@ from importlib import resources
 from typing import Any
 
 from hyperbox.errors import ConfigError
-from hyperbox.isolation.profile import Profile, Rule, parse_profile, parse_rule
+from hyperbox.isolation.profile import FilterRule, Profile, parse_profile, parse_rule
 
 __all__ = [
     "CAPABILITIES",
     "DEFAULTS",
     "NEWEST",
     "DefaultProfile",
-    "Machine",
+    "TargetMachine",
     "default_profile",
     "resolve",
 ]
@@ -78,7 +78,7 @@ DEFAULTS: Mapping[str, DefaultProfile] = {
 
 
 @dataclass(frozen=True)
-class Machine:
+class TargetMachine:
     """What a default depends on.
 
     Parameters
@@ -109,7 +109,7 @@ def _document(name: str) -> tuple[Mapping[str, Any], str]:
     return json.loads(data), hashlib.sha256(data).hexdigest()
 
 
-def default_profile(name: str = NEWEST, machine: Machine | None = None) -> Profile:
+def default_profile(name: str = NEWEST, machine: TargetMachine | None = None) -> Profile:
     """Return a vendored default as it applies on a machine, in canonical form.
 
     Raises
@@ -117,10 +117,10 @@ def default_profile(name: str = NEWEST, machine: Machine | None = None) -> Profi
     ConfigError
         If there is no default of that name.
     """
-    return resolve(_document(name)[0], machine or Machine(), f"default profile {name}")
+    return resolve(_document(name)[0], machine or TargetMachine(), f"default profile {name}")
 
 
-def resolve(document: Mapping[str, Any], machine: Machine, source: str) -> Profile:
+def resolve(document: Mapping[str, Any], machine: TargetMachine, source: str) -> Profile:
     """Return what a profile in Docker's format means on a machine, in canonical form.
 
     A document in the OCI form (no ``archMap``, no conditions) comes back as it is.
@@ -133,7 +133,7 @@ def resolve(document: Mapping[str, Any], machine: Machine, source: str) -> Profi
     entries = document.get("syscalls")
     if not isinstance(entries, list):
         raise ConfigError(f"{source}: syscalls: a list is expected")
-    rules: list[Rule] = []
+    rules: list[FilterRule] = []
     for place, entry in enumerate(entries):
         where = f"{source}: syscalls[{place}]"
         rule = parse_rule(entry, where)
@@ -148,7 +148,7 @@ def resolve(document: Mapping[str, Any], machine: Machine, source: str) -> Profi
     return profile.canonical()
 
 
-def _architectures(entries: object, machine: Machine, source: str) -> tuple[str, ...]:
+def _architectures(entries: object, machine: TargetMachine, source: str) -> tuple[str, ...]:
     native = _NATIVE.get(machine.architecture, "")
     for entry in entries if isinstance(entries, list) else []:
         table = _conditions(entry, source)
@@ -157,7 +157,7 @@ def _architectures(entries: object, machine: Machine, source: str) -> tuple[str,
     return ()
 
 
-def _applies(entry: Mapping[str, Any], machine: Machine, source: str) -> bool:
+def _applies(entry: Mapping[str, Any], machine: TargetMachine, source: str) -> bool:
     includes = _conditions(entry.get("includes"), f"{source}.includes")
     excludes = _conditions(entry.get("excludes"), f"{source}.excludes")
     excluded = (

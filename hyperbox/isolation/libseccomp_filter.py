@@ -14,7 +14,13 @@ from typing import Any
 
 from hyperbox.errors import ConfigError, MissingDependency
 from hyperbox.isolation.classic_bpf import Instruction, decoded
-from hyperbox.isolation.profile import Action, Argument, Comparison, Profile, Rule
+from hyperbox.isolation.profile import (
+    Argument,
+    FilterAction,
+    FilterRule,
+    Profile,
+    ProfileComparison,
+)
 
 __all__ = ["CompiledFilter", "compile_profile", "load_profile"]
 
@@ -106,7 +112,7 @@ def _architectures(library: Any, profile: Profile) -> Iterator[int]:
             yield architecture
 
 
-def _add(library: Any, made: Any, action: int, number: int, rule: Rule, name: str) -> None:
+def _add(library: Any, made: Any, action: int, number: int, rule: FilterRule, name: str) -> None:
     for arguments in _alternatives(rule):
         try:
             made.add_rule(action, number, *(_condition(library, one) for one in arguments))
@@ -128,23 +134,23 @@ def _library() -> Any:
     return pyseccomp
 
 
-def _action(action: Action, errno: int | None) -> int:
+def _action(action: FilterAction, errno: int | None) -> int:
     """Return libseccomp's number (<seccomp.h>, "SCMP_ACT_*"); EPERM is the runtimes' default."""
     errno = _EPERM if errno is None else errno
     return {
-        Action.KILL: 0x00000000,
-        Action.KILL_THREAD: 0x00000000,
-        Action.KILL_PROCESS: _KILL_PROCESS,
-        Action.TRAP: 0x00030000,
-        Action.ERRNO: 0x00050000 | errno,
-        Action.NOTIFY: _NOTIFY,
-        Action.TRACE: 0x7FF00000 | errno,
-        Action.LOG: 0x7FFC0000,
-        Action.ALLOW: 0x7FFF0000,
+        FilterAction.KILL: 0x00000000,
+        FilterAction.KILL_THREAD: 0x00000000,
+        FilterAction.KILL_PROCESS: _KILL_PROCESS,
+        FilterAction.TRAP: 0x00030000,
+        FilterAction.ERRNO: 0x00050000 | errno,
+        FilterAction.NOTIFY: _NOTIFY,
+        FilterAction.TRACE: 0x7FF00000 | errno,
+        FilterAction.LOG: 0x7FFC0000,
+        FilterAction.ALLOW: 0x7FFF0000,
     }[action]
 
 
-def _alternatives(rule: Rule) -> Iterator[tuple[Argument, ...]]:
+def _alternatives(rule: FilterRule) -> Iterator[tuple[Argument, ...]]:
     indices = [argument.index for argument in rule.arguments]
     if len(set(indices)) == len(indices):
         yield rule.arguments
@@ -155,12 +161,12 @@ def _alternatives(rule: Rule) -> Iterator[tuple[Argument, ...]]:
 
 def _condition(library: Any, argument: Argument) -> object:
     comparison = {
-        Comparison.NE: library.NE,
-        Comparison.LT: library.LT,
-        Comparison.LE: library.LE,
-        Comparison.EQ: library.EQ,
-        Comparison.GE: library.GE,
-        Comparison.GT: library.GT,
-        Comparison.MASKED_EQ: library.MASKED_EQ,
+        ProfileComparison.NE: library.NE,
+        ProfileComparison.LT: library.LT,
+        ProfileComparison.LE: library.LE,
+        ProfileComparison.EQ: library.EQ,
+        ProfileComparison.GE: library.GE,
+        ProfileComparison.GT: library.GT,
+        ProfileComparison.MASKED_EQ: library.MASKED_EQ,
     }[argument.comparison]
     return library.Arg(argument.index, comparison, argument.value, argument.value_two)

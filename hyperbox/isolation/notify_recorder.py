@@ -20,7 +20,7 @@ from types import TracebackType
 
 from hyperbox.errors import HyperboxError, WorkloadError
 from hyperbox.isolation.families import FLOOR
-from hyperbox.isolation.profile import Action, Profile
+from hyperbox.isolation.profile import FilterAction, Profile
 from hyperbox.isolation.recorder import called, recorded
 from hyperbox.isolation.recording import Recording
 from hyperbox.isolation.watching import watched
@@ -63,7 +63,8 @@ class NotifyRecorder:
     ) -> None:
         self._path = directory / "notify"
         self.profile = replace(
-            watched(default, Action.NOTIFY, known | _UNWATCHED), listener=os.fspath(self._path)
+            watched(default, FilterAction.NOTIFY, known | _UNWATCHED),
+            listener=os.fspath(self._path),
         )
         self._known = known
         self._seen: Counter[tuple[int, int, str]] = Counter()

@@ -13,14 +13,21 @@ from typing import Any, TypeVar
 
 from hyperbox.errors import ConfigError
 
-__all__ = ["Action", "Argument", "Comparison", "Profile", "Rule", "parse_profile"]
+__all__ = [
+    "Argument",
+    "FilterAction",
+    "FilterRule",
+    "Profile",
+    "ProfileComparison",
+    "parse_profile",
+]
 
 _MOST_RULES = 10_000
 _LONGEST_NAME = 64
 _Name = TypeVar("_Name", bound=StrEnum)
 
 
-class Action(StrEnum):
+class FilterAction(StrEnum):
     """What the kernel does with a call."""
 
     KILL = "SCMP_ACT_KILL"
@@ -34,7 +41,7 @@ class Action(StrEnum):
     ALLOW = "SCMP_ACT_ALLOW"
 
 
-class Comparison(StrEnum):
+class ProfileComparison(StrEnum):
     """How an argument is compared."""
 
     NE = "SCMP_CMP_NE"
@@ -50,11 +57,11 @@ class Comparison(StrEnum):
 class Argument:
     """A condition on argument `index` (0 to 5).
 
-    With `Comparison.MASKED_EQ` it is ``argument & value == value_two``.
+    With `ProfileComparison.MASKED_EQ` it is ``argument & value == value_two``.
     """
 
     index: int
-    comparison: Comparison
+    comparison: ProfileComparison
     value: int
     value_two: int = 0
 
@@ -71,14 +78,14 @@ class Argument:
 
 
 @dataclass(frozen=True)
-class Rule:
+class FilterRule:
     """An action for calls by name, if all conditions hold.
 
-    `errno` is the error of `Action.ERRNO`; None stands for the runtime's default, EPERM.
+    `errno` is the error of `FilterAction.ERRNO`; None stands for the runtime's default, EPERM.
     """
 
     names: tuple[str, ...]
-    action: Action
+    action: FilterAction
     arguments: tuple[Argument, ...] = ()
     errno: int | None = None
 
@@ -103,11 +110,11 @@ class Profile:
     flags
         Of seccomp(2), for example ``SECCOMP_FILTER_FLAG_LOG``. runc knows them from 1.2 on.
     listener
-        Path of the socket that takes the descriptor for `Action.NOTIFY`; empty for none.
+        Path of the socket that takes the descriptor for `FilterAction.NOTIFY`; empty for none.
     """
 
-    default_action: Action
-    rules: tuple[Rule, ...]
+    default_action: FilterAction
+    rules: tuple[FilterRule, ...]
     architectures: tuple[str, ...] = ()
     default_errno: int | None = None
     flags: tuple[str, ...] = ()
@@ -115,18 +122,18 @@ class Profile:
 
     def allowed(self) -> frozenset[str]:
         """Return the names that some rule allows, with whatever condition on arguments."""
-        rules = (rule for rule in self.rules if rule.action is Action.ALLOW)
+        rules = (rule for rule in self.rules if rule.action is FilterAction.ALLOW)
         return frozenset(name for rule in rules for name in rule.names)
 
     def canonical(self) -> Profile:
         """Return an equal profile in the one order: equal rules merged, everything sorted."""
-        names: dict[tuple[Action, int, tuple[Argument, ...]], set[str]] = {}
+        names: dict[tuple[FilterAction, int, tuple[Argument, ...]], set[str]] = {}
         for rule in self.rules:
             errno = -1 if rule.errno is None else rule.errno
             key = (rule.action, errno, tuple(sorted(rule.arguments)))
             names.setdefault(key, set()).update(rule.names)
         rules = tuple(
-            Rule(tuple(sorted(names[key])), key[0], key[2], None if key[1] < 0 else key[1])
+            FilterRule(tuple(sorted(names[key])), key[0], key[2], None if key[1] < 0 else key[1])
             for key in sorted(names)
         )
         return replace(self, rules=rules, architectures=tuple(sorted(set(self.architectures))))
@@ -174,7 +181,7 @@ def parse_profile(document: object, source: str) -> Profile:
     if len(rules) > _MOST_RULES:
         raise ConfigError(f"{source}: {len(rules)} rules, at most {_MOST_RULES} are read")
     return Profile(
-        default_action=_named(Action, table.get("defaultAction"), f"{source}: defaultAction"),
+        default_action=_named(FilterAction, table.get("defaultAction"), f"{source}: defaultAction"),
         rules=tuple(
             parse_rule(rule, f"{source}: syscalls[{place}]") for place, rule in enumerate(rules)
         ),
@@ -185,7 +192,7 @@ def parse_profile(document: object, source: str) -> Profile:
     )
 
 
-def parse_rule(document: object, source: str) -> Rule:
+def parse_rule(document: object, source: str) -> FilterRule:
     """Return one entry of ``syscalls``; takes Docker's older ``name`` for ``names`` too.
 
     Raises
@@ -199,9 +206,9 @@ def parse_rule(document: object, source: str) -> Rule:
     if not found:
         raise ConfigError(f"{source}: no names")
     arguments = _sequence(table.get("args") or [], f"{source}.args")
-    return Rule(
+    return FilterRule(
         names=found,
-        action=_named(Action, table.get("action"), f"{source}.action"),
+        action=_named(FilterAction, table.get("action"), f"{source}.action"),
         arguments=tuple(
             _argument(argument, f"{source}.args[{place}]")
             for place, argument in enumerate(arguments)
@@ -214,7 +221,7 @@ def _argument(document: object, source: str) -> Argument:
     table = _table(document, source)
     return Argument(
         index=_integer(table.get("index"), f"{source}.index", most=5),
-        comparison=_named(Comparison, table.get("op"), f"{source}.op"),
+        comparison=_named(ProfileComparison, table.get("op"), f"{source}.op"),
         value=_integer(table.get("value"), f"{source}.value", most=2**64 - 1),
         value_two=_integer(table.get("valueTwo", 0), f"{source}.valueTwo", most=2**64 - 1),
     )

@@ -16,7 +16,7 @@ from enum import StrEnum
 from hyperbox.isolation.containment import Containment, contained
 from hyperbox.isolation.families import FLOOR, with_families
 from hyperbox.isolation.libseccomp_filter import compile_profile, load_profile
-from hyperbox.isolation.profile import Action, Profile
+from hyperbox.isolation.profile import FilterAction, Profile
 from hyperbox.isolation.recording import Recording
 from hyperbox.linux.syscalls import Abi, numbers
 
@@ -24,8 +24,8 @@ __all__ = [
     "Completeness",
     "FalseNegatives",
     "Generated",
+    "ProfileSize",
     "Reason",
-    "Size",
     "Validation",
     "apply",
     "completeness",
@@ -80,7 +80,7 @@ def generate(
     reasons = {name: _reason(name, used, static) for name in sorted(wanted & default.allowed())}
     rules = []
     for rule in default.rules:
-        if rule.action is Action.ALLOW:
+        if rule.action is FilterAction.ALLOW:
             names = tuple(name for name in rule.names if name in reasons)
         else:
             names = (
@@ -117,7 +117,7 @@ def _architectures(recordings: Sequence[Recording], default: Profile) -> tuple[s
 
 
 @dataclass(frozen=True)
-class Size:
+class ProfileSize:
     """A profile by three measures.
 
     Parameters
@@ -136,7 +136,7 @@ class Size:
     instructions: int
 
 
-def measure(profile: Profile) -> Size:
+def measure(profile: Profile) -> ProfileSize:
     """Return how large a profile is.
 
     Raises
@@ -145,7 +145,7 @@ def measure(profile: Profile) -> Size:
         If libseccomp is missing or refuses it.
     """
     exist = numbers(Abi.X86_64)
-    return Size(
+    return ProfileSize(
         names=sum(name in exist for name in profile.allowed()),
         json_bytes=len(profile.encoded()),
         instructions=len(compile_profile(profile).instructions),
@@ -161,8 +161,8 @@ class Validation:
     """
 
     containment: Containment
-    size: Size
-    default_size: Size
+    size: ProfileSize
+    default_size: ProfileSize
     unknown: tuple[str, ...]
 
     @property

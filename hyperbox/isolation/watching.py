@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from hyperbox.isolation.profile import Action, Profile, Rule
+from hyperbox.isolation.profile import FilterAction, FilterRule, Profile
 
 __all__ = ["LOG_DENIED", "watched"]
 
@@ -14,7 +14,7 @@ LOG_DENIED = "SECCOMP_FILTER_FLAG_LOG"
 
 def watched(
     default: Profile,
-    action: Action,
+    action: FilterAction,
     known: frozenset[str] = frozenset(),
 ) -> Profile:
     """Return a profile that lets through what a default does, and acts on what is to be seen.
@@ -22,20 +22,21 @@ def watched(
     Parameters
     ----------
     action
-        `Action.LOG` or `Action.NOTIFY`, for calls that the default allows; after it they run.
+        `FilterAction.LOG` or `FilterAction.NOTIFY`, for calls that the default allows; after it
+        they run.
     known
         Names that are allowed without it, for example those of a profile that is audited.
     """
-    rules: list[Rule] = []
+    rules: list[FilterRule] = []
     for rule in default.rules:
-        if rule.action is not Action.ALLOW:
+        if rule.action is not FilterAction.ALLOW:
             rules.append(rule)
             continue
         names = {True: [], False: []}  # type: dict[bool, list[str]]
         for name in rule.names:
             names[name in known].append(name)
         rules += [
-            replace(rule, names=tuple(found), action=Action.ALLOW if is_known else action)
+            replace(rule, names=tuple(found), action=FilterAction.ALLOW if is_known else action)
             for is_known, found in names.items()
             if found
         ]

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from hyperbox.errors import KernelFeatureMissing, WorkloadError
-from hyperbox.journal import Kind, Outcome, Sharing, begin, exclusively, on_record
+from hyperbox.journal import ChangeKind, Sharing, UndoOutcome, begin, exclusively, on_record
 from hyperbox.linux.knob import read_knob, write_knob
 from hyperbox.linux.mounts import mounts
 from hyperbox.linux.refusal import refusal
@@ -151,11 +151,11 @@ def _enable(stack: contextlib.ExitStack, top: Path, controller: str) -> None:
             write_knob(knob, f"+{controller}")
 
 
-def _undo_cgroup(change: Change) -> Outcome:
+def _undo_cgroup(change: Change) -> UndoOutcome:
     if not _is_there(change):
-        return Outcome.NOTHING
+        return UndoOutcome.NOTHING
     Cgroup(Path(change.subject)).remove()
-    return Outcome.UNDONE
+    return UndoOutcome.UNDONE
 
 
 def _is_there(change: Change) -> bool:
@@ -171,19 +171,19 @@ def _describe_cgroup(change: Change) -> str:
     return f"cgroup {change.subject} is there, was not" if _is_there(change) else ""
 
 
-def _undo_controller(change: Change) -> Outcome:
+def _undo_controller(change: Change) -> UndoOutcome:
     knob, controller = Path(change.text("knob")), change.text("controller")
     try:
         if controller not in read_knob(knob).split():
-            return Outcome.NOTHING
+            return UndoOutcome.NOTHING
         write_knob(knob, f"-{controller}")
     except KernelFeatureMissing:
-        return Outcome.NOTHING
+        return UndoOutcome.NOTHING
     except WorkloadError as error:
         if isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.EBUSY:
-            return Outcome.SHARED  # a cgroup below has begun to use it
+            return UndoOutcome.SHARED  # a cgroup below has begun to use it
         raise
-    return Outcome.UNDONE
+    return UndoOutcome.UNDONE
 
 
 def _describe_controller(change: Change) -> str:
@@ -193,8 +193,8 @@ def _describe_controller(change: Change) -> str:
     return ""
 
 
-CGROUP = Kind("cgroup", _describe_cgroup, _undo_cgroup)
+CGROUP = ChangeKind("cgroup", _describe_cgroup, _undo_cgroup)
 """A cgroup by its directory: fact `inode`, which the kernel does not give twice."""
 
-CONTROLLER = Kind("controller", _describe_controller, _undo_controller, Sharing.LAST)
+CONTROLLER = ChangeKind("controller", _describe_controller, _undo_controller, Sharing.LAST)
 """A controller that is on for the children of a cgroup: facts `knob`, `controller`."""

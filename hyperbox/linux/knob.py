@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hyperbox.errors import HarnessError, KernelFeatureMissing, WorkloadError
-from hyperbox.journal import Kind, Outcome, Record, Sharing, begin
+from hyperbox.journal import ChangeKind, ChangeRecord, Sharing, UndoOutcome, begin
 from hyperbox.linux.refusal import refusal
 from hyperbox.records import Change
 
@@ -127,7 +127,7 @@ class KnobChange:
         self.path = path
         self.original = read_knob(path)
         """What it read before the first `apply`, the value that `restore` brings back."""
-        self._record: Record | None = None
+        self._record: ChangeRecord | None = None
 
     def __enter__(self) -> KnobChange:
         return self
@@ -183,7 +183,7 @@ class KnobChange:
                 self._record.note(ours=ours)
         return ours
 
-    def restore(self) -> Outcome:
+    def restore(self) -> UndoOutcome:
         """Bring the original back where it still holds ours; `apply` may follow again.
 
         Raises
@@ -192,7 +192,7 @@ class KnobChange:
             If the kernel refuses; then it stays on record.
         """
         if self._record is None:
-            return Outcome.NOTHING
+            return UndoOutcome.NOTHING
         outcome = self._record.undo()
         self._record = None
         return outcome
@@ -210,29 +210,29 @@ def changed(path: Path, value: str | int) -> Iterator[str]:
         yield knob.original
 
 
-def _look(change: Change) -> tuple[Outcome, str]:
+def _look(change: Change) -> tuple[UndoOutcome, str]:
     """Say what is to be done, and what the knob reads."""
     try:
         now = read_knob(Path(change.subject))
     except KernelFeatureMissing:
-        return Outcome.NOTHING, ""  # it went away, and its value with it
+        return UndoOutcome.NOTHING, ""  # it went away, and its value with it
     if now == change.text("original"):
-        return Outcome.NOTHING, now
+        return UndoOutcome.NOTHING, now
     if now != change.text("ours") and not same_setting(change.text("intended"), now):
-        return Outcome.FOREIGN, now
-    return Outcome.UNDONE, now
+        return UndoOutcome.FOREIGN, now
+    return UndoOutcome.UNDONE, now
 
 
-def _undo(change: Change) -> Outcome:
+def _undo(change: Change) -> UndoOutcome:
     outcome, _ = _look(change)
-    if outcome is Outcome.UNDONE:
+    if outcome is UndoOutcome.UNDONE:
         write_knob(Path(change.subject), setting(change.text("original")))
     return outcome
 
 
 def _describe(change: Change) -> str:
     outcome, now = _look(change)
-    if outcome is not Outcome.UNDONE:
+    if outcome is not UndoOutcome.UNDONE:
         return ""
     name = change.subject
     if name.startswith("/proc/sys/"):
@@ -240,5 +240,5 @@ def _describe(change: Change) -> str:
     return f"{name} is {setting(now)}, was {setting(change.text('original'))}"
 
 
-KNOB = Kind("knob", _describe, _undo, Sharing.NONE)
+KNOB = ChangeKind("knob", _describe, _undo, Sharing.NONE)
 """A setting: facts `original` and `ours` as read, `intended` as written."""

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from hyperbox.journal import Kind, Outcome, Sharing, begin, exclusively, on_record
+from hyperbox.journal import ChangeKind, Sharing, UndoOutcome, begin, exclusively, on_record
 from hyperbox.linux.refusal import refusal
 from hyperbox.records import Change
 
@@ -99,11 +99,11 @@ def mounted(kind: str, point: Path) -> Iterator[Path]:
         yield where
 
 
-def _undo(change: Change) -> Outcome:
+def _undo(change: Change) -> UndoOutcome:
     if not _is_mounted(change):
-        return Outcome.NOTHING
+        return UndoOutcome.NOTHING
     unmount(Path(change.subject))
-    return Outcome.UNDONE
+    return UndoOutcome.UNDONE
 
 
 def _describe(change: Change) -> str:
@@ -115,7 +115,7 @@ def _is_mounted(change: Change) -> bool:
     return any(str(found.point) == change.subject for found in mounts(change.text("file_system")))
 
 
-MOUNT = Kind("mount", _describe, _undo, Sharing.LAST)
+MOUNT = ChangeKind("mount", _describe, _undo, Sharing.LAST)
 """A mount of a file system that was mounted nowhere: fact `file_system`."""
 
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hyperbox.errors import WorkloadError
-from hyperbox.journal import Kind, Outcome, begin
+from hyperbox.journal import ChangeKind, UndoOutcome, begin
 from hyperbox.linux.knob import read_knob, write_knob
 from hyperbox.linux.modules import load_module
 from hyperbox.linux.mounts import mounted, mounts
@@ -68,13 +68,13 @@ def null_block_device(name: str, *, size_mib: int, latency_ns: int) -> Iterator[
         yield _device(name, read_knob(item / "index"))
 
 
-def _undo(change: Change) -> Outcome:
+def _undo(change: Change) -> UndoOutcome:
     with contextlib.ExitStack() as stack:
         found = mounts("configfs")
         top = found[0].point if found else stack.enter_context(mounted("configfs", _CONFIGFS))
         item = top / "nullb" / change.subject
         if not item.exists():
-            return Outcome.NOTHING
+            return UndoOutcome.NOTHING
         if read_knob(item / "power") == "1":
             for device in _candidates(change.subject, read_knob(item / "index")):
                 _refuse_used(device)  # powering it off would not ask
@@ -83,7 +83,7 @@ def _undo(change: Change) -> Outcome:
             item.rmdir()
         except OSError as error:
             raise refusal(f"cannot remove {item}", error) from error
-    return Outcome.UNDONE
+    return UndoOutcome.UNDONE
 
 
 def _refuse_used(device: Path) -> None:
@@ -100,7 +100,7 @@ def _describe(change: Change) -> str:
     return "" if gone else f"null_blk disk {change.subject} is there, was not"
 
 
-NULL_BLK = Kind("null_blk", _describe, _undo)
+NULL_BLK = ChangeKind("null_blk", _describe, _undo)
 """A null_blk disk by its name in configfs; no facts."""
 
 

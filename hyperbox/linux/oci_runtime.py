@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hyperbox.errors import HarnessError, MissingDependency
-from hyperbox.journal import Kind, Outcome
+from hyperbox.journal import ChangeKind, UndoOutcome
 from hyperbox.linux.mounts import mounts
 from hyperbox.processes import require, run
 from hyperbox.records import Change
@@ -139,19 +139,19 @@ def _describe(change: Change) -> str:
     return f"container {change.subject} is there" if known or bundle.exists() else ""
 
 
-def _undo(change: Change) -> Outcome:
+def _undo(change: Change) -> UndoOutcome:
     bundle = Path(change.text("bundle"))
     runtime = runtime_of(change)
     known = runtime.knows(change.subject)
     if not known and not bundle.exists():
-        return Outcome.NOTHING
+        return UndoOutcome.NOTHING
     if known:
         runtime.delete(change.subject)
     shutil.rmtree(bundle, ignore_errors=True)
-    return Outcome.UNDONE
+    return UndoOutcome.UNDONE
 
 
-CONTAINER = Kind("container", _describe, _undo)
+CONTAINER = ChangeKind("container", _describe, _undo)
 """A container by its name: facts `name`, `program`, `root` of the runtime, and `bundle`.
 
 For people it has `command`, `rootfs` and `created` as well.

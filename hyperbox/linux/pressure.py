@@ -25,13 +25,13 @@ from hyperbox.linux.refusal import refusal
 
 __all__ = [
     "PROC_PRESSURE",
-    "Kind",
     "Line",
     "Missing",
     "Pressure",
     "PressureFile",
     "PressureMissing",
     "Resource",
+    "StallKind",
     "Trigger",
     "cgroup_files",
     "parse_pressure",
@@ -63,7 +63,7 @@ class Resource(StrEnum):
     IRQ = "irq"
 
 
-class Kind(StrEnum):
+class StallKind(StrEnum):
     """Whether some task or all non-idle tasks waited."""
 
     SOME = "some"
@@ -108,9 +108,9 @@ class Pressure:
     some: Line | None
     full: Line | None
 
-    def line(self, kind: Kind) -> Line | None:
+    def line(self, kind: StallKind) -> Line | None:
         """Return the line of a kind."""
-        return self.some if kind is Kind.SOME else self.full
+        return self.some if kind is StallKind.SOME else self.full
 
 
 def parse_pressure(text: str) -> Pressure:
@@ -128,7 +128,7 @@ def parse_pressure(text: str) -> Pressure:
             found[name] = _line(row, pairs)
     if not found:
         raise ValueError(f"no line of pressure in {text[:60]!r}")
-    return Pressure(found.get(Kind.SOME), found.get(Kind.FULL))
+    return Pressure(found.get(StallKind.SOME), found.get(StallKind.FULL))
 
 
 class PressureFile:
@@ -232,7 +232,7 @@ class Trigger:
         If the kernel refuses the threshold or the caller.
     """
 
-    def __init__(self, path: Path, kind: Kind, stall_us: int, window_us: int) -> None:
+    def __init__(self, path: Path, kind: StallKind, stall_us: int, window_us: int) -> None:
         self.path = path
         self._handle = -1
         try:

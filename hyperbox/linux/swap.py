@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hyperbox.errors import WorkloadError
-from hyperbox.journal import Kind, Outcome, undoing
+from hyperbox.journal import ChangeKind, UndoOutcome, undoing
 from hyperbox.linux.mounts import unescape
 from hyperbox.linux.refusal import refusal
 from hyperbox.processes import require, run
@@ -122,28 +122,28 @@ def swapping(device: Path, priority: int | None = None) -> Iterator[None]:
         yield
 
 
-def _undo(change: Change) -> Outcome:
+def _undo(change: Change) -> UndoOutcome:
     outcome = _look(change)
-    if outcome is Outcome.UNDONE:
+    if outcome is UndoOutcome.UNDONE:
         swap_off(Path(change.subject))
     return outcome
 
 
-def _look(change: Change) -> Outcome:
+def _look(change: Change) -> UndoOutcome:
     """Say what is to be done."""
     if all(area.path != change.subject for area in swap_areas()):
-        return Outcome.NOTHING
+        return UndoOutcome.NOTHING
     if _uuid(Path(change.subject)) != change.text("uuid").replace("-", ""):
-        return Outcome.FOREIGN  # made again by somebody under the same name
-    return Outcome.UNDONE
+        return UndoOutcome.FOREIGN  # made again by somebody under the same name
+    return UndoOutcome.UNDONE
 
 
 def _describe(change: Change) -> str:
-    used = _look(change) is Outcome.UNDONE
+    used = _look(change) is UndoOutcome.UNDONE
     return f"{change.subject} is used for swap, was not" if used else ""
 
 
-SWAP = Kind("swap", _describe, _undo)
+SWAP = ChangeKind("swap", _describe, _undo)
 """A swap area: fact `uuid` of its signature."""
 
 

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Mapping
 
 from hyperbox.errors import ExitCode
-from hyperbox.journal import Kind, Outcome
+from hyperbox.journal import ChangeKind, UndoOutcome
 from hyperbox.linux.cgroup import CGROUP, CONTROLLER
 from hyperbox.linux.knob import KNOB
 from hyperbox.linux.mounts import MOUNT
@@ -24,7 +24,7 @@ from hyperbox.repair import repair
 
 __all__ = ["KINDS", "main"]
 
-KINDS: Mapping[str, Kind] = {
+KINDS: Mapping[str, ChangeKind] = {
     kind.name: kind for kind in (CGROUP, CONTAINER, CONTROLLER, KNOB, MOUNT, NULL_BLK, SWAP, ZRAM)
 }
 """Every kind by its name in the journal."""
@@ -35,7 +35,7 @@ def main() -> int:
     done = repair(KINDS)
     for one in done:
         print(one_line(str(one)), flush=True)
-    failed = any(one.outcome is Outcome.FAILED for one in done)
+    failed = any(one.outcome is UndoOutcome.FAILED for one in done)
     return ExitCode.HARNESS_ERROR if failed else ExitCode.PASS
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hyperbox.errors import KernelFeatureMissing, WorkloadError
-from hyperbox.journal import Kind, Outcome, Record, begin
+from hyperbox.journal import ChangeKind, ChangeRecord, UndoOutcome, begin
 from hyperbox.linux.knob import read_knob, write_knob
 from hyperbox.linux.modules import load_module
 from hyperbox.records import Change
@@ -96,7 +96,7 @@ def zram_device(*, size: int, algorithms: Sequence[str]) -> Iterator[tuple[Path,
         record.undo()
 
 
-def announce_disk() -> Record:
+def announce_disk() -> ChangeRecord:
     """Load the module and put on record that a disk will be made.
 
     Raises
@@ -110,7 +110,7 @@ def announce_disk() -> Record:
     return begin(ZRAM, "zram", before=_disks())
 
 
-def make_disk(record: Record, size: int, algorithms: Sequence[str]) -> tuple[Path, str]:
+def make_disk(record: ChangeRecord, size: int, algorithms: Sequence[str]) -> tuple[Path, str]:
     """Make the disk that is on record; return its device and the algorithm taken.
 
     Raises
@@ -134,11 +134,11 @@ def _disks() -> list[str]:
     return sorted(path.name for path in _DISKS.glob("zram*"))
 
 
-def _undo(change: Change) -> Outcome:
+def _undo(change: Change) -> UndoOutcome:
     left = _left(change)
     for disk in left:
         _remove(disk)
-    return Outcome.UNDONE if left else Outcome.NOTHING
+    return UndoOutcome.UNDONE if left else UndoOutcome.NOTHING
 
 
 def _left(change: Change) -> list[str]:
@@ -194,7 +194,7 @@ def _describe(change: Change) -> str:
     return f"disk {', '.join(left)} is there, was not" if left else ""
 
 
-ZRAM = Kind("zram", _describe, _undo)
+ZRAM = ChangeKind("zram", _describe, _undo)
 """A zram disk: facts `before` (disks), then `disk` and `inode` of its sysfs directory."""
 
 

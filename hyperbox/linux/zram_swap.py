@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hyperbox.errors import HyperboxError
-from hyperbox.journal import Record, begin
+from hyperbox.journal import ChangeRecord, begin
 from hyperbox.linux.knob import read_knob
 from hyperbox.linux.swap import SWAP, swap_areas, swap_on
 from hyperbox.linux.zram import announce_disk, make_disk
@@ -42,7 +42,7 @@ class ZramSwap:
     """
 
     def __init__(self, size: int, algorithms: Sequence[str], priority: int = 100) -> None:
-        self._records: list[Record] = [announce_disk()]
+        self._records: list[ChangeRecord] = [announce_disk()]
         try:
             self.device, self.algorithm = make_disk(self._records[0], size, algorithms)
             self._swap_on(priority)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 from hyperbox.errors import ConfigError, HyperboxError, KernelFeatureMissing, WorkloadError
-from hyperbox.journal import Outcome
+from hyperbox.journal import UndoOutcome
 from hyperbox.linux.knob import KnobChange, read_knob, setting, sysctl
 
 __all__ = [
@@ -156,7 +156,7 @@ def put_back(changes: list[KnobChange]) -> tuple[str, ...]:
         except HyperboxError as error:
             faults.append(error.message)
         else:
-            undone = outcome is Outcome.UNDONE
+            undone = outcome is UndoOutcome.UNDONE
             done.append(f"{name} back to {original}" if undone else f"{name}: {outcome}")
         changes.pop()
     if faults:

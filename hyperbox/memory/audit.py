@@ -23,7 +23,7 @@ from hyperbox.memory.decisions import Action, Decision, TunerState
 from hyperbox.paths import user_directory
 
 __all__ = [
-    "Entry",
+    "AuditEntry",
     "Story",
     "Trail",
     "as_line",
@@ -42,7 +42,7 @@ _BEGINNINGS = (Action.APPLY, Action.PREPARE)
 
 
 @dataclass(frozen=True)
-class Entry:
+class AuditEntry:
     """A decision, when it was made (seconds of the wall clock), and by which process."""
 
     unix_s: float
@@ -60,8 +60,8 @@ class Entry:
 class Story:
     """Something that was decided, and what became of that step until it was made again."""
 
-    began: Entry
-    then: tuple[Entry, ...] = ()
+    began: AuditEntry
+    then: tuple[AuditEntry, ...] = ()
 
     def as_json(self) -> dict[str, object]:
         """Return it as JSON values: the beginning, and ``then`` what followed."""
@@ -75,7 +75,7 @@ class Trail:
         self.path = path
         self._cut = False
 
-    def add(self, entry: Entry) -> None:
+    def add(self, entry: AuditEntry) -> None:
         """Append an entry.
 
         Raises
@@ -111,13 +111,13 @@ class Trail:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def as_line(entry: Entry) -> str:
+def as_line(entry: AuditEntry) -> str:
     """Return an entry as one line of a trail."""
     said = {"at": round(entry.unix_s, 3), "pid": entry.pid, **entry.decision.as_json()}
     return json.dumps(said, separators=(",", ":"))
 
 
-def parse_trail(text: str) -> tuple[Entry, ...]:
+def parse_trail(text: str) -> tuple[AuditEntry, ...]:
     """Return the entries of a trail; other lines (cut short, a later version's) are left out.
 
     Pure.
@@ -129,7 +129,7 @@ def parse_trail(text: str) -> tuple[Entry, ...]:
     return tuple(found)
 
 
-def read_trail(path: Path) -> tuple[Entry, ...]:
+def read_trail(path: Path) -> tuple[AuditEntry, ...]:
     """Read a trail and the file before it, oldest first; empty if there is none.
 
     Raises
@@ -139,7 +139,7 @@ def read_trail(path: Path) -> tuple[Entry, ...]:
     OSError
         If its directory may not be searched.
     """
-    found: tuple[Entry, ...] = ()
+    found: tuple[AuditEntry, ...] = ()
     for part in (path.with_suffix(".old"), path):
         with contextlib.suppress(FileNotFoundError):
             part.stat()
@@ -148,13 +148,13 @@ def read_trail(path: Path) -> tuple[Entry, ...]:
     return found
 
 
-def stories(entries: Sequence[Entry]) -> tuple[Story, ...]:
+def stories(entries: Sequence[AuditEntry]) -> tuple[Story, ...]:
     """Return what was decided, each beginning of a step with what followed; oldest first. Pure.
 
     What follows is kept, reverted and restored by the same process, or undone by somebody else.
     """
-    grouped: list[tuple[Entry, list[Entry]]] = []
-    open_steps: dict[tuple[int, str], list[Entry]] = {}
+    grouped: list[tuple[AuditEntry, list[AuditEntry]]] = []
+    open_steps: dict[tuple[int, str], list[AuditEntry]] = {}
     for entry in entries:
         decision = entry.decision
         followed = [
@@ -200,7 +200,7 @@ def _is_about(decision: Decision, step: str) -> bool:
     return lost or decision.step == step
 
 
-def _entry(value: Mapping[str, object]) -> Entry:
+def _entry(value: Mapping[str, object]) -> AuditEntry:
     changes = value.get("changes", [])
     if not isinstance(changes, list):
         raise TypeError("changes is a list")
@@ -219,7 +219,7 @@ def _entry(value: Mapping[str, object]) -> Entry:
     unix_s = _number(value["at"])
     if not 0 <= unix_s < _LATEST_S:
         raise ValueError(f"{unix_s!r} is not a time")
-    return Entry(unix_s, int(_number(value["pid"])), decision)
+    return AuditEntry(unix_s, int(_number(value["pid"])), decision)
 
 
 def _number(value: object) -> float:

@@ -12,9 +12,9 @@ from hyperbox.errors import HyperboxError
 from hyperbox.linux.block_stat import block_stat
 from hyperbox.linux.cgroup import Cgroup, cgroup_root
 from hyperbox.linux.pressure import (
-    Kind,
     PressureFile,
     Resource,
+    StallKind,
     cgroup_files,
     parse_pressure,
     system_files,
@@ -89,7 +89,7 @@ class Observer:
     @staticmethod
     def _totals(file: PressureFile) -> tuple[int, int]:
         pressure = file.read()
-        some, full = pressure.line(Kind.SOME), pressure.line(Kind.FULL)
+        some, full = pressure.line(StallKind.SOME), pressure.line(StallKind.FULL)
         return (some.total_us if some else 0, full.total_us if full else 0)
 
     def _count_disk_swap(self) -> None:

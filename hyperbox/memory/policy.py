@@ -31,11 +31,11 @@ from hyperbox.memory.decisions import Action, Decision, Rules, StepStatus, Tuner
 from hyperbox.memory.readings import SECOND_NS, Interval, Reading, between
 from hyperbox.memory.trials import Trial, compared, fault, measured, missed
 
-__all__ = ["Policy", "Step", "decide", "lost", "refused"]
+__all__ = ["Policy", "StepState", "decide", "lost", "refused"]
 
 
 @dataclass(frozen=True)
-class Step:
+class StepState:
     """What is known of a step: `not_before_ns` is the end of its back-off."""
 
     status: StepStatus = StepStatus.IDLE
@@ -58,7 +58,7 @@ class Policy:
         Names of those that take nothing that is wanted.
     """
 
-    steps: Mapping[str, Step]
+    steps: Mapping[str, StepState]
     preparations: frozenset[str] = frozenset()
     reliefs: frozenset[str] = frozenset()
     state: TunerState = TunerState.NORMAL
@@ -79,7 +79,7 @@ class Policy:
     ) -> Policy:
         """Return the policy at its beginning; `reliefs` are some of `steps`."""
         ahead = tuple(preparations)
-        named = {name: Step() for name in (*ahead, *steps)}
+        named = {name: StepState() for name in (*ahead, *steps)}
         return cls(named, frozenset(ahead), frozenset(reliefs))
 
     def with_step(self, name: str, **changes: object) -> Policy:

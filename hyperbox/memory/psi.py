@@ -15,10 +15,10 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from hyperbox.linux.pressure import Kind, Line, Pressure, PressureFile, Resource, system_files
+from hyperbox.linux.pressure import Line, Pressure, PressureFile, Resource, StallKind, system_files
 from hyperbox.memory.averages import WINDOW_NS, Average, Point, boxcar, replica
 
-__all__ = ["HISTORY", "INTERVAL_S", "Sample", "Sampler", "Snapshot", "watch"]
+__all__ = ["HISTORY", "INTERVAL_S", "PressureHistory", "PressureSample", "Sampler", "watch"]
 
 INTERVAL_S = 5.0
 """Default seconds between samples."""
@@ -28,7 +28,7 @@ HISTORY = 100
 
 
 @dataclass(frozen=True)
-class Sample:
+class PressureSample:
     """Everything read at one moment: `time_ns` of CLOCK_MONOTONIC, `unix_s` of the wall.
 
     The files were read within `late_ns` after that.
@@ -39,35 +39,35 @@ class Sample:
     unix_s: float
     pressure: Mapping[Resource, Pressure]
 
-    def line(self, resource: Resource, kind: Kind) -> Line | None:
+    def line(self, resource: Resource, kind: StallKind) -> Line | None:
         """Return one line; None where this kernel does not print it."""
         found = self.pressure.get(resource)
         return found.line(kind) if found else None
 
-    def lines(self) -> dict[tuple[Resource, Kind], Line]:
+    def lines(self) -> dict[tuple[Resource, StallKind], Line]:
         """Return every line that there is."""
-        wanted = [(resource, kind) for resource in self.pressure for kind in Kind]
+        wanted = [(resource, kind) for resource in self.pressure for kind in StallKind]
         found = [(key, self.line(*key)) for key in wanted]
         return {key: line for key, line in found if line is not None}
 
 
 @dataclass(frozen=True)
-class Snapshot:
+class PressureHistory:
     """What a sampler had kept at one moment, oldest first; never changes.
 
     Readers of other threads and tasks work on it without a lock while sampling goes on.
     """
 
-    samples: tuple[Sample, ...] = ()
+    samples: tuple[PressureSample, ...] = ()
     history: int = HISTORY
     """How many samples the sampler keeps."""
 
     @property
-    def last(self) -> Sample | None:
+    def last(self) -> PressureSample | None:
         """The newest sample; None before the first."""
         return self.samples[-1] if self.samples else None
 
-    def boxcar(self, resource: Resource, kind: Kind) -> Average | None:
+    def boxcar(self, resource: Resource, kind: StallKind) -> Average | None:
         """Return the average over the last 10 s; None with fewer than two samples."""
         ring = self.samples
         if len(ring) < 2:
@@ -77,7 +77,7 @@ class Snapshot:
         older = max(bisect.bisect_right(ring, edge_ns, key=_time_ns) - 1, 0)
         return boxcar(_points((ring[older], ring[older + 1], ring[-1]), resource, kind))
 
-    def replica(self, resource: Resource, kind: Kind) -> Average | None:
+    def replica(self, resource: Resource, kind: StallKind) -> Average | None:
         """Return what the kernel's avg10 should be; None with fewer than two samples.
 
         Works through the whole history: a check, not for every sample.
@@ -86,7 +86,7 @@ class Snapshot:
         points = _points(self.samples, resource, kind)
         return replica(points, first.avg10) if first else None
 
-    def shares(self, resource: Resource, kind: Kind) -> tuple[float, ...]:
+    def shares(self, resource: Resource, kind: StallKind) -> tuple[float, ...]:
         """Return the percent of stall between every two samples, oldest first: for sparklines."""
         points = _points(self.samples, resource, kind)
         return tuple(
@@ -155,7 +155,7 @@ class Sampler:
             raise ValueError(f"history of {history} samples")
         self._files = tuple(files) if files is not None else system_files()
         # Replaced whole, never changed: whoever holds the old one may go on reading it.
-        self._snapshot = Snapshot(history=history)
+        self._snapshot = PressureHistory(history=history)
 
     def __enter__(self) -> Sampler:
         return self
@@ -164,34 +164,34 @@ class Sampler:
         self.close()
 
     @property
-    def history(self) -> tuple[Sample, ...]:
+    def history(self) -> tuple[PressureSample, ...]:
         """The samples kept, oldest first."""
         return self._snapshot.samples
 
-    def snapshot(self) -> Snapshot:
+    def snapshot(self) -> PressureHistory:
         """Return everything kept now; takes no lock."""
         return self._snapshot
 
-    def sample(self) -> Sample:
+    def sample(self) -> PressureSample:
         """Read everything now, keep it and give it."""
         unix_s = time.time()
         began = time.monotonic_ns()
         pressure = {file.resource: file.read() for file in self._files}
-        taken = Sample(began, time.monotonic_ns() - began, unix_s, pressure)
+        taken = PressureSample(began, time.monotonic_ns() - began, unix_s, pressure)
         kept = self._snapshot
-        self._snapshot = Snapshot((*kept.samples, taken)[-kept.history :], kept.history)
+        self._snapshot = PressureHistory((*kept.samples, taken)[-kept.history :], kept.history)
         return taken
 
-    def boxcar(self, resource: Resource, kind: Kind) -> Average | None:
+    def boxcar(self, resource: Resource, kind: StallKind) -> Average | None:
         """Return the average over the last 10 s; None with fewer than two samples."""
         return self._snapshot.boxcar(resource, kind)
 
-    def replica(self, resource: Resource, kind: Kind) -> Average | None:
+    def replica(self, resource: Resource, kind: StallKind) -> Average | None:
         """Return what the kernel's avg10 should be; None with fewer than two samples."""
         return self._snapshot.replica(resource, kind)
 
     def report(self) -> dict[str, object]:
-        """Return the last sample as JSON values: `Snapshot.report`."""
+        """Return the last sample as JSON values: `PressureHistory.report`."""
         return self._snapshot.report()
 
     def close(self) -> None:
@@ -228,14 +228,16 @@ def watch(
         ended.wait(interval_s - passed % interval_s)
 
 
-def _points(samples: Iterable[Sample], resource: Resource, kind: Kind) -> tuple[Point, ...]:
+def _points(
+    samples: Iterable[PressureSample], resource: Resource, kind: StallKind
+) -> tuple[Point, ...]:
     lines = [(sample, sample.line(resource, kind)) for sample in samples]
     return tuple(
         Point(sample.time_ns, line.total_us, sample.late_ns) for sample, line in lines if line
     )
 
 
-def _time_ns(sample: Sample) -> int:
+def _time_ns(sample: PressureSample) -> int:
     return sample.time_ns
 
 

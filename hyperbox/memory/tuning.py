@@ -14,11 +14,11 @@ from hyperbox.journal import state_directory
 from hyperbox.linux.exclusive_lock import exclusive_lock
 from hyperbox.linux.knob import KNOB
 from hyperbox.memory.actuators import Actuator, page_cluster, swappiness
-from hyperbox.memory.audit import Entry, Trail, trail_file
+from hyperbox.memory.audit import AuditEntry, Trail, trail_file
 from hyperbox.memory.decisions import Decision, Rules, TunerState
 from hyperbox.memory.fast_swap import FirstOf, ZramActuator, ZswapActuator, has_fast_swap
 from hyperbox.memory.observer import Observer, swap_names
-from hyperbox.memory.psi import Snapshot
+from hyperbox.memory.psi import PressureHistory
 from hyperbox.memory.reclaim import MemoryHighActuator, PageCacheActuator, damon
 from hyperbox.memory.tuner import Tuner, TunerStatus
 from hyperbox.repair import repair
@@ -140,7 +140,7 @@ class Tuning:
         """Take a reading and act on it."""
         return self._kept(self.tuner.step(self._observer.reading()))
 
-    def sampled(self, _snapshot: Snapshot) -> None:
+    def sampled(self, _snapshot: PressureHistory) -> None:
         """Take a reading and act on it: a sampler has just sampled."""
         self.step()
 
@@ -176,7 +176,7 @@ class Tuning:
         if self._trail is None or not eventful:
             return decision
         try:
-            self._trail.add(Entry(time.time(), os.getpid(), decision))
+            self._trail.add(AuditEntry(time.time(), os.getpid(), decision))
         except HarnessError as error:
             self._trail = None
             return replace(decision, changes=(*decision.changes, f"no trail: {error.message}"))

@@ -16,24 +16,24 @@ from hyperbox.errors import ConfigError
 from hyperbox.memory.actuators import LEAST_SWAPPINESS
 from hyperbox.memory.decisions import Rules
 from hyperbox.memory.tuning import FAST_SWAPS, TunerOptions
-from hyperbox.settings import InFile, Kind, SettingsTable, add_config, declared
+from hyperbox.settings import InFile, SettingKind, SettingsTable, add_config, declared
 
 __all__ = ["TUNER", "TunerSettings", "add_options", "options_from"]
 
 
 def _percent(default: float, text: str) -> Any:
-    return declared(default, text, Kind.NUMBER, metavar="PERCENT", least=1, most=100)
+    return declared(default, text, SettingKind.NUMBER, metavar="PERCENT", least=1, most=100)
 
 
 def _seconds(default: float, text: str, *, most: float, least: float = 1) -> Any:
-    return declared(default, text, Kind.NUMBER, metavar="S", least=least, most=most)
+    return declared(default, text, SettingKind.NUMBER, metavar="S", least=least, most=most)
 
 
 @dataclass(frozen=True)
 class TunerSettings:
     """What a tuner is asked to do."""
 
-    dry_run: bool = declared(False, "decide, and change nothing", Kind.FLAG)
+    dry_run: bool = declared(False, "decide, and change nothing", SettingKind.FLAG)
     fast_swap: str = declared(
         TunerOptions.fast_swap,
         "compressed swap ahead of need; auto: zswap before a disk, else zram",
@@ -42,11 +42,14 @@ class TunerSettings:
     cgroup: Path | None = declared(
         None,
         "judge by this cgroup's pressure instead of the machine's",
-        Kind.PATH,
+        SettingKind.PATH,
         metavar="PATH",
     )
     streaming: tuple[str, ...] = declared(
-        (), "cgroup whose page cache may be given up; may be repeated", Kind.LIST, metavar="PATH"
+        (),
+        "cgroup whose page cache may be given up; may be repeated",
+        SettingKind.LIST,
+        metavar="PATH",
     )
     interval: float = _seconds(Rules.interval_s, "seconds between readings", most=300)
     act: float = _percent(Rules.act, "act above this many percent")
@@ -61,7 +64,7 @@ class TunerSettings:
     zram_mib: int | None = declared(
         None,
         "MiB that zram may hold",
-        Kind.WHOLE,
+        SettingKind.WHOLE,
         metavar="N",
         least=1,
         most=1 << 24,
@@ -70,7 +73,7 @@ class TunerSettings:
     swappiness: int = declared(
         TunerOptions.swappiness,
         f"swappiness with fast swap, never below {LEAST_SWAPPINESS}",
-        Kind.WHOLE,
+        SettingKind.WHOLE,
         metavar="N",
         least=LEAST_SWAPPINESS,
         most=200,

@@ -26,7 +26,7 @@ from hyperbox.linux.process_files import (
     descendants,
     read_process,
 )
-from hyperbox.observability.governor import BUDGET, Governor, Load
+from hyperbox.observability.governor import BUDGET, Governor, WindowLoad
 from hyperbox.observability.instrument import Filter, Instrument, Scope
 from hyperbox.observability.layouts import CALL, SPILLED_NUMBERS, Counter, Why
 from hyperbox.observability.lives import Life, Lives, Outside
@@ -187,11 +187,11 @@ class Tracer:
         """Trace no further, and return the last window."""
         return self._window(self.instrument.stop(), None)
 
-    def _measured(self, calls: int, skipped: int, reported: int, elapsed_ns: int) -> Load:
+    def _measured(self, calls: int, skipped: int, reported: int, elapsed_ns: int) -> WindowLoad:
         busy_ns, own_ns = busy_cpu_ns(), time.process_time_ns()
         # On an idle machine the tracer would be most of what is busy, and cost nobody anything.
         whole_ns = max(busy_ns - self._busy_ns, elapsed_ns)
-        load = Load(calls, skipped, whole_ns, own_ns - self._own_ns, reported)
+        load = WindowLoad(calls, skipped, whole_ns, own_ns - self._own_ns, reported)
         self._busy_ns, self._own_ns = busy_ns, own_ns
         return load
 

@@ -13,7 +13,14 @@ from hyperbox.observability.delivery import Backoff, Delivered, Outcome, Refused
 from hyperbox.observability.export_queue import ExportQueue
 from hyperbox.observability.export_target import ExportProtocol, ExportTarget
 
-__all__ = ["LARGEST_REQUEST", "QUEUE_BYTES", "ExportReport", "Exporter", "Transport", "exporter_to"]
+__all__ = [
+    "LARGEST_REQUEST",
+    "QUEUE_BYTES",
+    "ExportReport",
+    "ExportTransport",
+    "Exporter",
+    "exporter_to",
+]
 
 QUEUE_BYTES = 8 << 20
 """What waits for a peer at most, in bytes."""
@@ -25,7 +32,7 @@ _LEAST_REQUEST = 64 << 10  # bytes: below it a peer that finds requests too larg
 _LINGER_S = 0.05  # for more to send together
 
 
-class Transport(Protocol):
+class ExportTransport(Protocol):
     """Sends one request at a time."""
 
     def send(self, batches: Sequence[Batch]) -> Outcome:
@@ -72,7 +79,7 @@ class Exporter:
 
     def __init__(
         self,
-        transport: Transport,
+        transport: ExportTransport,
         *,
         queue_bytes: int = QUEUE_BYTES,
         largest_request: int = LARGEST_REQUEST,

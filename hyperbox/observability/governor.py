@@ -1,7 +1,8 @@
 """How much the tracer looks at, so that it costs no more than its budget. Pure.
 
 The cost of a call in each mode is measured at the start on the machine itself (`modes.Costs`),
-the rate of calls in every window (`Load`). From both follows what each mode would have cost in it.
+the rate of calls in every window (`WindowLoad`). From both follows what each mode would have cost
+in it.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 
 from hyperbox.observability.modes import Costs, Mode
 
-__all__ = ["BUDGET", "SPAN_NS", "Governor", "Load"]
+__all__ = ["BUDGET", "SPAN_NS", "Governor", "WindowLoad"]
 
 BUDGET = 0.02
 """Of the CPU time that the machine was busy, or of one processor's where that is more."""
@@ -25,7 +26,7 @@ _LONGEST_REST = 60  # windows
 
 
 @dataclass(frozen=True)
-class Load:
+class WindowLoad:
     """What happened in a window."""
 
     calls: int
@@ -51,7 +52,7 @@ class Governor:
         self._room = 0
         self._rest = 0
 
-    def cost(self, load: Load) -> float:
+    def cost(self, load: WindowLoad) -> float:
         """Return the share of the machine's CPU time that tracing took, from 0."""
         calls = self._costs.of(self.mode, load.calls, load.skipped)
         return (calls + load.own_ns) / max(load.busy_ns, 1)
@@ -60,13 +61,13 @@ class Governor:
         """Return how many single calls are made into spans where not all of them are."""
         return max(_FEWEST_SPANS, int(self._budget * _SPANS * busy_ns / SPAN_NS))
 
-    def _would_cost(self, load: Load, mode: Mode) -> float:
+    def _would_cost(self, load: WindowLoad, mode: Mode) -> float:
         reported = {Mode.FULL: load.calls, Mode.HYBRID: load.reported}.get(mode, 0)
         own_ns = max(0, load.own_ns - load.reported * SPAN_NS) + reported * SPAN_NS
         calls = self._costs.of(mode, load.calls, load.skipped)
         return (calls + own_ns) / max(load.busy_ns, 1)
 
-    def step(self, load: Load) -> Mode:
+    def step(self, load: WindowLoad) -> Mode:
         """Return the mode of the next window, after one that was traced in `mode`."""
         if self.mode is Mode.OFF:
             self._rest -= 1
@@ -83,7 +84,7 @@ class Governor:
             self._room = 0
         return self.mode
 
-    def _down(self, load: Load) -> None:
+    def _down(self, load: WindowLoad) -> None:
         self._room = 0
         poorer = [mode for mode in (Mode.HYBRID, Mode.COUNT) if mode > self.mode]
         fitting = [mode for mode in poorer if self._fits(load, mode, 1.0)]
@@ -95,5 +96,5 @@ class Governor:
             times = self._would_cost(load, Mode.COUNT) / self._budget
             self.mode, self._rest = Mode.OFF, min(_LONGEST_REST, max(1, math.ceil(times) - 1))
 
-    def _fits(self, load: Load, mode: Mode, share: float) -> bool:
+    def _fits(self, load: WindowLoad, mode: Mode, share: float) -> bool:
         return self._would_cost(load, mode) <= self._budget * share

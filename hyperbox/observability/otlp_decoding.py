@@ -10,7 +10,7 @@ import struct
 from collections.abc import Iterator
 
 from hyperbox.observability.protobuf_wire import MalformedMessage, fields, signed, text
-from hyperbox.observability.spans import Link, Resource, ResourceSpans, Span, Value
+from hyperbox.observability.spans import ResourceSpans, Span, SpanLink, SpanResource, Value
 
 __all__ = ["decode"]
 
@@ -35,13 +35,13 @@ def _resource_spans(message: bytes) -> ResourceSpans:
         elif number == 2:
             found = (one for field, one in fields(_bytes(content)) if field == 2)
             spans += [_span(_bytes(one)) for one in found]
-    return ResourceSpans(Resource(attributes), spans)
+    return ResourceSpans(SpanResource(attributes), spans)
 
 
 def _span(message: bytes) -> Span:
     single: dict[int, int | bytes] = {}
     attributes: dict[str, Value] = {}
-    links: list[Link] = []
+    links: list[SpanLink] = []
     for number, content in fields(message):
         if number == 9:
             key, value = _pair(_bytes(content))
@@ -64,10 +64,10 @@ def _span(message: bytes) -> Span:
     )
 
 
-def _link(message: bytes) -> Link:
+def _link(message: bytes) -> SpanLink:
     ids = dict(fields(message))
     attributes = dict(_pairs(message, 4))
-    return Link(_bytes(ids.get(1, b"")), _bytes(ids.get(2, b"")), attributes)
+    return SpanLink(_bytes(ids.get(1, b"")), _bytes(ids.get(2, b"")), attributes)
 
 
 def _pairs(message: bytes, field: int) -> Iterator[tuple[str, Value]]:

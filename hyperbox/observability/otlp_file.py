@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from hyperbox.errors import ConfigError
 from hyperbox.foreign import parse_json, read_text
-from hyperbox.observability.spans import Link, Resource, ResourceSpans, Span, Value
+from hyperbox.observability.spans import ResourceSpans, Span, SpanLink, SpanResource, Value
 
 __all__ = ["read_spans"]
 
@@ -48,7 +48,7 @@ def read_spans(path: Path) -> Iterator[ResourceSpans]:
 
 def _traces_data(data: Any) -> Iterator[ResourceSpans]:
     for batch in data["resourceSpans"]:
-        resource = Resource(_attributes(batch.get("resource", {})))
+        resource = SpanResource(_attributes(batch.get("resource", {})))
         spans = [_span(one) for scope in batch.get("scopeSpans", ()) for one in scope["spans"]]
         yield ResourceSpans(resource, spans)
 
@@ -67,7 +67,7 @@ def _span(data: Any) -> Span:
         bytes.fromhex(data.get("parentSpanId", "")),
         _attributes(data),
         [
-            Link(bytes.fromhex(one["traceId"]), bytes.fromhex(one["spanId"]), _attributes(one))
+            SpanLink(bytes.fromhex(one["traceId"]), bytes.fromhex(one["spanId"]), _attributes(one))
             for one in data.get("links", ())
         ],
         str(status.get("message", "")) if status.get("code") == 2 else "",

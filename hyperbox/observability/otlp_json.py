@@ -18,9 +18,9 @@ from hyperbox.observability.spans import (
     SCOPE_NAME,
     STATUS_ERROR,
     Attributes,
-    Link,
     ResourceSpans,
     Span,
+    SpanLink,
     Value,
     fits_int64,
 )
@@ -72,7 +72,7 @@ def _span(span: Span) -> dict[str, object]:
     return found
 
 
-def _link(link: Link) -> dict[str, object]:
+def _link(link: SpanLink) -> dict[str, object]:
     found: dict[str, object] = {"traceId": link.trace_id.hex(), "spanId": link.span_id.hex()}
     if link.attributes:
         found["attributes"] = _attributes(link.attributes)

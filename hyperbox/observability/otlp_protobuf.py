@@ -20,9 +20,9 @@ from hyperbox.observability.spans import (
     SCOPE_NAME,
     STATUS_ERROR,
     Attributes,
-    Link,
     ResourceSpans,
     Span,
+    SpanLink,
     Value,
     fits_int64,
 )
@@ -83,7 +83,7 @@ def _present(tag: bytes, content: bytes) -> bytes:
     return tag + varint(len(content)) + content if content else b""
 
 
-def _link(link: Link) -> bytes:
+def _link(link: SpanLink) -> bytes:
     ids = _present(b"\x0a", link.trace_id) + _present(b"\x12", link.span_id)
     return ids + _attributes(b"\x22", link.attributes)
 

@@ -14,10 +14,10 @@ __all__ = [
     "SCOPE_NAME",
     "STATUS_ERROR",
     "Attributes",
-    "Link",
-    "Resource",
     "ResourceSpans",
     "Span",
+    "SpanLink",
+    "SpanResource",
     "Value",
     "fits_int64",
 ]
@@ -48,14 +48,14 @@ Attributes = Mapping[str, Value]
 
 
 @dataclass(frozen=True)
-class Resource:
+class SpanResource:
     """What made spans: a process of a machine or of a container."""
 
     attributes: Attributes
 
 
 @dataclass(frozen=True)
-class Link:
+class SpanLink:
     """A reference to a span of another trace, for example that of the parent process."""
 
     trace_id: bytes
@@ -79,7 +79,7 @@ class Span:
     end_unix_ns: int
     parent_span_id: bytes = b""
     attributes: Attributes = field(default_factory=dict)
-    links: Sequence[Link] = ()
+    links: Sequence[SpanLink] = ()
     error: str = ""
 
 
@@ -87,7 +87,7 @@ class Span:
 class ResourceSpans:
     """Spans of one resource: what is stored, streamed and exported at a time."""
 
-    resource: Resource
+    resource: SpanResource
     spans: Sequence[Span]
 
 

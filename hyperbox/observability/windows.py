@@ -27,7 +27,14 @@ from hyperbox.observability.export_target import resource_attributes
 from hyperbox.observability.layouts import Why
 from hyperbox.observability.lives import Life, container_of, pod_of
 from hyperbox.observability.modes import Mode
-from hyperbox.observability.spans import Attributes, Link, Resource, ResourceSpans, Span, Value
+from hyperbox.observability.spans import (
+    Attributes,
+    ResourceSpans,
+    Span,
+    SpanLink,
+    SpanResource,
+    Value,
+)
 from hyperbox.observability.tallies import (
     Rows,
     abi_of,
@@ -122,7 +129,7 @@ class SpanMaker:
             ResourceSpans(self._resource(life), [self._life_span(life, now_ns)]) for life in lives
         ]
 
-    def _resource(self, life: Life) -> Resource:
+    def _resource(self, life: Life) -> SpanResource:
         found: dict[str, Value] = {
             "service.name": life.comm or f"process {life.process}",
             names.PROCESS_PID: life.process,
@@ -134,7 +141,9 @@ class SpanMaker:
             "k8s.pod.uid": pod_of(life.cgroup),
             "process.linux.cgroup": life.cgroup,
         }
-        return Resource({**self.machine, **{key: value for key, value in found.items() if value}})
+        return SpanResource(
+            {**self.machine, **{key: value for key, value in found.items() if value}}
+        )
 
     def _life_span(self, life: Life, end_ns: int) -> Span:
         found: dict[str, Value] = {
@@ -152,7 +161,7 @@ class SpanMaker:
             error = f"killed by signal {life.status & 0x7F}"
         else:
             found["process.exit.code"] = life.status >> 8
-        links = (Link(*life.parent_ids),) if life.parent_ids else ()
+        links = (SpanLink(*life.parent_ids),) if life.parent_ids else ()
         return Span(
             life.trace_id,
             life.span_id,
@@ -225,7 +234,7 @@ class SpanMaker:
             self.clock.unix_ns(window.end_ns),
             attributes=found,
         )
-        return [ResourceSpans(Resource({**self.machine, "service.name": "hyperbox"}), [span])]
+        return [ResourceSpans(SpanResource({**self.machine, "service.name": "hyperbox"}), [span])]
 
     def _identifier(self) -> bytes:
         return self._random.randbytes(8)

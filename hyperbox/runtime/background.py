@@ -13,7 +13,7 @@ from hyperbox.errors import HyperboxError
 from hyperbox.printing import print_error
 from hyperbox.runtime.bundle import Container
 from hyperbox.runtime.containers import RUNTIME_FAILED, Ended
-from hyperbox.runtime.registry import Registry
+from hyperbox.runtime.registry import ContainerRegistry
 
 __all__ = ["in_background"]
 
@@ -30,7 +30,7 @@ def in_background(name: str, container: Container, run: Callable[[], Ended]) -> 
     run
         Runs the container to its end, in the new process.
     """
-    registry = Registry()
+    registry = ContainerRegistry()
     log = registry.keep(name, container)
     sys.stdout.flush()
     sys.stderr.flush()
@@ -49,12 +49,12 @@ def in_background(name: str, container: Container, run: Callable[[], Ended]) -> 
     return Ended(status, reason)
 
 
-def _started(registry: Registry, name: str) -> bool:
+def _started(registry: ContainerRegistry, name: str) -> bool:
     entries = [one for one in registry.entries() if one.name == name and one.state == "running"]
     return bool(entries) and entries[0].runtime().started(name)
 
 
-def _held(registry: Registry, name: str, log: Path, run: Callable[[], Ended]) -> int:
+def _held(registry: ContainerRegistry, name: str, log: Path, run: Callable[[], Ended]) -> int:
     """Hold a container to its end, in a session of its own; return the exit status."""
     os.setsid()
     descriptors = (os.open(os.devnull, os.O_RDONLY), os.open(log, os.O_WRONLY | os.O_CREAT, 0o600))

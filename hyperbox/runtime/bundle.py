@@ -13,7 +13,7 @@ from pathlib import Path
 from hyperbox.isolation.default_profile import CAPABILITIES
 from hyperbox.isolation.profile import Profile
 
-__all__ = ["Container", "Mount", "User", "config_json"]
+__all__ = ["BindMount", "Container", "User", "config_json"]
 
 _VERSION = "1.0.2"
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -37,7 +37,7 @@ _CPU_PERIOD_US = 100_000
 
 
 @dataclass(frozen=True)
-class Mount:
+class BindMount:
     """A directory or file of the host that is bound into a container."""
 
     source: Path
@@ -77,7 +77,7 @@ class Container:
     user: User = User()
     hostname: str = "hyperbox"
     writable: bool = True
-    mounts: tuple[Mount, ...] = ()
+    mounts: tuple[BindMount, ...] = ()
     memory: int | None = None
     cpus: float | None = None
     capabilities: frozenset[str] = CAPABILITIES
@@ -153,7 +153,7 @@ def _resources(container: Container) -> dict[str, object]:
     return limits
 
 
-def _bind(mount: Mount) -> dict[str, object]:
+def _bind(mount: BindMount) -> dict[str, object]:
     options = ["rbind", "rprivate", "rw" if mount.writable else "ro"]
     source = str(mount.source)
     return {"destination": mount.target, "type": "bind", "source": source, "options": options}

@@ -9,7 +9,7 @@ from hyperbox.isolation.default_profile import DEFAULTS, NEWEST
 from hyperbox.isolation.recorders import BACK_ENDS
 from hyperbox.isolation.store import STORE
 from hyperbox.linux.oci_runtime import RUNTIMES
-from hyperbox.settings import InFile, Kind, SettingsTable, declared
+from hyperbox.settings import InFile, SettingKind, SettingsTable, declared
 
 __all__ = ["CONTAINERS", "ContainerSettings"]
 
@@ -18,7 +18,9 @@ __all__ = ["CONTAINERS", "ContainerSettings"]
 class ContainerSettings:
     """What `hyperbox run` and `hyperbox seccomp` need to know beside the container itself."""
 
-    store: Path = declared(STORE, "where learned seccomp profiles are", Kind.PATH, metavar="DIR")
+    store: Path = declared(
+        STORE, "where learned seccomp profiles are", SettingKind.PATH, metavar="DIR"
+    )
     runtime: str | None = declared(
         None, "the OCI runtime", choices=RUNTIMES, usual="the first that works here"
     )

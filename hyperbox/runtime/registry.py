@@ -26,14 +26,14 @@ from hyperbox.linux.oci_runtime import CONTAINER, OciRuntime, runtime_of
 from hyperbox.records import Change, read_directory
 from hyperbox.runtime.bundle import Container
 
-__all__ = ["Entry", "Registry", "new_name"]
+__all__ = ["ContainerEntry", "ContainerRegistry", "new_name"]
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 _MOST_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
-class Entry:
+class ContainerEntry:
     """A container that runs, has ended, or lost its hyperbox.
 
     Parameters
@@ -71,13 +71,13 @@ def new_name() -> str:
     return secrets.token_hex(6)
 
 
-class Registry:
+class ContainerRegistry:
     """The containers of this user."""
 
     def __init__(self) -> None:
         self.directory = state_directory().parent / "containers"
 
-    def entries(self) -> tuple[Entry, ...]:
+    def entries(self) -> tuple[ContainerEntry, ...]:
         """Return every container, the oldest first."""
         found = {entry.name: entry for entry in self._kept()}
         for change in read_directory(state_directory()):
@@ -85,7 +85,7 @@ class Registry:
                 found[change.subject] = _on_record(change)
         return tuple(sorted(found.values(), key=lambda entry: (entry.created, entry.name)))
 
-    def find(self, name: str) -> Entry:
+    def find(self, name: str) -> ContainerEntry:
         """Return a container by its name, or the beginning of it that no other one has.
 
         Raises
@@ -146,13 +146,13 @@ class Registry:
         """Forget a container that does not run, and its log."""
         shutil.rmtree(self.directory / name, ignore_errors=True)
 
-    def _kept(self) -> list[Entry]:
+    def _kept(self) -> list[ContainerEntry]:
         found = []
         for path in sorted(self.directory.glob("*/container.json")):
             document = read_json(path, most=_MOST_BYTES)
             name = path.parent.name
             ended = self.reason(name)
-            entry = Entry(
+            entry = ContainerEntry(
                 name,
                 "lost" if ended is None else "exited",
                 tuple(document["command"]),
@@ -173,9 +173,9 @@ def facts(container: Container) -> dict[str, str | list[str]]:
     }
 
 
-def _on_record(change: Change) -> Entry:
+def _on_record(change: Change) -> ContainerEntry:
     command = change.facts.get("command", ())
-    return Entry(
+    return ContainerEntry(
         change.subject,
         "running" if change.owner.lives() else "lost",
         (command,) if isinstance(command, str) else tuple(map(str, command)),  # type: ignore[arg-type]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from hyperbox.settings import InFile, Kind, SettingsTable, declared
+from hyperbox.settings import InFile, SettingKind, SettingsTable, declared
 from hyperbox.storage.images import ROOT
 from hyperbox.storage.ladder import Enabled
 from hyperbox.storage.limits import Limits
@@ -24,22 +24,24 @@ LIMITS = ("largest-ratio", "most-entries", "most-depth", "most-bytes")
 class ImageSettings:
     """Where images are kept, and how registries are reached."""
 
-    root: Path = declared(ROOT, "the store of images", Kind.PATH, metavar="DIR")
+    root: Path = declared(ROOT, "the store of images", SettingKind.PATH, metavar="DIR")
     platform: str | None = declared(
         None,
         "take images for this platform",
         metavar="OS/ARCH[/VARIANT]",
         usual="this machine's",
     )
-    parallel: int = declared(JOBS, "layers at once", Kind.WHOLE, metavar="N", least=1, most=64)
+    parallel: int = declared(
+        JOBS, "layers at once", SettingKind.WHOLE, metavar="N", least=1, most=64
+    )
     plain_http: bool | None = declared(
         None,
         "reach registries by HTTP without TLS",
-        Kind.FLAG,
+        SettingKind.FLAG,
         usual="for registries on this machine only",
     )
     ca_file: Path | None = declared(
-        None, "certificates to trust", Kind.PATH, metavar="FILE", usual="the system's"
+        None, "certificates to trust", SettingKind.PATH, metavar="FILE", usual="the system's"
     )
     erofs_enabled: str = declared(
         "auto",
@@ -55,20 +57,24 @@ class ImageSettings:
     largest_ratio: int = declared(
         Limits.ratio,
         "most bytes that a layer of more than 64 MiB decompresses to for each of its own",
-        Kind.WHOLE,
+        SettingKind.WHOLE,
         metavar="N",
         least=1,
     )
     most_entries: int = declared(
-        Limits.entries, "most entries of a layer", Kind.WHOLE, metavar="N", least=1
+        Limits.entries, "most entries of a layer", SettingKind.WHOLE, metavar="N", least=1
     )
     most_depth: int = declared(
-        Limits.depth, "most directories of a layer in each other", Kind.WHOLE, metavar="N", least=1
+        Limits.depth,
+        "most directories of a layer in each other",
+        SettingKind.WHOLE,
+        metavar="N",
+        least=1,
     )
     most_bytes: int = declared(
         Limits.total_bytes,
         "most bytes of a layer's files together, holes included",
-        Kind.WHOLE,
+        SettingKind.WHOLE,
         metavar="BYTES",
         least=1,
     )

@@ -11,11 +11,11 @@ from pathlib import Path
 
 from hyperbox.storage.tree import Tree
 
-__all__ = ["Entry", "differences", "list_directory", "list_tree"]
+__all__ = ["ListedEntry", "differences", "list_directory", "list_tree"]
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class ListedEntry:
     """A name in a tree, and everything of the file that a program can ask for.
 
     Parameters
@@ -38,18 +38,18 @@ class Entry:
     first: bytes
 
 
-Listing = Mapping[bytes, Entry]
+Listing = Mapping[bytes, ListedEntry]
 """Entries by path, from the root ``b""`` down, without a slash in front."""
 
 
-def list_tree(tree: Tree) -> dict[bytes, Entry]:
+def list_tree(tree: Tree) -> dict[bytes, ListedEntry]:
     """Return what an image of a tree has to show; pure."""
-    found: dict[bytes, Entry] = {}
+    found: dict[bytes, ListedEntry] = {}
     firsts: dict[object, bytes] = {}
     for path, node in tree.walk():
         name, inode = b"/".join(path), node.inode
         sized = len(inode.target) if stat.S_ISLNK(inode.mode) else inode.content.size
-        found[name] = Entry(
+        found[name] = ListedEntry(
             inode.mode,
             inode.uid,
             inode.gid,
@@ -64,7 +64,7 @@ def list_tree(tree: Tree) -> dict[bytes, Entry]:
     return found
 
 
-def list_directory(top: Path) -> dict[bytes, Entry]:
+def list_directory(top: Path) -> dict[bytes, ListedEntry]:
     """Return what a directory has, all files read.
 
     Raises
@@ -72,7 +72,7 @@ def list_directory(top: Path) -> dict[bytes, Entry]:
     OSError
         If something cannot be read.
     """
-    found: dict[bytes, Entry] = {}
+    found: dict[bytes, ListedEntry] = {}
     firsts: dict[tuple[int, int], bytes] = {}
     for name in _names(top):
         path = top / os.fsdecode(name)
@@ -96,9 +96,9 @@ def differences(expected: Listing, found: Listing) -> Iterator[str]:
             yield f"~ {name}: {_changed(expected[path], found[path])}"
 
 
-def _changed(old: Entry, new: Entry) -> str:
+def _changed(old: ListedEntry, new: ListedEntry) -> str:
     parts = []
-    for field in Entry.__slots__:
+    for field in ListedEntry.__slots__:
         before, after = getattr(old, field), getattr(new, field)
         if before != after:
             octal = field == "mode"
@@ -119,7 +119,7 @@ def _names(top: Path) -> Iterator[bytes]:
             waiting += [name + b"/" + one if name else one for one in below]
 
 
-def _entry(path: Path) -> Entry:
+def _entry(path: Path) -> ListedEntry:
     facts = path.lstat()
     target, sha256, size = b"", "", 0
     if stat.S_ISLNK(facts.st_mode):
@@ -133,7 +133,7 @@ def _entry(path: Path) -> Entry:
     device = (0, 0)
     if stat.S_ISCHR(facts.st_mode) or stat.S_ISBLK(facts.st_mode):
         device = (os.major(facts.st_rdev), os.minor(facts.st_rdev))
-    return Entry(
+    return ListedEntry(
         facts.st_mode,
         facts.st_uid,
         facts.st_gid,

@@ -65,7 +65,7 @@ class Boot:
             return machine.cpu_seconds
 
 
-class Agent:
+class AgentInGuest:
     """Latency of the agent in a guest that does nothing else."""
 
     params = ("5.10", "6.12", "7.3")

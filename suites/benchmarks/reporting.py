@@ -11,7 +11,7 @@ import numpy as np
 
 from hyperbox.errors import HarnessError
 from hyperbox.harness.model import Arm, Cell, Experiment, Gate, Lane, Metric, Rule, Sample, Suite
-from hyperbox.harness.runs.attempt import Attempt, BlockRecord, State
+from hyperbox.harness.runs.attempt import Attempt, AttemptState, BlockRecord
 from hyperbox.harness.runs.documents import document_bytes
 from hyperbox.harness.runs.plan import blocks_of, make_plan
 from hyperbox.harness.runs.record import record_document, samples_table
@@ -102,7 +102,7 @@ def _write_cell(
     records = (BlockRecord(b.number, b.order, b.start, {"off": 1.0, "on": 1.1}, {}) for b in blocks)
     kernel = {"label": cell.kernel, "release": cell.kernel, "version": "1", "sha256": "0" * 64}
     attempt = Attempt(
-        State.MEASURED,
+        AttemptState.MEASURED,
         1e9,
         1e9 + 60,
         tuple(samples),

@@ -18,7 +18,7 @@ _LIMIT_S = 3000.0
 _DECIDED = (ExitCode.PASS, ExitCode.GATE_FAILED, ExitCode.INCONCLUSIVE)
 
 
-class Validation:
+class ValidationBenchmark:
     """Wall-clock time of one `hyperbox validate` from its start to its exit."""
 
     timeout = 3600

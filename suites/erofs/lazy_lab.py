@@ -30,7 +30,7 @@ from hyperbox.storage.conversion import Converter
 from hyperbox.storage.digests import digest_of
 from hyperbox.storage.layer_reading import Layer as TarLayer
 from hyperbox.storage.lazy.content_cache import ContentCache
-from hyperbox.storage.lazy.layer_writer import Layer, write_layer
+from hyperbox.storage.lazy.layer_writer import WrittenLayer, write_layer
 from hyperbox.storage.lazy.mechanism import Mechanism
 from suites.erofs.blob_server import BlobServer, serving
 from suites.erofs.ext4_disk import ext4_disk
@@ -124,7 +124,7 @@ class LazyLab:
 
     directory: Path
     contents: Mapping[str, bytes]
-    layer: Layer
+    layer: WrittenLayer
     server: BlobServer
     service: ImagesProcess
     cache: ContentCache
@@ -197,7 +197,7 @@ def _contents(seeded: random.Random) -> Mapping[str, bytes]:
     return found
 
 
-def _layer(top: Path, contents: Mapping[str, bytes]) -> Layer:
+def _layer(top: Path, contents: Mapping[str, bytes]) -> WrittenLayer:
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT) as archive:
         for name, data in contents.items():

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 from hyperbox.errors import WorkloadError
 from hyperbox.linux.refusal import refusal
-from suites.harness.load import Load, Ready
+from suites.harness.load import BackgroundLoad, Ready
 
 __all__ = ["PROCESSES", "PROCESSOR", "SYSTEM_CALLS"]
 
@@ -70,6 +70,6 @@ def _one_process() -> None:
         raise WorkloadError(f"{_PROGRAM} failed")
 
 
-PROCESSOR = Load(1000, _processor)
-SYSTEM_CALLS = Load(3000, _system_calls)
-PROCESSES = Load(200, _processes)
+PROCESSOR = BackgroundLoad(1000, _processor)
+SYSTEM_CALLS = BackgroundLoad(3000, _system_calls)
+PROCESSES = BackgroundLoad(200, _processes)

@@ -13,7 +13,7 @@ from hyperbox.errors import HyperboxError, WorkloadError
 from hyperbox.linux.modules import load_module
 from hyperbox.linux.namespaces import own_network
 from hyperbox.processes import require, run
-from suites.harness.load import Load, Ready
+from suites.harness.load import BackgroundLoad, Ready
 
 __all__ = ["NETWORK"]
 
@@ -112,4 +112,4 @@ def _batch(program: str, lines: Sequence[str]) -> None:
     run([require(program, "iproute2"), "-batch", "-"], timeout=_PATIENCE_S, data=text.encode())
 
 
-NETWORK = Load(200, _network, warm_up=20)
+NETWORK = BackgroundLoad(200, _network, warm_up=20)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
-__all__ = ["Load", "Ready", "nothing_more"]
+__all__ = ["BackgroundLoad", "Ready", "nothing_more"]
 
 
 def nothing_more() -> Mapping[str, float]:
@@ -26,7 +26,7 @@ class Ready:
 
 
 @dataclass(frozen=True)
-class Load:
+class BackgroundLoad:
     """A kind of work.
 
     `units` are done by the base arm; the planted arm does a two-hundredth of them less.

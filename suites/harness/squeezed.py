@@ -21,7 +21,7 @@ from collections.abc import Iterator, Mapping
 from hyperbox.linux.knob import changed, sysctl
 from hyperbox.linux.pressure import PressureFile, Resource
 from hyperbox.linux.vmstat import vmstat
-from suites.harness.load import Load, Ready
+from suites.harness.load import BackgroundLoad, Ready
 from suites.squeeze import MEBIBYTE, squeeze
 from workloads.memory_walk import PAGE
 
@@ -84,4 +84,4 @@ def _filled() -> mmap.mmap:
 
 
 # Warmed up by three rounds: pages are written in the first, clean in the second, read in the third.
-SWAP = Load(200, _swap, warm_up=3 * _AREA_MIB * MEBIBYTE // _BLOCK)
+SWAP = BackgroundLoad(200, _swap, warm_up=3 * _AREA_MIB * MEBIBYTE // _BLOCK)

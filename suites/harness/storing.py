@@ -12,7 +12,7 @@ from hyperbox.errors import WorkloadError
 from hyperbox.linux.mounts import mount, unmount
 from hyperbox.linux.namespaces import own_mounts
 from hyperbox.linux.null_blk import null_block_device
-from suites.harness.load import Load, Ready
+from suites.harness.load import BackgroundLoad, Ready
 
 __all__ = ["EROFS", "PAGE_CACHE", "TMPFS"]
 
@@ -141,6 +141,6 @@ def _fill(disk: Path, image: bytes) -> None:
         os.close(handle)
 
 
-TMPFS = Load(1000, _tmpfs)
-PAGE_CACHE = Load(400, _page_cache)
-EROFS = Load(200, _erofs)
+TMPFS = BackgroundLoad(1000, _tmpfs)
+PAGE_CACHE = BackgroundLoad(400, _page_cache)
+EROFS = BackgroundLoad(200, _erofs)

@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Sequence
 
-from suites.harness.load import Load
+from suites.harness.load import BackgroundLoad
 from suites.program import Measured, run_program
 
 __all__ = ["ARMS", "LOADS", "PLANTED", "main", "measure", "units_of"]
@@ -47,12 +47,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run_program(lambda: measure(load, options.arm))
 
 
-def units_of(load: Load, arm: str) -> int:
+def units_of(load: BackgroundLoad, arm: str) -> int:
     """Return how many units an arm does."""
     return load.units + (round(load.units * PLANTED) if arm == "planted" else 0)
 
 
-def measure(load: Load, arm: str) -> Measured:
+def measure(load: BackgroundLoad, arm: str) -> Measured:
     """Set the load up, do the units, return what that took."""
     units = units_of(load, arm)
     with load.set_up() as ready:

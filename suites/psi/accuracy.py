@@ -19,10 +19,10 @@ from pathlib import Path
 from hyperbox.errors import WorkloadError
 from hyperbox.linux.cgroup import Cgroup
 from hyperbox.linux.pressure import PROC_PRESSURE, Resource, cgroup_files, system_files
-from hyperbox.memory.psi import INTERVAL_S, Sample, Sampler
+from hyperbox.memory.psi import INTERVAL_S, PressureSample, Sampler
 from hyperbox.processes import spawn, stop
 from suites.program import Measured, run_program, seed
-from suites.psi.reference import Moment, RawReader, Recording, total_is_right
+from suites.psi.reference import Moment, RawReader, ReferenceRecording, total_is_right
 from suites.squeeze import squeeze, walker
 
 _SAMPLES = 7  # at the default 5 s: 30 s; from the third on the window is full
@@ -39,11 +39,11 @@ _BURSTS = Path(__file__).resolve().parents[2] / "workloads" / "cpu_bursts.py"
 
 
 @dataclass(frozen=True)
-class Check:
+class ReadingCheck:
     """One sample of the product between two readings of the reference."""
 
     before: Moment
-    sample: Sample
+    sample: PressureSample
     after: Moment
     boxcar: Mapping[tuple[str, str], tuple[float, float, float]]
     """Percent, stated error, span in seconds."""
@@ -79,7 +79,7 @@ class _Scope:
         self.sampler = sampler
         self.raw = raw
         self.moments: list[Moment] = []
-        self.checks: list[Check] = []
+        self.checks: list[ReadingCheck] = []
 
     def record(self) -> Moment:
         moment = self.raw.read()
@@ -97,7 +97,7 @@ class _Scope:
                 boxcars[key] = (own.percent, own.error, own.span_s)
             if copy := self.sampler.replica(resource, kind):
                 replicas[key] = (copy.percent, copy.error)
-        self.checks.append(Check(before, sample, after, boxcars, replicas))
+        self.checks.append(ReadingCheck(before, sample, after, boxcars, replicas))
 
 
 def main() -> int:
@@ -105,7 +105,7 @@ def main() -> int:
     return run_program(_measure)
 
 
-def judge(check: Check, recording: Recording, tally: Tally) -> None:
+def judge(check: ReadingCheck, recording: ReferenceRecording, tally: Tally) -> None:
     """Add what one check finds to the tally."""
     lines = {(str(key[0]), str(key[1])): line for key, line in check.sample.lines().items()}
     for key in check.before.totals_us.keys() | lines.keys():
@@ -127,7 +127,9 @@ def judge(check: Check, recording: Recording, tally: Tally) -> None:
         _judge_replica(check, key, tally)
 
 
-def _judge_average(check: Check, key: tuple[str, str], recording: Recording, tally: Tally) -> None:
+def _judge_average(
+    check: ReadingCheck, key: tuple[str, str], recording: ReferenceRecording, tally: Tally
+) -> None:
     percent, stated, span_s = check.boxcar.get(key, (0.0, 0.0, 0.0))
     if span_s < 9.999:  # the window is not full yet
         return
@@ -145,7 +147,7 @@ def _judge_average(check: Check, key: tuple[str, str], recording: Recording, tal
         )
 
 
-def _judge_replica(check: Check, key: tuple[str, str], tally: Tally) -> None:
+def _judge_replica(check: ReadingCheck, key: tuple[str, str], tally: Tally) -> None:
     if key not in check.replica:
         return
     percent, stated = check.replica[key]
@@ -216,7 +218,7 @@ def _result(scopes: tuple[_Scope, ...]) -> Measured:
     tallies: dict[str, Tally] = {}
     stalls: dict[str, dict[str, int]] = {}
     for scope in scopes:
-        recording = Recording(scope.moments)
+        recording = ReferenceRecording(scope.moments)
         tally = tallies[scope.name] = Tally()
         for check in scope.checks:
             judge(check, recording, tally)

@@ -16,7 +16,7 @@ from typing import Any
 
 from hyperbox.errors import WorkloadError
 from hyperbox.linux.pressure import PROC_PRESSURE, Resource
-from suites.daemon import Answer, Daemon, running_daemon
+from suites.daemon import Daemon, HttpAnswer, running_daemon
 from suites.judge import Judge
 from suites.program import Measured, run_program, seed
 from suites.psi.reference import Moment, RawReader, total_is_right
@@ -36,7 +36,7 @@ _LATENCY_NS = 5_000_000
 class EndpointJudge(Judge):
     """Holds answers against the kernel's files, as they were before and after."""
 
-    def json(self, before: Moment, answer: Answer, after: Moment) -> None:
+    def json(self, before: Moment, answer: HttpAnswer, after: Moment) -> None:
         """Judge an answer of the JSON endpoint."""
         self.expect(answer.status == 200, f"status {answer.status}")
         self.expect(answer.kind.startswith("application/json"), f"type {answer.kind}")
@@ -58,7 +58,7 @@ class EndpointJudge(Judge):
         low, high = sorted((before, after))
         self.expect(low <= kernel <= high, f"avg10 of {name} is {kernel}, not {low} ... {high}")
 
-    def twin(self, before: Moment, answer: Answer, after: Moment) -> None:
+    def twin(self, before: Moment, answer: HttpAnswer, after: Moment) -> None:
         """Judge an answer of the metrics endpoint."""
         self.expect(answer.status == 200, f"/metrics: status {answer.status}")
         found = _TWIN.findall(answer.body)

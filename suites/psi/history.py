@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hyperbox.errors import WorkloadError
-from hyperbox.linux.pressure import PROC_PRESSURE, Kind, PressureFile, Resource, system_files
-from hyperbox.memory.psi import HISTORY, INTERVAL_S, Sample, Sampler, watch
+from hyperbox.linux.pressure import PROC_PRESSURE, PressureFile, Resource, StallKind, system_files
+from hyperbox.memory.psi import HISTORY, INTERVAL_S, PressureSample, Sampler, watch
 from hyperbox.processes import spawn, stop
 from suites.program import Measured, run_program
 from suites.psi.reference import Moment, RawReader, total_is_right
@@ -32,7 +32,7 @@ class Kept:
     """A sample and what the files said just before and just after it."""
 
     before: Moment
-    sample: Sample
+    sample: PressureSample
     after: Moment
 
 
@@ -44,7 +44,7 @@ class Watched(Sampler):
         self.reader = reader
         self.taken: list[Kept] = []
 
-    def sample(self) -> Sample:
+    def sample(self) -> PressureSample:
         """Read, sample, read."""
         before = self.reader.read()
         sample = super().sample()
@@ -69,7 +69,7 @@ def _measure() -> Measured:
     finally:
         stop(load)
     wrong = judge(history, taken)
-    cpu = [one.sample.line(Resource.CPU, Kind.SOME) for one in (taken[0], taken[-1])]
+    cpu = [one.sample.line(Resource.CPU, StallKind.SOME) for one in (taken[0], taken[-1])]
     stalled = cpu[1].total_us - cpu[0].total_us if cpu[0] and cpu[1] else 0
     if not stalled:
         raise WorkloadError("no CPU pressure while samples were taken: nothing was recorded")
@@ -92,7 +92,7 @@ def _files() -> Sequence[PressureFile]:
     return files
 
 
-def judge(history: Sequence[Sample], taken: Sequence[Kept]) -> list[str]:
+def judge(history: Sequence[PressureSample], taken: Sequence[Kept]) -> list[str]:
     """Say what is wrong with the samples kept: which, their order, their time, their totals."""
     wrong = []
     wanted = taken[-HISTORY:]
@@ -104,7 +104,7 @@ def judge(history: Sequence[Sample], taken: Sequence[Kept]) -> list[str]:
         if not kept.before.ended_ns <= sample.time_ns <= kept.after.began_ns:
             wrong.append(f"sample {number} has another time")
         for resource, kind in kept.before.totals_us:
-            line = sample.line(Resource(resource), Kind(kind))
+            line = sample.line(Resource(resource), StallKind(kind))
             key = (resource, kind)
             if line is None or not total_is_right(kept.before, line.total_us, kept.after, key):
                 wrong.append(f"sample {number}: {kind} {resource} is not what the file said")

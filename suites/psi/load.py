@@ -27,7 +27,7 @@ from pathlib import Path
 from hyperbox.linux.cgroup import Cgroup, cgroup
 from suites.squeeze import SteppedWorkload, squeeze, walker
 
-__all__ = ["HIGH", "MEMORY_MIB", "MIXED", "NORMAL", "Load", "Place", "place", "running"]
+__all__ = ["HIGH", "MEMORY_MIB", "MIXED", "NORMAL", "Place", "PressureLoad", "place", "running"]
 
 MEMORY_MIB = 24
 """The memory of both workloads; in an arm with compressed swap, what that takes included."""
@@ -37,7 +37,7 @@ _LATENCY_NS = 3_000_000  # three milliseconds: network storage, a hard disk at i
 
 
 @dataclass(frozen=True)
-class Load:
+class PressureLoad:
     """Options of the two workloads, as their command lines take them.
 
     `program` is the workload that is measured; `steps` are those before what is measured.
@@ -51,8 +51,8 @@ class Load:
     small_pages: bool = True
 
 
-def _load(work: str, stream: str) -> Load:
-    return Load(tuple(work.split()), tuple(stream.split()))
+def _load(work: str, stream: str) -> PressureLoad:
+    return PressureLoad(tuple(work.split()), tuple(stream.split()))
 
 
 _STREAM = "workloads/file_stream.py"
@@ -69,7 +69,7 @@ NORMAL = _load(
 )
 """The service fits, 50 requests a second; the stream wants more than is left."""
 
-MIXED = Load(
+MIXED = PressureLoad(
     ("--mix", "pressure", "--seconds", "600"),
     ("--rate", "0.25"),
     "workloads/stress.py",
@@ -110,7 +110,7 @@ def place(*, latency_ns: int = _LATENCY_NS) -> Iterator[Place]:
 
 
 @contextlib.contextmanager
-def running(where: Place, load: Load, seed: int) -> Iterator[SteppedWorkload]:
+def running(where: Place, load: PressureLoad, seed: int) -> Iterator[SteppedWorkload]:
     """Run both workloads until one is warm; gives that one, about to be measured.
 
     The stream reads until the end of the block, when both are killed.

@@ -15,7 +15,7 @@ from hyperbox.errors import WorkloadError
 from suites.observing import observed
 from suites.program import Measured, run_program, seed
 from suites.psi.arms import ARMS, FastSwap
-from suites.psi.load import HIGH, MIXED, NORMAL, Load, Place, place, running
+from suites.psi.load import HIGH, MIXED, NORMAL, Place, PressureLoad, place, running
 from suites.squeeze import MEBIBYTE
 
 __all__ = ["check_load", "check_share", "check_small_pages", "of_mix", "of_service"]
@@ -42,7 +42,7 @@ def _measure(arm: str, load: str) -> Measured:
     return measured
 
 
-def _work(where: Place, load: Load, fast: FastSwap) -> Measured:
+def _work(where: Place, load: PressureLoad, fast: FastSwap) -> Measured:
     notes: dict[str, object] = {
         "limit_mib": int(where.top.read("memory.max")) >> 20,
         "fast_swap": fast.kind,

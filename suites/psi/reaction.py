@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from hyperbox.errors import HyperboxError
-from hyperbox.journal import Outcome
+from hyperbox.journal import UndoOutcome
 from hyperbox.linux.knob import read_knob
 from hyperbox.linux.swap import swap_areas
 from hyperbox.linux.undo import KINDS
@@ -178,7 +178,7 @@ def _killed(where: Place, found: Findings, before: Mapping[str, str]) -> None:
             tuner.end(signal.SIGKILL)
     done = repair(KINDS)
     for one in done:
-        found.expect(one.outcome is not Outcome.FAILED, f"not repaired: {one}")
+        found.expect(one.outcome is not UndoOutcome.FAILED, f"not repaired: {one}")
     found.same(before, values(where), "after SIGKILL and repair")
 
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Moment", "RawReader", "Recording", "total_is_right"]
+__all__ = ["Moment", "RawReader", "ReferenceRecording", "total_is_right"]
 
 _LINE = re.compile(rb"^(some|full) avg10=([0-9.]+) .*total=([0-9]+)$", re.MULTILINE)
 
@@ -50,7 +50,7 @@ class RawReader:
         return Moment(began, ended, totals, averages)
 
 
-class Recording:
+class ReferenceRecording:
     """Moments at a high rate, oldest first."""
 
     def __init__(self, moments: Sequence[Moment]) -> None:

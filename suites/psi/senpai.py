@@ -17,13 +17,13 @@ from hyperbox.linux.cgroup import Cgroup
 from hyperbox.linux.knob import KnobChange
 from hyperbox.linux.pressure import parse_pressure
 
-__all__ = ["Senpai", "Settings", "State", "step"]
+__all__ = ["Senpai", "SenpaiSettings", "State", "step"]
 
 _PAGE = 4096
 
 
 @dataclass(frozen=True)
-class Settings:
+class SenpaiSettings:
     """The published defaults; microseconds of stall, seconds, fractions of the limit."""
 
     target_us: int = 10_000
@@ -42,7 +42,7 @@ class State:
     grace_s: int = 6
 
 
-def step(state: State, grown_us: int, settings: Settings) -> tuple[State, float]:
+def step(state: State, grown_us: int, settings: SenpaiSettings) -> tuple[State, float]:
     """Return the state after a second with so much more stall, and how the limit changes.
 
     The change is a fraction of the limit: 0.5 raises it by half, 0 leaves it.
@@ -80,7 +80,7 @@ class Senpai:
         self._high.restore()
 
     def _run(self) -> None:
-        state, settings = State(), Settings()
+        state, settings = State(), SenpaiSettings()
         total_us = self._total_us()
         while not self._ended.wait(1.0):
             now_us = self._total_us()

@@ -28,7 +28,7 @@ from hyperbox.isolation.recording import Recording
 from hyperbox.isolation.seccomp_gen import completeness, false_negatives, generate, validate
 from hyperbox.linux.oci_runtime import RUNTIMES
 from hyperbox.processes import require, run
-from hyperbox.runtime.bundle import Container, Mount
+from hyperbox.runtime.bundle import BindMount, Container
 from hyperbox.runtime.containers import RunningContainer, prepared
 from hyperbox.runtime.recording import recorded_run
 from suites.program import Measured, run_program
@@ -154,7 +154,7 @@ def _output(running: RunningContainer) -> Ran:
 
 def container(rootfs: Path, script: str, profile: Profile) -> Container:
     """Return a container that runs a script with this machine's programs, under a profile."""
-    mounts = tuple(Mount(Path(path), path, writable=False) for path in ("/usr", "/etc"))
+    mounts = tuple(BindMount(Path(path), path, writable=False) for path in ("/usr", "/etc"))
     command = ("/bin/sh", "-c", textwrap.dedent(script))
     return Container(rootfs, command, mounts=mounts, seccomp=profile)
 

@@ -12,7 +12,7 @@ import pytest
 from hyperbox.cli.main import main
 from hyperbox.cli.psi_decisions import moment
 from hyperbox.errors import ConfigError, ExitCode
-from hyperbox.memory.audit import Entry, Trail, as_line
+from hyperbox.memory.audit import AuditEntry, Trail, as_line
 from hyperbox.memory.decisions import Action, Decision, TunerState
 
 NOW = datetime(2026, 11, 25, 14, 30, 20)
@@ -72,7 +72,7 @@ def trail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> float:
         ),
         (3000, Decision(4, hold, Action.APPLY, "damon", "score 85.0 above 80")),
     ):  # fmt: skip
-        made.add(Entry(began + second, 77, decision))
+        made.add(AuditEntry(began + second, 77, decision))
     return began
 
 
@@ -142,7 +142,7 @@ def test_a_terminal_is_told_nothing_by_names(
 ) -> None:
     decision = Decision(0, TunerState.HOLD, Action.APPLY, "step", "why\x1b[31m[bold]")
     file = tmp_path / "trail"
-    file.write_text(as_line(Entry(1e9, 1, decision)) + "\n")
+    file.write_text(as_line(AuditEntry(1e9, 1, decision)) + "\n")
     assert main(["psi", "decisions", "--file", str(file)]) == ExitCode.PASS
     assert "why\ufffd[31m[bold]" in capsys.readouterr().out
 

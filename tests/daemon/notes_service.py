@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from hyperbox.daemon import descriptor_store
-from hyperbox.daemon.service import Endpoint, Method, Parameter, State, Status
+from hyperbox.daemon.service import Endpoint, Method, Parameter, ServiceState, Status
 
 NAME = Parameter("name", "The note's name.", {"type": "string"})
 TEXT = {"text/plain": {"type": "string"}}
@@ -29,15 +29,15 @@ class NotesService:
     name = "notes"
 
     def __init__(self) -> None:
-        self._state = State.STOPPED
+        self._state = ServiceState.STOPPED
         self._notes: dict[str, int] = {}
 
     def start(self) -> None:
         self._notes.update(descriptor_store.inherited())
-        self._state = State.RUNNING
+        self._state = ServiceState.RUNNING
 
     def stop(self) -> None:
-        self._state = State.STOPPED
+        self._state = ServiceState.STOPPED
 
     def status(self) -> Status:
         return Status(self._state)

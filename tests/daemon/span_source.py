@@ -21,7 +21,7 @@ from hyperbox.errors import HyperboxError
 from hyperbox.observability.export_http import HttpTransport
 from hyperbox.observability.export_target import target
 from hyperbox.observability.exporter import Exporter
-from hyperbox.observability.spans import Resource, ResourceSpans, Span
+from hyperbox.observability.spans import ResourceSpans, Span, SpanResource
 
 TRACE = bytes(range(16))
 
@@ -51,7 +51,7 @@ class ReadingSource:
     def _obey(self) -> None:
         for line in sys.stdin:
             count, size = map(int, line.split())
-            resource = Resource({"process.pid": os.getpid(), "container.id": "abcdef012345"})
+            resource = SpanResource({"process.pid": os.getpid(), "container.id": "abcdef012345"})
             self._sink([ResourceSpans(resource, [self._read(size) for _ in range(count)])])
 
     def _read(self, size: int) -> Span:

@@ -14,13 +14,13 @@ from prometheus_client.openmetrics.exposition import generate_latest as generate
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 from prometheus_client.parser import text_string_to_metric_families as plain
 
-from hyperbox.daemon.service import State, Status
+from hyperbox.daemon.service import ServiceState, Status
 from hyperbox.daemon.services import pressure_answer, pressure_metrics
 from hyperbox.daemon.services.pressure_answer import Sampling
 from hyperbox.daemon.services.tuner import families
-from hyperbox.linux.pressure import Kind, Line, Pressure, Resource
+from hyperbox.linux.pressure import Line, Pressure, Resource, StallKind
 from hyperbox.memory.decisions import Action, Decision, StepStatus, TunerState
-from hyperbox.memory.psi import Sample, Snapshot
+from hyperbox.memory.psi import PressureHistory, PressureSample
 from hyperbox.memory.tuner import StepView, TunerStatus
 
 VALIDATOR = jsonschema.Draft202012Validator(pressure_answer.SCHEMA)
@@ -34,25 +34,25 @@ pressures = st.fixed_dictionaries(
     optional={Resource.IRQ: st.builds(Pressure, st.none(), lines)},
 )
 samples = st.builds(
-    Sample, st.integers(1, 2**62), st.integers(0, 10**6), st.floats(0, 4e9), pressures
+    PressureSample, st.integers(1, 2**62), st.integers(0, 10**6), st.floats(0, 4e9), pressures
 )
 
 
 @st.composite
-def snapshots(draw: st.DrawFn) -> Snapshot:
+def snapshots(draw: st.DrawFn) -> PressureHistory:
     """Samples in order of time whose totals do not fall."""
     times = sorted(draw(st.sets(st.integers(0, 2**62), max_size=8)))
     taken = [draw(samples) for _ in times]
     kept = tuple(
-        Sample(at, one.late_ns, one.unix_s, one.pressure)
+        PressureSample(at, one.late_ns, one.unix_s, one.pressure)
         for at, one in zip(times, taken, strict=True)
     )
-    return Snapshot(kept, history=8)
+    return PressureHistory(kept, history=8)
 
 
 @given(samples, snapshots(), st.integers(0, 8))
 def test_answers_fit_the_schema_and_keep_every_total(
-    now: Sample, snapshot: Snapshot, rows: int
+    now: PressureSample, snapshot: PressureHistory, rows: int
 ) -> None:
     said = pressure_answer.answer(now, snapshot, Sampling(5.0, 3, 9.0, 0.1), {"mode": "off"}, rows)
     read = json.loads(json.dumps(said, allow_nan=False))
@@ -64,8 +64,8 @@ def test_answers_fit_the_schema_and_keep_every_total(
     assert [row["time_ns"] for row in read["history"]] == [one.time_ns for one in wanted]
 
 
-@given(st.sampled_from(State), st.text(), st.text())
-def test_what_is_unavailable_has_a_reason(state: State, reason: str, hint: str) -> None:
+@given(st.sampled_from(ServiceState), st.text(), st.text())
+def test_what_is_unavailable_has_a_reason(state: ServiceState, reason: str, hint: str) -> None:
     said = pressure_answer.unavailable(Status(state, reason, hint))
     VALIDATOR.validate(said)
     assert said["reason"]
@@ -75,8 +75,8 @@ def test_what_is_unavailable_has_a_reason(state: State, reason: str, hint: str) 
     "change", [{"some_cpu_us": -1}, {"some_memory_us": 1.5}, {"extra": 1}, {"available": "yes"}]
 )
 def test_schema_refuses_what_is_wrong(change: dict[str, object]) -> None:
-    now = Sample(1, 0, 1.0, {Resource.CPU: Pressure(Line(0, 0, 0, 1), None)})
-    said = pressure_answer.answer(now, Snapshot(), Sampling(5.0), {"mode": "off"}, 0)
+    now = PressureSample(1, 0, 1.0, {Resource.CPU: Pressure(Line(0, 0, 0, 1), None)})
+    said = pressure_answer.answer(now, PressureHistory(), Sampling(5.0), {"mode": "off"}, 0)
     said |= {"some_memory_us": 1, "full_memory_us": 1}
     VALIDATOR.validate(said)
     with pytest.raises(jsonschema.ValidationError):
@@ -114,8 +114,8 @@ TUNERS: dict[str, Callable[[TunerStatus], dict[str, object]]] = {
 
 
 def shown(tuner: dict[str, object]) -> dict[str, object]:
-    now = Sample(1, 0, 1.0, {Resource.CPU: Pressure(Line(0, 0, 0, 1), None)})
-    said = pressure_answer.answer(now, Snapshot(), Sampling(5.0), tuner, 0)
+    now = PressureSample(1, 0, 1.0, {Resource.CPU: Pressure(Line(0, 0, 0, 1), None)})
+    said = pressure_answer.answer(now, PressureHistory(), Sampling(5.0), tuner, 0)
     return {**said, "some_memory_us": 1, "full_memory_us": 1}
 
 
@@ -165,16 +165,18 @@ def written(found: list[Metric]) -> tuple[dict[str, float], dict[str, float]]:
 
 
 @given(samples, snapshots())
-def test_counters_survive_both_formats_to_the_microsecond(now: Sample, snapshot: Snapshot) -> None:
+def test_counters_survive_both_formats_to_the_microsecond(
+    now: PressureSample, snapshot: PressureHistory
+) -> None:
     found = list(pressure_metrics.families(now, snapshot, Sampling(5.0, 3, 9.0, 0.1)))
     first, second = written(found)
     assert first == second
     lines = now.lines()
     wanted = {
         f"node_pressure_{resource}_{word}_seconds_total[]": lines[resource, kind].total_us
-        for word, kind in (("waiting", Kind.SOME), ("stalled", Kind.FULL))
+        for word, kind in (("waiting", StallKind.SOME), ("stalled", StallKind.FULL))
         for resource in Resource
-        if (resource, kind) in lines and (resource, kind) != (Resource.CPU, Kind.FULL)
+        if (resource, kind) in lines and (resource, kind) != (Resource.CPU, StallKind.FULL)
     }
     got = {
         name: round(value * 1e6)

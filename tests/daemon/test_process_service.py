@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from hyperbox.daemon.process_service import Privileges, ProcessService
-from hyperbox.daemon.service import State
+from hyperbox.daemon.service import ServiceState
 from hyperbox.errors import ConfigError, HarnessError
 from tests.daemon.conftest import PATIENCE_S, PROJECT, Daemon, daemon
 from tests.daemon.test_supervision import children, eventually
@@ -191,13 +191,13 @@ def service(tmp_path: Path) -> Iterator[ProcessService]:
 
 
 def test_status_is_that_of_its_process(service: ProcessService, tmp_path: Path) -> None:
-    assert service.status().state is State.STOPPED
+    assert service.status().state is ServiceState.STOPPED
     assert list(service.metrics()) == []
     service.start()
-    assert service.status().state is State.RUNNING
+    assert service.status().state is ServiceState.RUNNING
     assert [family.name for family in service.metrics()] == ["notes"]
     service.stop()
-    assert service.status().state is State.STOPPED
+    assert service.status().state is ServiceState.STOPPED
     service.stop()  # harmless
 
 
@@ -219,7 +219,7 @@ def test_supervisor_that_is_late_leaves_the_process_to_the_first(
     second.start()
     assert path.with_suffix(".lock").read_text() == holder
     second.stop()  # it has nothing to end
-    assert service.status().state is State.RUNNING
+    assert service.status().state is ServiceState.RUNNING
 
 
 def test_process_that_cannot_start_is_an_error(service: ProcessService, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 from prometheus_client.parser import text_string_to_metric_families as plain
 
-from hyperbox.linux.pressure import PROC_PRESSURE, Kind, Resource, parse_pressure
+from hyperbox.linux.pressure import PROC_PRESSURE, Resource, StallKind, parse_pressure
 from tests.daemon.conftest import PATIENCE_S, Daemon, has_pressure
 
 OPENMETRICS = "application/openmetrics-text"
@@ -36,7 +36,7 @@ def kernel() -> dict[str, int]:
     for resource in Resource:
         with contextlib.suppress(OSError):
             pressure = parse_pressure((PROC_PRESSURE / resource).read_text())
-            for kind in Kind:
+            for kind in StallKind:
                 line = pressure.line(kind)
                 if line is not None:
                     totals[f"{kind}_{resource}_us"] = line.total_us

@@ -8,14 +8,14 @@ import threading
 from types import FrameType
 from typing import Any
 
-from hyperbox.daemon.connections import Limits
+from hyperbox.daemon.connections import ConnectionLimits
 from hyperbox.daemon.server import _Server
 from hyperbox.daemon.service_group import ServiceGroup
 
 
 def test_a_signal_may_come_in_each_line_of_the_handler() -> None:
     group = ServiceGroup(())
-    server = _Server(group, (), Limits())
+    server = _Server(group, (), ConnectionLimits())
     nested = 0
 
     def interrupt(frame: FrameType, event: str, _argument: object) -> Any:

@@ -11,7 +11,7 @@ from prometheus_client import Metric
 
 import hyperbox.daemon
 from hyperbox.daemon.application import application
-from hyperbox.daemon.service import Endpoint, State, Status
+from hyperbox.daemon.service import Endpoint, ServiceState, Status
 from hyperbox.daemon.service_group import ServiceGroup
 from hyperbox.errors import HarnessError, HyperboxError, KernelFeatureMissing
 
@@ -33,14 +33,14 @@ class Service:
         self.start_error = start
         self.stop_error = stop
         self.paths = paths
-        self.state = State.STOPPED
+        self.state = ServiceState.STOPPED
 
     def start(self) -> None:
         self.events.append(f"start {self.name}")
-        self.state = State.RUNNING
+        self.state = ServiceState.RUNNING
         if self.start_error is not None:
             missing = isinstance(self.start_error, KernelFeatureMissing)
-            self.state = State.UNAVAILABLE if missing else State.STOPPED
+            self.state = ServiceState.UNAVAILABLE if missing else ServiceState.STOPPED
             raise self.start_error
 
     def stop(self) -> None:
@@ -74,14 +74,14 @@ def test_unavailable_service_is_no_fault() -> None:
     missing = KernelFeatureMissing("no such thing")
     with ServiceGroup([Service("a", events, start=missing), Service("b", events)]) as group:
         assert group.ready()
-        assert group.statuses()["a"].state is State.UNAVAILABLE
+        assert group.statuses()["a"].state is ServiceState.UNAVAILABLE
     assert events == ["start a", "stop a", "start b", "stop b"]
 
 
 def test_failed_service_makes_the_group_unready() -> None:
     service = Service("a", [])
     with ServiceGroup([service]) as group:
-        service.state = State.FAILED
+        service.state = ServiceState.FAILED
         assert not group.ready()
 
 

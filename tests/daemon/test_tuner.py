@@ -16,13 +16,13 @@ import pytest
 from prometheus_client import Metric
 from starlette.requests import Request
 
-from hyperbox.daemon.service import State
+from hyperbox.daemon.service import ServiceState
 from hyperbox.daemon.services.pressure import PressureService
 from hyperbox.daemon.services.pressure_answer import SCHEMA, Sampling, answer
 from hyperbox.daemon.services.tuner import TunerListener
 from hyperbox.errors import HyperboxError, WorkloadError
 from hyperbox.linux.pressure import Missing, PressureMissing, system_files
-from hyperbox.memory.psi import Sample, Snapshot
+from hyperbox.memory.psi import PressureHistory, PressureSample
 from hyperbox.memory.tuner import TunerStatus
 from hyperbox.memory.tuning import TunerOptions
 from tests.daemon.conftest import PATIENCE_S, by_command, daemon, has_pressure
@@ -68,7 +68,7 @@ def test_a_tuner_that_has_not_stepped_yet_is_as_the_schema_says(
     finally:
         listener.close()
     assert tuner["mode"] == "tune"
-    said = answer(Sample(1, 0, 1.0, pressure), Snapshot(), Sampling(5.0), tuner, 0)
+    said = answer(PressureSample(1, 0, 1.0, pressure), PressureHistory(), Sampling(5.0), tuner, 0)
     jsonschema.validate(json.loads(json.dumps(said)), SCHEMA)
 
 
@@ -138,7 +138,7 @@ class Listener:
         self.errors: Mapping[str, Exception | None] = {"sampled": sampled, "close": close}
         self.closed = 0
 
-    def sampled(self, _snapshot: Snapshot) -> None:
+    def sampled(self, _snapshot: PressureHistory) -> None:
         self._fail("sampled")
 
     def report(self) -> Mapping[str, object]:
@@ -181,7 +181,7 @@ def test_sampling_survives_its_tuner(
     listener = Listener(sampled=error)
     tuned = service(listener)
     tuned.start()
-    until(lambda: tuned.status().state is State.FAILED)
+    until(lambda: tuned.status().state is ServiceState.FAILED)
     assert tuned.status().reason == f"the tuner has ended: {reason}"
     until(lambda: listener.closed)
     said = asyncio.run(answered(tuned))
@@ -191,7 +191,7 @@ def test_sampling_survives_its_tuner(
     names = {family.name for family in tuned.metrics()}
     assert "node_pressure_memory_waiting_seconds" in names
     tuned.stop()
-    assert tuned.status().state is State.FAILED
+    assert tuned.status().state is ServiceState.FAILED
 
 
 async def answered(service: PressureService) -> Any:
@@ -220,7 +220,7 @@ def test_tuner_without_pressure_costs_no_reading(tmp_path: Path) -> None:
         "reason": "pressure is unavailable: switched off in this cgroup",
         "hint": "on",
     }
-    assert service.status().state is State.RUNNING
+    assert service.status().state is ServiceState.RUNNING
     service.stop()
 
 
@@ -234,5 +234,5 @@ def test_what_cannot_be_put_back_is_said(service: Callable[[Listener], PressureS
 def test_service_that_never_started_stops_and_answers(tmp_path: Path) -> None:
     service = PressureService(tmp_path / "nothing")
     service.stop()
-    assert service.status().state is State.STOPPED
+    assert service.status().state is ServiceState.STOPPED
     assert list(service.metrics()) == []

@@ -12,24 +12,30 @@ from hyperbox.isolation.classic_bpf import Call, Instruction, executes, run
 from hyperbox.isolation.containment import _smallest, _solve, contained
 from hyperbox.isolation.default_profile import DEFAULTS, default_profile
 from hyperbox.isolation.libseccomp_filter import compile_profile
-from hyperbox.isolation.profile import Action, Argument, Comparison, Profile, Rule
+from hyperbox.isolation.profile import (
+    Argument,
+    FilterAction,
+    FilterRule,
+    Profile,
+    ProfileComparison,
+)
 from hyperbox.linux.syscalls import X32_BIT, Abi, numbers
 
 CLONE_NEWNS = 0x00020000
 WIDENINGS = {
-    "clone without its mask": Rule(("clone",), Action.ALLOW),
-    "clone with a smaller mask": Rule(
-        ("clone",), Action.ALLOW, (Argument(0, Comparison.MASKED_EQ, 0x7C000000),)
+    "clone without its mask": FilterRule(("clone",), FilterAction.ALLOW),
+    "clone with a smaller mask": FilterRule(
+        ("clone",), FilterAction.ALLOW, (Argument(0, ProfileComparison.MASKED_EQ, 0x7C000000),)
     ),
-    "unshare": Rule(("unshare",), Action.ALLOW),
-    "one personality more": Rule(
-        ("personality",), Action.ALLOW, (Argument(0, Comparison.EQ, 0x40000),)
+    "unshare": FilterRule(("unshare",), FilterAction.ALLOW),
+    "one personality more": FilterRule(
+        ("personality",), FilterAction.ALLOW, (Argument(0, ProfileComparison.EQ, 0x40000),)
     ),
-    "personalities beyond 32 bits": Rule(
-        ("personality",), Action.ALLOW, (Argument(0, Comparison.GT, 0xFFFFFFFF),)
+    "personalities beyond 32 bits": FilterRule(
+        ("personality",), FilterAction.ALLOW, (Argument(0, ProfileComparison.GT, 0xFFFFFFFF),)
     ),
-    "AF_ALG": Rule(("socket",), Action.ALLOW, (Argument(0, Comparison.EQ, 38),)),
-    "logged, but executed": Rule(("bpf",), Action.LOG),
+    "AF_ALG": FilterRule(("socket",), FilterAction.ALLOW, (Argument(0, ProfileComparison.EQ, 38),)),
+    "logged, but executed": FilterRule(("bpf",), FilterAction.LOG),
 }
 
 
@@ -38,7 +44,7 @@ def program(profile: Profile, *, tree: bool = False) -> tuple[Instruction, ...]:
 
 
 @pytest.mark.parametrize("rule", WIDENINGS.values(), ids=WIDENINGS)
-def test_every_widening_is_found(rule: Rule) -> None:
+def test_every_widening_is_found(rule: FilterRule) -> None:
     default = default_profile()
     wider = replace(default, rules=(*default.rules, rule))
     found = contained(program(wider), program(default, tree=True))
@@ -73,23 +79,28 @@ def test_the_newer_default_denies_what_the_older_one_allows() -> None:
     assert 38 in sockets  # AF_ALG, denied since 2026
 
 
-COMPARISONS = st.tuples(st.sampled_from(list(Comparison)), st.integers(0, 255), st.integers(0, 255))
+COMPARISONS = st.tuples(
+    st.sampled_from(list(ProfileComparison)), st.integers(0, 255), st.integers(0, 255)
+)
 
 
-def profile_of(conditions: list[tuple[Comparison, int, int]]) -> Profile:
+def profile_of(conditions: list[tuple[ProfileComparison, int, int]]) -> Profile:
     rules = tuple(
-        Rule(("getpid",), Action.ALLOW, (Argument(0, comparison, value, second),))
+        FilterRule(("getpid",), FilterAction.ALLOW, (Argument(0, comparison, value, second),))
         for comparison, value, second in conditions
     )
-    return Profile(Action.ERRNO, rules)
+    return Profile(FilterAction.ERRNO, rules)
 
 
 @settings(max_examples=60, deadline=None)
-@example([(Comparison.MASKED_EQ, 6, 2)], [(Comparison.MASKED_EQ, 2, 2)])
-@example([(Comparison.NE, 3, 0)], [(Comparison.LT, 3, 0), (Comparison.GT, 3, 0)])
+@example([(ProfileComparison.MASKED_EQ, 6, 2)], [(ProfileComparison.MASKED_EQ, 2, 2)])
+@example(
+    [(ProfileComparison.NE, 3, 0)], [(ProfileComparison.LT, 3, 0), (ProfileComparison.GT, 3, 0)]
+)
 @given(st.lists(COMPARISONS, min_size=1, max_size=3), st.lists(COMPARISONS, max_size=3))
 def test_it_agrees_with_brute_force(
-    first: list[tuple[Comparison, int, int]], second: list[tuple[Comparison, int, int]]
+    first: list[tuple[ProfileComparison, int, int]],
+    second: list[tuple[ProfileComparison, int, int]],
 ) -> None:
     inner, outer = program(profile_of(first)), program(profile_of(second))
     # Conditions look at the lowest byte only, or at order: 0 to 511 and one large value decide.

@@ -14,36 +14,36 @@ from hyperbox.errors import ConfigError
 from hyperbox.isolation.default_profile import (
     CAPABILITIES,
     DEFAULTS,
-    Machine,
+    TargetMachine,
     default_profile,
     resolve,
 )
 from hyperbox.isolation.profile import (
-    Action,
     Argument,
-    Comparison,
+    FilterAction,
+    FilterRule,
     Profile,
-    Rule,
+    ProfileComparison,
     parse_profile,
 )
 
 ARGUMENTS = st.builds(
     Argument,
     st.integers(0, 5),
-    st.sampled_from(list(Comparison)),
+    st.sampled_from(list(ProfileComparison)),
     st.integers(0, 2**64 - 1),
     st.integers(0, 2**64 - 1),
 )
 RULES = st.builds(
-    Rule,
+    FilterRule,
     st.lists(st.text("abcdef_", min_size=1, max_size=8), min_size=1, max_size=4).map(tuple),
-    st.sampled_from(list(Action)),
+    st.sampled_from(list(FilterAction)),
     st.lists(ARGUMENTS, max_size=2).map(tuple),
     st.none() | st.integers(0, 4095),
 )
 PROFILES = st.builds(
     Profile,
-    st.sampled_from(list(Action)),
+    st.sampled_from(list(FilterAction)),
     st.lists(RULES, max_size=6).map(tuple),
     st.lists(st.sampled_from(["SCMP_ARCH_X86_64", "SCMP_ARCH_X86"]), max_size=2).map(tuple),
     st.none() | st.integers(0, 4095),
@@ -95,7 +95,7 @@ def test_whatever_a_document_is_it_is_read_or_refused(document: object) -> None:
 
 
 def resolved(document: Any, source: str) -> Profile:
-    return resolve(document if isinstance(document, dict) else {}, Machine(), source)
+    return resolve(document if isinstance(document, dict) else {}, TargetMachine(), source)
 
 
 @pytest.mark.parametrize(
@@ -139,14 +139,16 @@ def test_defaults_are_resolved_for_the_machine() -> None:
     assert not {"mount", "bpf", "s390_runtime_instr", "io_uring_setup"} & default.allowed()
     assert set(default.architectures) == {"SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"}
     (clone3,) = (rule for rule in default.rules if rule.names == ("clone3",))
-    assert (clone3.action, clone3.errno) == (Action.ERRNO, 38)
+    assert (clone3.action, clone3.errno) == (FilterAction.ERRNO, 38)
 
 
 def test_capabilities_and_kernel_decide() -> None:
-    privileged = default_profile(machine=Machine(capabilities=CAPABILITIES | {"CAP_SYS_ADMIN"}))
+    privileged = default_profile(
+        machine=TargetMachine(capabilities=CAPABILITIES | {"CAP_SYS_ADMIN"})
+    )
     assert {"mount", "bpf"} <= privileged.allowed()
     assert "clone3" in privileged.allowed()
-    assert "ptrace" not in default_profile(machine=Machine(kernel=(4, 7))).allowed()
+    assert "ptrace" not in default_profile(machine=TargetMachine(kernel=(4, 7))).allowed()
 
 
 def test_an_unknown_default_is_refused_with_those_there_are() -> None:

@@ -15,7 +15,7 @@ from hyperbox.isolation.audit_recorder import AuditRecorder
 from hyperbox.isolation.default_profile import default_profile
 from hyperbox.isolation.families import FLOOR
 from hyperbox.isolation.notify_recorder import NotifyRecorder
-from hyperbox.isolation.profile import Action
+from hyperbox.isolation.profile import FilterAction
 from hyperbox.isolation.recorders import BACK_ENDS, chosen_recorder
 from hyperbox.isolation.recording import Recording
 from hyperbox.isolation.watching import watched
@@ -72,7 +72,7 @@ def test_every_back_end_sees_the_same_calls(root: Path, tmp_path: Path) -> None:
 def test_what_a_profile_would_deny_is_named_with_its_program(root: Path, tmp_path: Path) -> None:
     default = default_profile()
     known = default.allowed() - {"mkdir", "mkdirat"}
-    poor = watched(default, Action.ERRNO, known)
+    poor = watched(default, FilterAction.ERRNO, known)
     runtime = find_runtime(tmp_path).name
     with prepared(container(root, SCRIPT, poor), runtime=runtime) as running:
         found = audited_run(running, poor, default, stdin=subprocess.DEVNULL)
@@ -152,12 +152,12 @@ def test_a_record_is_read_as_the_kernel_writes_it() -> None:
 
 def test_a_watched_profile_lets_through_what_the_default_does() -> None:
     default = default_profile()
-    logged = watched(default, Action.LOG)
+    logged = watched(default, FilterAction.LOG)
     assert logged.allowed() == frozenset()
-    names = {n for rule in logged.rules if rule.action is Action.LOG for n in rule.names}
+    names = {n for rule in logged.rules if rule.action is FilterAction.LOG for n in rule.names}
     assert names == default.allowed()
-    assert watched(default, Action.LOG, default.allowed()) == default.canonical()
-    known = watched(default, Action.NOTIFY, frozenset({"read"}))
+    assert watched(default, FilterAction.LOG, default.allowed()) == default.canonical()
+    known = watched(default, FilterAction.NOTIFY, frozenset({"read"}))
     assert known.allowed() == {"read"}
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hyperbox.errors import ConfigError
 from hyperbox.isolation.default_profile import default_profile
 from hyperbox.isolation.families import FLOOR, TIGHT_FAMILIES, with_families
-from hyperbox.isolation.profile import Rule
+from hyperbox.isolation.profile import FilterRule
 from hyperbox.isolation.recording import Recording, parse_recording
 from hyperbox.isolation.seccomp_gen import (
     Reason,
@@ -87,7 +87,7 @@ def test_bytes_do_not_depend_on_the_hash_seed() -> None:
 
 def test_conditions_and_special_errors_are_copied() -> None:
     profile = generate([native("clone", "socket")], default_profile()).profile
-    by_name: dict[str, list[Rule]] = {}
+    by_name: dict[str, list[FilterRule]] = {}
     for rule in profile.rules:
         for name in rule.names:
             by_name.setdefault(name, []).append(rule)

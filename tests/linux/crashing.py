@@ -21,7 +21,7 @@ from types import FrameType
 from typing import Any
 
 from hyperbox import journal, repair
-from hyperbox.journal import Outcome
+from hyperbox.journal import UndoOutcome
 from hyperbox.linux.cgroup import cgroup, cgroup_root
 from hyperbox.linux.knob import KnobChange, changed, read_knob, sysctl
 from hyperbox.linux.mounts import mounts
@@ -140,7 +140,7 @@ def machine() -> dict[str, object]:
 def repaired() -> list[str]:
     """Repair, itself killed at a random line first; return what the last repair failed at."""
     killed_at(_repair_once, random.randrange(1, 400))
-    return [str(one) for one in repair.repair(KINDS) if one.outcome is Outcome.FAILED]
+    return [str(one) for one in repair.repair(KINDS) if one.outcome is UndoOutcome.FAILED]
 
 
 def _repair_once() -> None:

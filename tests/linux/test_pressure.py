@@ -16,13 +16,13 @@ from hyperbox.linux.cgroup import cgroup
 from hyperbox.linux.mounts import mounts
 from hyperbox.linux.pressure import (
     PROC_PRESSURE,
-    Kind,
     Line,
     Missing,
     Pressure,
     PressureFile,
     PressureMissing,
     Resource,
+    StallKind,
     Trigger,
     cgroup_files,
     parse_pressure,
@@ -184,7 +184,7 @@ def test_cgroup_whose_pressure_is_switched_off_is_not_gone() -> None:
             pytest.skip("needs Linux 6.1")
         files = cgroup_files(group.directory)
         path = group.directory / "memory.pressure"
-        with Trigger(path, Kind.SOME, 100_000, 2_000_000) as trigger:
+        with Trigger(path, StallKind.SOME, 100_000, 2_000_000) as trigger:
             group.limit("cgroup.pressure", "0")
             for end in (files[0].read, lambda: trigger.wait(5)):
                 with pytest.raises(PressureMissing, match=r"its cgroup\.pressure is 0") as caught:
@@ -224,7 +224,7 @@ def test_real_totals_never_fall() -> None:
     first = {file.resource: file.read() for file in files}
     for file in files:
         second = file.read()
-        for kind in Kind:
+        for kind in StallKind:
             before, after = first[file.resource].line(kind), second.line(kind)
             assert (before is None) == (after is None)
             if before and after:
@@ -236,13 +236,13 @@ def test_real_totals_never_fall() -> None:
 @pytest.mark.root
 def test_trigger_waits_out_its_time_on_a_calm_line() -> None:
     # Windows of 2 s are allowed to everybody, also where root lacks CAP_SYS_RESOURCE.
-    with Trigger(PROC_PRESSURE / "memory", Kind.FULL, 1_900_000, 2_000_000) as trigger:
+    with Trigger(PROC_PRESSURE / "memory", StallKind.FULL, 1_900_000, 2_000_000) as trigger:
         assert trigger.wait(0.05) is False
 
 
 def _cpu_stall_us() -> int:
     with PressureFile(Resource.CPU, PROC_PRESSURE / "cpu") as file:
-        line = file.read().line(Kind.SOME)
+        line = file.read().line(StallKind.SOME)
     assert line is not None
     return line.total_us
 
@@ -254,7 +254,7 @@ def test_trigger_fires_under_pressure() -> None:
     load = spawn([sys.executable, bursts, "--burst-ms", "100", "--period-ms", "250"])
     try:
         before = _cpu_stall_us()
-        with Trigger(PROC_PRESSURE / "cpu", Kind.SOME, 10_000, 2_000_000) as trigger:
+        with Trigger(PROC_PRESSURE / "cpu", StallKind.SOME, 10_000, 2_000_000) as trigger:
             fired = trigger.wait(120)
         stall_us = _cpu_stall_us() - before
         assert fired, f"{stall_us} us of stall in 120 s; the load: {load.poll()}"
@@ -267,10 +267,10 @@ def test_trigger_fires_under_pressure() -> None:
 def test_refused_trigger_is_one_clear_error() -> None:
     before = open_descriptors()
     with pytest.raises(WorkloadError, match="Invalid argument"):
-        Trigger(PROC_PRESSURE / "memory", Kind.SOME, 5_000_000, 2_000_000)
+        Trigger(PROC_PRESSURE / "memory", StallKind.SOME, 5_000_000, 2_000_000)
     assert open_descriptors() == before
 
 
 def test_trigger_on_an_absent_file(tmp_path: Path) -> None:
     with pytest.raises(PressureMissing, match="absent"):
-        Trigger(tmp_path / "memory", Kind.SOME, 100_000, 1_000_000)
+        Trigger(tmp_path / "memory", StallKind.SOME, 100_000, 1_000_000)

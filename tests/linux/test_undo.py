@@ -15,7 +15,7 @@ import pytest
 
 from hyperbox import journal
 from hyperbox.errors import KernelFeatureMissing, WorkloadError
-from hyperbox.journal import Outcome, begin
+from hyperbox.journal import UndoOutcome, begin
 from hyperbox.linux.cgroup import CGROUP, Cgroup, cgroup, cgroup_root
 from hyperbox.linux.knob import (
     KNOB,
@@ -91,12 +91,12 @@ def test_a_choice_is_written_as_its_word(text: str, value: str) -> None:
 def test_a_knob_may_be_applied_often_and_restored_once(knob: Path) -> None:
     change = KnobChange(knob)
     assert (change.original, change.ours, change.held()) == ("60", None, False)
-    assert change.restore() is Outcome.NOTHING
+    assert change.restore() is UndoOutcome.NOTHING
     for value in (10, 20, 30):
         assert change.apply(value) == str(value)
         assert (change.ours, change.held()) == (str(value), True)
-    assert change.restore() is Outcome.UNDONE
-    assert (read_knob(knob), change.held(), change.restore()) == ("60", False, Outcome.NOTHING)
+    assert change.restore() is UndoOutcome.UNDONE
+    assert (read_knob(knob), change.held(), change.restore()) == ("60", False, UndoOutcome.NOTHING)
     with change:
         change.apply(40)
     assert read_knob(knob) == "60"
@@ -135,7 +135,7 @@ def test_a_knob_that_cannot_be_written_back_stays_on_record_until_it_can(knob: P
         subprocess.run(["umount", knob], check=True)
     assert len(journal.on_record(KNOB, knob)) == 1
     assert (read_knob(knob), change.held()) == ("10", True)
-    assert change.restore() is Outcome.UNDONE
+    assert change.restore() is UndoOutcome.UNDONE
     assert (read_knob(knob), journal.on_record(KNOB, knob)) == ("60", ())
 
 
@@ -187,7 +187,7 @@ def test_a_real_cgroup_goes_away_after_any_kill() -> None:
     for line in _some(points_of(body, often=1), 40):
         killed_at(body, line)
         made += list(root.glob(name))
-        assert {one.outcome for one in repair(KINDS)} <= {Outcome.UNDONE, Outcome.NOTHING}
+        assert {one.outcome for one in repair(KINDS)} <= {UndoOutcome.UNDONE, UndoOutcome.NOTHING}
         assert list(root.glob(f"{name}*")) == []
     assert made
 
@@ -218,7 +218,7 @@ def test_a_cgroup_made_again_is_somebody_elses() -> None:
     directory.mkdir()
     try:
         record = begin(CGROUP, directory, inode=directory.stat().st_ino + 1)
-        assert record.undo() is Outcome.NOTHING
+        assert record.undo() is UndoOutcome.NOTHING
         assert directory.exists()
         with pytest.raises(WorkloadError, match="File exists"), cgroup(directory.name):
             pass
@@ -276,12 +276,12 @@ def test_another_user_is_told_who_can_repair(monkeypatch: pytest.MonkeyPatch) ->
         knob.write_text("60\n")
         _die(lambda: KnobChange(knob).apply(10))
         assert _as_nobody(_is_told_to_run_as_another)
-        assert [one.outcome for one in repair(KINDS)] == [Outcome.UNDONE]
+        assert [one.outcome for one in repair(KINDS)] == [UndoOutcome.UNDONE]
 
 
 def _is_told_to_run_as_another() -> bool:
     (one,) = repair(KINDS)
-    return one.outcome is Outcome.FAILED and "run as" in one.reason
+    return one.outcome is UndoOutcome.FAILED and "run as" in one.reason
 
 
 def _as_nobody(question: Callable[[], bool]) -> bool:

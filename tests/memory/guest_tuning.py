@@ -24,7 +24,7 @@ from unittest.mock import patch
 from hyperbox.errors import HyperboxError
 from hyperbox.linux.cgroup import cgroup
 from hyperbox.linux.null_blk import null_block_device
-from hyperbox.linux.pressure import PROC_PRESSURE, Kind, Trigger
+from hyperbox.linux.pressure import PROC_PRESSURE, StallKind, Trigger
 from hyperbox.linux.swap import swap_areas, swapping
 from hyperbox.linux.undo import KINDS
 from hyperbox.linux.zram import zram_device
@@ -285,7 +285,7 @@ def triggers() -> dict[str, Any]:
 def fired(path: Path, stall_us: int, window_us: int) -> str:
     """Wait for a trigger; say what came of it."""
     try:
-        with Trigger(path, Kind.SOME, stall_us, window_us) as trigger:
+        with Trigger(path, StallKind.SOME, stall_us, window_us) as trigger:
             return "fired" if trigger.wait(30) else "silent"
     except HyperboxError as error:
         return error.message

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from hyperbox.errors import HarnessError
 from hyperbox.memory import audit
-from hyperbox.memory.audit import Entry, Trail, as_line, parse_trail, read_trail, stories
+from hyperbox.memory.audit import AuditEntry, Trail, as_line, parse_trail, read_trail, stories
 from hyperbox.memory.decisions import Action, Decision, TunerState
 from hyperbox.memory.readings import SECOND_NS
 from hyperbox.memory.tuning import TunerOptions, Tuning
@@ -36,22 +36,22 @@ decisions = st.builds(
     st.lists(st.text(max_size=10), max_size=3).map(tuple),
 )
 entries = st.builds(
-    Entry, st.integers(0, 2**40).map(lambda ms: ms / 1000), st.integers(1, 2**22), decisions
+    AuditEntry, st.integers(0, 2**40).map(lambda ms: ms / 1000), st.integers(1, 2**22), decisions
 )
 
 
-def entry(second: int, action: Action, step: str = "", *changes: str, pid: int = 7) -> Entry:
+def entry(second: int, action: Action, step: str = "", *changes: str, pid: int = 7) -> AuditEntry:
     decision = Decision(second * SECOND_NS, TunerState.HOLD, action, step, "why", changes=changes)
-    return Entry(float(second), pid, decision)
+    return AuditEntry(float(second), pid, decision)
 
 
 @given(st.lists(entries, max_size=5))
-def test_written_trail_reads_back(wanted: list[Entry]) -> None:
+def test_written_trail_reads_back(wanted: list[AuditEntry]) -> None:
     assert parse_trail("\n".join(map(as_line, wanted))) == tuple(wanted)
 
 
 @given(entries, st.integers(0, 200), st.text(max_size=30))
-def test_torn_and_foreign_lines_are_left_out(whole: Entry, cut: int, nonsense: str) -> None:
+def test_torn_and_foreign_lines_are_left_out(whole: AuditEntry, cut: int, nonsense: str) -> None:
     line = as_line(whole)
     torn = line[: min(cut, len(line) - 1)]
     found = parse_trail("\n".join((torn, nonsense, line, '{"at": true}', "[]")))

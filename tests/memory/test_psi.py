@@ -12,10 +12,10 @@ import pytest
 import hyperbox
 from hyperbox.linux.pressure import (
     PROC_PRESSURE,
-    Kind,
     PressureFile,
     PressureMissing,
     Resource,
+    StallKind,
     system_files,
 )
 from hyperbox.memory import monitor
@@ -52,7 +52,7 @@ def test_ring_keeps_the_last_samples(planted: Planted) -> None:
         for total in range(130):
             planted.say(total)
             sampler.sample()
-        kept = [sample.line(Resource.MEMORY, Kind.SOME) for sample in sampler.history]
+        kept = [sample.line(Resource.MEMORY, StallKind.SOME) for sample in sampler.history]
     assert [line.total_us for line in kept if line] == list(range(30, 130))
 
 
@@ -81,12 +81,12 @@ def test_report_has_the_names_of_the_endpoint(planted: Planted) -> None:
 
 def test_no_average_without_two_samples_and_none_of_an_absent_line(planted: Planted) -> None:
     with planted.sampler() as sampler:
-        assert sampler.replica(Resource.MEMORY, Kind.SOME) is None
-        assert sampler.boxcar(Resource.MEMORY, Kind.SOME) is None
+        assert sampler.replica(Resource.MEMORY, StallKind.SOME) is None
+        assert sampler.boxcar(Resource.MEMORY, StallKind.SOME) is None
         sampler.sample()
         sampler.sample()
-        assert sampler.boxcar(Resource.MEMORY, Kind.SOME) is not None
-        assert sampler.boxcar(Resource.IRQ, Kind.FULL) is None
+        assert sampler.boxcar(Resource.MEMORY, StallKind.SOME) is not None
+        assert sampler.boxcar(Resource.IRQ, StallKind.FULL) is None
 
 
 def test_watch_takes_the_count_and_stops_when_told(planted: Planted) -> None:
@@ -127,7 +127,7 @@ def test_real_readings_lie_between_two_raw_ones() -> None:
     with Sampler() as sampler:
         for _ in range(50):
             before = raw()
-            line = sampler.sample().line(Resource.CPU, Kind.SOME)
+            line = sampler.sample().line(Resource.CPU, StallKind.SOME)
             assert line is not None
             assert before <= line.total_us <= raw()
 

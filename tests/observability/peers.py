@@ -17,7 +17,7 @@ from google.protobuf import json_format
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from hyperbox.observability.batches import Batch, cut
-from hyperbox.observability.spans import Resource, ResourceSpans, Span
+from hyperbox.observability.spans import ResourceSpans, Span, SpanResource
 
 PATIENCE_S = 30.0  # until a test gives up; no assertion about speed
 
@@ -26,7 +26,7 @@ def batch(number: int, spans: int = 1, text: str = "") -> Batch:
     """Return spans of process `number`."""
     name = f"read{number}"
     one = Span(b"t" * 16, number.to_bytes(8, "big"), name, 1, 2, attributes={"hyperbox.text": text})
-    [found], _ = cut([ResourceSpans(Resource({"process.pid": number}), [one] * spans)])
+    [found], _ = cut([ResourceSpans(SpanResource({"process.pid": number}), [one] * spans)])
     return found
 
 

@@ -11,7 +11,14 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue, KeyVa
 from opentelemetry.proto.trace.v1 import trace_pb2
 
 import hyperbox
-from hyperbox.observability.spans import Attributes, Link, Resource, ResourceSpans, Span, Value
+from hyperbox.observability.spans import (
+    Attributes,
+    ResourceSpans,
+    Span,
+    SpanLink,
+    SpanResource,
+    Value,
+)
 
 
 def traces_data(batches: Sequence[ResourceSpans]) -> trace_pb2.TracesData:
@@ -97,10 +104,10 @@ SPANS = st.builds(
     end_unix_ns=_TIMES,
     parent_span_id=st.one_of(st.just(b""), _SPAN_IDS),
     attributes=_ATTRIBUTES,
-    links=st.lists(st.builds(Link, _TRACE_IDS, _SPAN_IDS, _ATTRIBUTES), max_size=2),
+    links=st.lists(st.builds(SpanLink, _TRACE_IDS, _SPAN_IDS, _ATTRIBUTES), max_size=2),
     error=TEXTS,
 )
 BATCHES = st.lists(
-    st.builds(ResourceSpans, st.builds(Resource, _ATTRIBUTES), st.lists(SPANS, max_size=3)),
+    st.builds(ResourceSpans, st.builds(SpanResource, _ATTRIBUTES), st.lists(SPANS, max_size=3)),
     max_size=3,
 )

@@ -19,8 +19,8 @@ from hyperbox.observability.delivery import Backoff
 from hyperbox.observability.export_grpc import GrpcTransport
 from hyperbox.observability.export_http import HttpTransport
 from hyperbox.observability.export_target import ExportProtocol, ExportTarget
-from hyperbox.observability.exporter import Exporter, Transport
-from hyperbox.observability.spans import Resource, ResourceSpans, Span
+from hyperbox.observability.exporter import Exporter, ExportTransport
+from hyperbox.observability.spans import ResourceSpans, Span, SpanResource
 from tests.observability.peers import (
     PATIENCE_S,
     Call,
@@ -54,7 +54,7 @@ def over_grpc(port: int, gzip: bool = False) -> GrpcTransport:
 
 
 @contextmanager
-def exporter(transport: Transport, **settings: int) -> Iterator[Exporter]:
+def exporter(transport: ExportTransport, **settings: int) -> Iterator[Exporter]:
     """An exporter that waits milliseconds where the usual one waits seconds."""
     quick = Backoff(0.001, 0.01, random.Random(1))
     running = Exporter(transport, backoff=quick, **settings)
@@ -239,7 +239,7 @@ def test_batches_are_cut_below_their_size_and_what_is_larger_is_counted() -> Non
     spans = [
         Span(b"t" * 16, bytes([n]) * 8, "x" * size, 1, 2) for n, size in enumerate([900, 5000] * 5)
     ]
-    batches, oversized = cut([ResourceSpans(Resource({"process.pid": 1}), spans)], 2200)
+    batches, oversized = cut([ResourceSpans(SpanResource({"process.pid": 1}), spans)], 2200)
     assert oversized == 5
     assert [one.spans for one in batches] == [2, 2, 1]
     assert max(len(one.data) for one in batches) <= 2200

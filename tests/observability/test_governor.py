@@ -5,15 +5,15 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hyperbox.observability.governor import SPAN_NS, Governor, Load
+from hyperbox.observability.governor import SPAN_NS, Governor, WindowLoad
 from hyperbox.observability.modes import Costs, Mode
 
 COSTS = Costs({Mode.FULL: 350.0, Mode.HYBRID: 200.0, Mode.COUNT: 120.0}, skipped=100.0)
 SECOND = 1_000_000_000
 
 
-def load(calls: int, *, skipped: int = 0, own_ns: int = 0) -> Load:
-    return Load(calls, skipped, SECOND, own_ns)
+def load(calls: int, *, skipped: int = 0, own_ns: int = 0) -> WindowLoad:
+    return WindowLoad(calls, skipped, SECOND, own_ns)
 
 
 def modes(governor: Governor, calls: int, windows: int) -> list[Mode]:
@@ -43,7 +43,7 @@ def test_up_only_with_room_for_some_time() -> None:
 
 def test_spans_of_single_calls_do_not_keep_a_poorer_mode_away() -> None:
     governor = Governor(COSTS)
-    every = Load(10_000, 0, SECOND, own_ns=10_000 * SPAN_NS, reported=10_000)
+    every = WindowLoad(10_000, 0, SECOND, own_ns=10_000 * SPAN_NS, reported=10_000)
     assert governor.step(every) is Mode.COUNT  # hybrid would report as many, for all we know
     assert modes(governor, 10_000, 5)[-1] is Mode.HYBRID
     assert governor.most_spans(SECOND) == 125

@@ -11,7 +11,7 @@ from hypothesis import given
 from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 
 from hyperbox.observability.otlp_json import encode
-from hyperbox.observability.spans import Resource, ResourceSpans, Span
+from hyperbox.observability.spans import ResourceSpans, Span, SpanResource
 from tests.observability.reference import BATCHES, traces_data
 
 SPAN = Span(
@@ -36,7 +36,9 @@ def test_means_what_the_classes_mean(batches: Sequence[ResourceSpans]) -> None:
 
 def test_is_written_as_the_specification_has_it() -> None:
     """Ids in hex and 64-bit integers as strings, where protobuf's own mapping has base64."""
-    [resource_spans] = json.loads(encode([ResourceSpans(Resource({}), [SPAN])]))["resourceSpans"]
+    [resource_spans] = json.loads(encode([ResourceSpans(SpanResource({}), [SPAN])]))[
+        "resourceSpans"
+    ]
     [scope_spans] = resource_spans["scopeSpans"]
     assert scope_spans["spans"] == [
         {

@@ -17,7 +17,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 from hyperbox.observability.otlp_decoding import decode
 from hyperbox.observability.otlp_protobuf import encode
 from hyperbox.observability.protobuf_wire import MalformedMessage, fields, signed, varint
-from hyperbox.observability.spans import Resource, ResourceSpans, Span
+from hyperbox.observability.spans import ResourceSpans, Span, SpanResource
 from tests.observability.reference import BATCHES, traces_data
 
 SPAN = Span(b"t" * 16, b"s" * 8, "read", 1, 2)
@@ -45,7 +45,7 @@ def test_reading_it_back_loses_nothing(batches: Sequence[ResourceSpans]) -> None
 
 def test_reads_what_other_encoders_write() -> None:
     """Fields that we never write, in another order, and the same field twice."""
-    data = traces_data([ResourceSpans(Resource({"process.pid": 1}), [SPAN])])
+    data = traces_data([ResourceSpans(SpanResource({"process.pid": 1}), [SPAN])])
     span = data.resource_spans[0].scope_spans[0].spans[0]
     span.events.add(name="deprecated")
     span.trace_state = "k=v"
@@ -54,14 +54,14 @@ def test_reads_what_other_encoders_write() -> None:
     later = TracesData()
     later.resource_spans.add().scope_spans.add().spans.add(name="write")
     first, second = decode(data.SerializeToString() + later.SerializeToString())
-    assert first == ResourceSpans(Resource({"process.pid": 1}), [SPAN])
+    assert first == ResourceSpans(SpanResource({"process.pid": 1}), [SPAN])
     assert [one.name for one in second.spans] == ["write"]
 
 
 def test_text_that_is_not_utf8_costs_only_itself() -> None:
     name = os.fsdecode(b"na\xffme")
     span = replace(SPAN, attributes={"hyperbox.a": name, "hyperbox.b": "kept"})
-    [batch] = decode(encode([ResourceSpans(Resource({}), [span, SPAN])]))
+    [batch] = decode(encode([ResourceSpans(SpanResource({}), [span, SPAN])]))
     assert batch.spans[0].attributes == {"hyperbox.a": "na\ufffdme", "hyperbox.b": "kept"}
     assert batch.spans[1] == SPAN
 
@@ -90,7 +90,7 @@ def test_broken_messages_are_refused(message: bytes) -> None:
 
 def test_not_a_number_survives() -> None:
     span = replace(SPAN, attributes={"hyperbox.share": math.nan})
-    [batch] = decode(encode([ResourceSpans(Resource({}), [span])]))
+    [batch] = decode(encode([ResourceSpans(SpanResource({}), [span])]))
     value = batch.spans[0].attributes["hyperbox.share"]
     assert isinstance(value, float)
     assert math.isnan(value)

@@ -13,7 +13,7 @@ from hyperbox.observability.batches import cut
 from hyperbox.observability.otlp_decoding import decode
 from hyperbox.observability.span_query import Query
 from hyperbox.observability.span_store import Cursor, SpanStore
-from hyperbox.observability.spans import Resource, ResourceSpans, Span
+from hyperbox.observability.spans import ResourceSpans, Span, SpanResource
 from tests.observability.peers import batch
 
 CALLS = ("read", "openat")
@@ -36,7 +36,7 @@ spans = st.builds(
     st.sampled_from((*ERRORS, "")),
 )
 resources = st.builds(
-    lambda pid, container: Resource({"process.pid": pid, "container.id": container}),
+    lambda pid, container: SpanResource({"process.pid": pid, "container.id": container}),
     st.integers(1, 3),
     st.sampled_from(["abc", "abd", ""]),
 )

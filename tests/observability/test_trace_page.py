@@ -14,11 +14,11 @@ from hyperbox.errors import ConfigError
 from hyperbox.observability import attributes as names
 from hyperbox.observability.otlp_file import read_spans
 from hyperbox.observability.otlp_json import encode
-from hyperbox.observability.spans import Attributes, Link, Resource, ResourceSpans, Span
+from hyperbox.observability.spans import Attributes, ResourceSpans, Span, SpanLink, SpanResource
 from hyperbox.observability.trace_page import page
 
 _TRACE = bytes(range(16))
-_RESOURCE = Resource({"process.executable.name": "<b>make</b>", "process.pid": 42})
+_RESOURCE = SpanResource({"process.executable.name": "<b>make</b>", "process.pid": 42})
 _WINDOW: Attributes = {
     names.SPAN_KIND: "window",
     names.WINDOW_SYSCALLS: ["read", "openat"],
@@ -31,7 +31,7 @@ _WINDOW: Attributes = {
 _CALL: Attributes = {names.SPAN_KIND: "call", names.THREAD_ID: 42}
 _LOSS: Attributes = {names.SPAN_KIND: "unattributed", f"{names.LOST}.ring_full": 7}
 _T = 10**18
-_PARENT = [Link(_TRACE, b"parent--")]
+_PARENT = [SpanLink(_TRACE, b"parent--")]
 _SPANS = [
     Span(_TRACE, b"life----", "<b>make</b>", _T, _T + 2 * 10**9, links=_PARENT),
     Span(_TRACE, b"window--", "window", _T, _T + 10**9, b"life----", _WINDOW),

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from hyperbox.errors import ConfigError, HyperboxError, ImageError, KernelFeatureMissing
-from hyperbox.journal import Outcome
+from hyperbox.journal import UndoOutcome
 from hyperbox.linux.mounts import mounts
 from hyperbox.linux.undo import KINDS
 from hyperbox.repair import repair
@@ -210,7 +210,7 @@ def test_what_a_killed_process_has_mounted_is_unmounted_by_a_repair(
     os.waitpid(child, 0)
     assert list(point.iterdir())
     done = repair(KINDS)
-    assert [one.outcome for one in done] == [Outcome.UNDONE]
+    assert [one.outcome for one in done] == [UndoOutcome.UNDONE]
     assert not list(point.iterdir())
 
 

@@ -21,7 +21,7 @@ from hyperbox.storage.images import ImageStore
 from hyperbox.storage.ladder import Enabled
 from hyperbox.storage.layouts import import_layout
 from hyperbox.storage.lazy.zstd_frame import compress
-from hyperbox.storage.listing import Entry, list_directory
+from hyperbox.storage.listing import ListedEntry, list_directory
 from hyperbox.storage.oci import EROFS_LAYER, Manifest, encode, parse_manifest
 from hyperbox.storage.pull import PullOptions, connect, pull
 from hyperbox.storage.push import push
@@ -47,7 +47,7 @@ def pulled(name: str, root: Path, take: TakeReady = TakeReady.AUTO) -> tuple[boo
     return is_ready(store, image), ready.refused
 
 
-def shown(name: str, root: Path, point: Path, rung: Rung | None = None) -> dict[bytes, Entry]:
+def shown(name: str, root: Path, point: Path, rung: Rung | None = None) -> dict[bytes, ListedEntry]:
     point.mkdir(exist_ok=True)
     with mounted(ImageStore(root), name, point, rung=rung):
         return list_directory(point)

@@ -18,7 +18,7 @@ from hyperbox.harness.declarations import load_suite
 from hyperbox.harness.model import Suite
 from hyperbox.processes import run
 from suites.harness import work
-from suites.harness.load import Load, Ready
+from suites.harness.load import BackgroundLoad, Ready
 from suites.harness.start import number
 
 ROOT = Path(__file__).parents[2]
@@ -53,7 +53,7 @@ def test_planted_arm_does_half_a_percent_less_and_the_metrics_say_so() -> None:
     def set_up() -> Iterator[Ready]:
         yield Ready(lambda: done.append(1), lambda: {"counted": float(len(done))})
 
-    load = Load(1000, set_up, warm_up=3)
+    load = BackgroundLoad(1000, set_up, warm_up=3)
     found = work.measure(load, "planted").metrics
     assert (found["units"], found["counted"], found["planted"]) == (995, 995, -0.5)
     assert len(done) == 998
@@ -62,7 +62,7 @@ def test_planted_arm_does_half_a_percent_less_and_the_metrics_say_so() -> None:
 
 def test_load_that_has_no_half_percent_is_refused() -> None:
     with pytest.raises(ValueError, match="not a whole number"):
-        Load(100, lambda: pytest.fail("not set up"))
+        BackgroundLoad(100, lambda: pytest.fail("not set up"))
 
 
 @given(st.integers(0, 1 << 31), st.integers(1, 1 << 16))

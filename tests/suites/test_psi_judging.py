@@ -10,13 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hyperbox.linux.pressure import Line, Pressure, Resource
-from hyperbox.memory.psi import HISTORY, Sample
-from suites.daemon import Answer
+from hyperbox.memory.psi import HISTORY, PressureSample
+from suites.daemon import HttpAnswer
 from suites.observing import highest_average
 from suites.psi.endpoint import EndpointJudge
 from suites.psi.history import Kept, judge
 from suites.psi.reference import Moment
-from suites.psi.senpai import Settings, State, step
+from suites.psi.senpai import SenpaiSettings, State, step
 
 SECOND = 1_000_000_000
 KEYS = (("cpu", "some"), ("memory", "some"), ("memory", "full"))
@@ -55,18 +55,18 @@ def test_it_is_between_the_mean_and_the_worst_moment(stalls: list[int]) -> None:
 def test_senpai_lowers_by_a_hundredth_after_six_quiet_seconds() -> None:
     state, changes = State(), []
     for _ in range(14):
-        state, change = step(state, 0, Settings())
+        state, change = step(state, 0, SenpaiSettings())
         changes.append(change)
     assert [second for second, change in enumerate(changes) if change] == [6, 12]
     assert changes[6] == -0.01
 
 
 def test_senpai_gives_way_at_once_and_by_the_square() -> None:
-    state, change = step(State(), 100_000, Settings())
+    state, change = step(State(), 100_000, SenpaiSettings())
     assert change == pytest.approx((10 / 20) ** 2)
     assert state == State(0, 5)
-    assert step(State(), 10**9, Settings())[1] == 1.0
-    assert step(State(grace_s=3), 10_000, Settings()) == (State(10_000, 2), 0.0)
+    assert step(State(), 10**9, SenpaiSettings())[1] == 1.0
+    assert step(State(grace_s=3), 10_000, SenpaiSettings()) == (State(10_000, 2), 0.0)
 
 
 # History
@@ -81,7 +81,7 @@ def taken(count: int) -> list[Kept]:
         found.append(
             Kept(
                 Moment(at - 20, at - 10, totals, {}),
-                Sample(at, 5, 0.0, {Resource.CPU: line}),
+                PressureSample(at, 5, 0.0, {Resource.CPU: line}),
                 Moment(at + 10, at + 20, totals, {}),
             )
         )
@@ -105,10 +105,10 @@ def test_each_fault_of_a_history_is_found(fault: str) -> None:
         history[3], history[4] = history[4], history[3]
     elif fault == "late":
         late = history[50].time_ns + SECOND
-        history[50] = Sample(late, 5, 0.0, history[50].pressure)
+        history[50] = PressureSample(late, 5, 0.0, history[50].pressure)
     else:
         wrong = Pressure(Line(0, 0, 0, 7), None)
-        history[50] = Sample(history[50].time_ns, 5, 0.0, {Resource.CPU: wrong})
+        history[50] = PressureSample(history[50].time_ns, 5, 0.0, {Resource.CPU: wrong})
     assert judge(history, kept)
 
 
@@ -124,7 +124,7 @@ def around(**changes: Any) -> EndpointJudge:
     status = changes.pop("status", 200)
     said = {key: value for key, value in (said | changes).items() if value is not None}
     found = EndpointJudge()
-    found.json(moments[0], Answer(status, "application/json", json.dumps(said)), moments[1])
+    found.json(moments[0], HttpAnswer(status, "application/json", json.dumps(said)), moments[1])
     return found
 
 
@@ -160,8 +160,8 @@ def test_the_twin_is_judged_by_the_same_files(value: str, faults: int) -> None:
     text = "".join(f"node_pressure_{name}_seconds_total {value}\n" for name in names)
     moments = [Moment(0, 1, dict.fromkeys(KEYS, total), {}) for total, _ in AROUND]
     found = EndpointJudge()
-    found.twin(moments[0], Answer(200, "text/plain", text), moments[1])
+    found.twin(moments[0], HttpAnswer(200, "text/plain", text), moments[1])
     assert len(found.wrong) == faults
     empty = EndpointJudge()
-    empty.twin(moments[0], Answer(200, "text/plain", ""), moments[1])
+    empty.twin(moments[0], HttpAnswer(200, "text/plain", ""), moments[1])
     assert empty.wrong

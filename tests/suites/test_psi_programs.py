@@ -28,14 +28,14 @@ from hyperbox.linux.cgroup import cgroup_root
 from hyperbox.linux.modules import load_module
 from hyperbox.linux.pressure import Line, Pressure, Resource
 from hyperbox.linux.swap import swap_areas
-from hyperbox.memory.psi import Sample
+from hyperbox.memory.psi import PressureSample
 from hyperbox.processes import run, spawn, stop
 from suites.harness.storing import EROFS
 from suites.program import SKIP_STATUS, Measured, run_program
-from suites.psi.accuracy import Check, Tally, judge
+from suites.psi.accuracy import ReadingCheck, Tally, judge
 from suites.psi.arms import FastSwap, TunerProcess
 from suites.psi.pressure_reduction import check_load, check_share, check_small_pages, of_mix
-from suites.psi.reference import Moment, Recording, total_is_right
+from suites.psi.reference import Moment, ReferenceRecording, total_is_right
 from workloads.stress import Metrics, report
 
 ROOT = Path(__file__).parents[2]
@@ -61,7 +61,7 @@ def test_recording_bounds_hold_the_truth(steps: list[int], data: st.DataObject) 
     sums = [0]
     for step in steps:
         sums.append(sums[-1] + step)
-    recording = Recording([moment(i * 50_000_000, total) for i, total in enumerate(sums)])
+    recording = ReferenceRecording([moment(i * 50_000_000, total) for i, total in enumerate(sums)])
     first = data.draw(st.integers(1, len(steps) - 1)) if len(steps) > 1 else 1
     end_index = data.draw(st.integers(first, len(steps) - 1)) if len(steps) > 1 else 1
     from_ns = first * 50_000_000 - data.draw(st.integers(1, 49_000_000))
@@ -75,7 +75,7 @@ def test_recording_bounds_hold_the_truth(steps: list[int], data: st.DataObject) 
 
 
 def test_recording_that_does_not_reach_says_nothing() -> None:
-    recording = Recording([moment(0, 0), moment(SECOND, 5)])
+    recording = ReferenceRecording([moment(0, 0), moment(SECOND, 5)])
     assert recording.share_bounds(KEY, -1, SECOND // 2) is None
     assert recording.share_bounds(KEY, SECOND // 2, 2 * SECOND) is None
 
@@ -92,12 +92,12 @@ def judged(
     *, total_us: int = 500_000, boxcar: float = 5.0, replica: float = 5.0, line: bool = True
 ) -> Tally:
     """Judge a reading at 10 s of a steady 5 % stall, with the product's word as given."""
-    recording = Recording([moment(i * 50_000_000, i * 2500, 5.0) for i in range(204)])
+    recording = ReferenceRecording([moment(i * 50_000_000, i * 2500, 5.0) for i in range(204)])
     found = Pressure(Line(5.0, 0, 0, total_us), None)
     pressure: Mapping[Resource, Pressure] = {Resource.MEMORY: found} if line else {}
-    check = Check(
+    check = ReadingCheck(
         before=moment(10 * SECOND - 2000, 499_999, 5.0),
-        sample=Sample(10 * SECOND + 25_000_000, 0, 0.0, pressure),
+        sample=PressureSample(10 * SECOND + 25_000_000, 0, 0.0, pressure),
         after=moment(10 * SECOND + 2000, 500_001, 5.0),
         boxcar={KEY: (boxcar, 0.1, 10.0)},
         replica={KEY: (replica, 1.0)},

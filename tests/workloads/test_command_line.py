@@ -200,7 +200,7 @@ def test_bursts_end_when_the_first_is_killed(endless: subprocess.Popen[bytes]) -
 def test_files_that_cannot_be_read_are_passed_over(tmp_path: Path) -> None:
     (tmp_path / "good").write_bytes(b"x" * 1000)
     (tmp_path / "gone").write_bytes(b"x" * 1000)
-    plan = file_stream.Plan(tmp_path, mib=2000 / (1 << 20))
+    plan = file_stream.StreamPlan(tmp_path, mib=2000 / (1 << 20))
     paths = file_stream.files(plan)
     (tmp_path / "gone").unlink()
     found = file_stream.stream(plan, paths)

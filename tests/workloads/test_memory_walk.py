@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hyperbox.processes import run, spawn, stop
-from workloads.memory_walk import PAGE, Plan, fill, offsets, pages, percentile, walk
+from workloads.memory_walk import PAGE, WalkPlan, fill, offsets, pages, percentile, walk
 
 WALK = Path(__file__).parents[2] / "workloads" / "memory_walk.py"
 
@@ -29,7 +29,7 @@ WALK = Path(__file__).parents[2] / "workloads" / "memory_walk.py"
 def test_every_access_lies_in_a_page_of_the_plan(
     mib: int, accesses: int, seed: int, hot_fraction: float, hot_share: float, writes: float
 ) -> None:
-    plan = Plan(mib, accesses, seed, hot_fraction, hot_share, writes)
+    plan = WalkPlan(mib, accesses, seed, hot_fraction, hot_share, writes)
     sequence = offsets(plan)
     assert len(sequence) == accesses
     places = [~offset if offset < 0 else offset for offset in sequence]
@@ -38,11 +38,11 @@ def test_every_access_lies_in_a_page_of_the_plan(
 
 
 def test_seeds_differ() -> None:
-    assert offsets(Plan(4, 100, seed=1)) != offsets(Plan(4, 100, seed=2))
+    assert offsets(WalkPlan(4, 100, seed=1)) != offsets(WalkPlan(4, 100, seed=2))
 
 
 def test_shares_are_as_planned() -> None:
-    plan = Plan(mib=8, accesses=40_000, hot_fraction=0.25, hot_share=0.8, write_share=0.3)
+    plan = WalkPlan(mib=8, accesses=40_000, hot_fraction=0.25, hot_share=0.8, write_share=0.3)
     sequence = offsets(plan)
     written = sum(offset < 0 for offset in sequence) / len(sequence)
     assert written == pytest.approx(0.3, abs=0.02)
@@ -63,7 +63,7 @@ def test_pages_compress_two_to_three_times_and_differ() -> None:
 
 
 def test_filled_pages_are_all_different() -> None:
-    memory = fill(Plan(mib=1, accesses=1))
+    memory = fill(WalkPlan(mib=1, accesses=1))
     seen = {memory[start : start + PAGE] for start in range(0, 1 << 20, PAGE)}
     assert len(seen) == (1 << 20) // PAGE
 
@@ -74,14 +74,14 @@ def test_the_memory_is_a_heaps_private_and_anonymous() -> None:
         return next(int(line.split()[1]) for line in lines if line.startswith(name))
 
     anonymous, shared = kib("RssAnon"), kib("RssShmem")
-    memory = fill(Plan(mib=32, accesses=1))
+    memory = fill(WalkPlan(mib=32, accesses=1))
     assert kib("RssAnon") - anonymous > 24 << 10
     assert kib("RssShmem") - shared < 1 << 10
     memory.close()
 
 
 def test_walk_writes_where_the_plan_says_and_counts_everything() -> None:
-    plan = Plan(mib=1, accesses=300, write_share=0.5)
+    plan = WalkPlan(mib=1, accesses=300, write_share=0.5)
     sequence = offsets(plan)
     memory = fill(plan)
     before = bytes(memory)
@@ -94,7 +94,7 @@ def test_walk_writes_where_the_plan_says_and_counts_everything() -> None:
 
 
 def test_walk_by_time_goes_round() -> None:
-    plan = Plan(mib=1, accesses=10, seconds=0.05)
+    plan = WalkPlan(mib=1, accesses=10, seconds=0.05)
     result = walk(plan, fill(plan), offsets(plan))
     assert result.accesses > 10
     assert result.elapsed_ns >= 50_000_000

@@ -16,8 +16,8 @@ from hyperbox.processes import run, spawn, stop
 from workloads import file_stream
 from workloads.file_stream import files, stream
 from workloads.memory_walk import PAGE, fill
-from workloads.memory_walk import Plan as Walk
-from workloads.service import Plan, main, serve, touched
+from workloads.memory_walk import WalkPlan as Walk
+from workloads.service import ServicePlan, main, serve, touched
 
 ROOT = Path(__file__).parents[2]
 SERVICE, STREAM = (ROOT / "workloads" / f"{name}.py" for name in ("service", "file_stream"))
@@ -33,7 +33,7 @@ SERVICE, STREAM = (ROOT / "workloads" / f"{name}.py" for name in ("service", "fi
 def test_touches_are_those_of_the_plan(
     mib: int, requests: int, touches: int, warm_up: int, seed: int
 ) -> None:
-    plan = Plan(mib, requests, touches, warm_up=warm_up, seed=seed)
+    plan = ServicePlan(mib, requests, touches, warm_up=warm_up, seed=seed)
     sequence = touched(plan)
     assert len(sequence) == (warm_up + requests) * touches
     places = [~offset if offset < 0 else offset for offset in sequence]
@@ -43,7 +43,7 @@ def test_touches_are_those_of_the_plan(
 
 @pytest.mark.parametrize("rate", [0.0, 2000.0])
 def test_every_request_is_served_and_counted(rate: float) -> None:
-    plan = Plan(1, 30, 4, rate=rate, write_share=1.0, hot_share=0.0)
+    plan = ServicePlan(1, 30, 4, rate=rate, write_share=1.0, hot_share=0.0)
     memory = fill(Walk(1, 1))
     sequence = touched(plan)
     found = serve(plan, memory, sequence)
@@ -57,7 +57,7 @@ def test_every_request_is_served_and_counted(rate: float) -> None:
 
 def test_a_request_that_comes_late_counts_from_when_it_was_due() -> None:
     """A rate that nothing can keep: each request waits for all before it."""
-    plan = Plan(1, 200, 4, rate=1e9)
+    plan = ServicePlan(1, 200, 4, rate=1e9)
     found = serve(plan, fill(Walk(1, 1)), touched(plan))
     assert found.late >= 199
     assert found.max_ns > 50 * found.elapsed_ns / 200
@@ -118,15 +118,15 @@ def tree(top: Path) -> Path:
 
 
 def test_files_come_in_the_order_of_the_seed_and_links_do_not(tmp_path: Path) -> None:
-    plan = file_stream.Plan(tree(tmp_path))
-    orders = {files(file_stream.Plan(tmp_path, seed=seed)) for seed in range(8)}
+    plan = file_stream.StreamPlan(tree(tmp_path))
+    orders = {files(file_stream.StreamPlan(tmp_path, seed=seed)) for seed in range(8)}
     assert len(orders) > 1
     assert files(plan) == files(plan)
     assert {len(order) for order in orders} == {6}
 
 
 def test_as_much_is_read_as_was_asked_for(tmp_path: Path) -> None:
-    plan = file_stream.Plan(tree(tmp_path), mib=1.0)
+    plan = file_stream.StreamPlan(tree(tmp_path), mib=1.0)
     found = stream(plan, files(plan))
     assert 1 << 20 <= found.bytes_read < (1 << 20) + 200_000
     assert found.files_read == 11  # more than there are: they are read again

@@ -19,7 +19,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from hyperbox.daemon import descriptor_store
-from hyperbox.daemon.service import Endpoint, Method, Parameter, State, Status
+from hyperbox.daemon.service import Endpoint, Method, Parameter, ServiceState, Status
 from hyperbox.errors import ConfigError, HyperboxError, KernelFeatureMissing
 from hyperbox.foreign import parse_json
 from hyperbox.storage.lazy.content_cache import ContentCache
@@ -113,7 +113,7 @@ class ImagesService:
 
     def status(self) -> Status:
         """Say how it is now."""
-        return Status.running() if self._mounts is not None else Status(State.STOPPED)
+        return Status.running() if self._mounts is not None else Status(ServiceState.STOPPED)
 
     def endpoints(self) -> Sequence[Endpoint]:
         """Return what it answers."""

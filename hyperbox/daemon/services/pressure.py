@@ -20,26 +20,26 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from hyperbox.daemon.logs import fields
-from hyperbox.daemon.service import Endpoint, Parameter, State, Status
+from hyperbox.daemon.service import Endpoint, Parameter, ServiceState, Status
 from hyperbox.daemon.services import pressure_answer, pressure_metrics
 from hyperbox.daemon.services.pressure_answer import Sampling
 from hyperbox.errors import HyperboxError, KernelFeatureMissing, WorkloadError
 from hyperbox.linux.pressure import PROC_PRESSURE, PressureFile, system_files
-from hyperbox.memory.psi import HISTORY, INTERVAL_S, Sample, Sampler, Snapshot, watch
+from hyperbox.memory.psi import HISTORY, INTERVAL_S, PressureHistory, PressureSample, Sampler, watch
 
 __all__ = ["PressureService", "SampleListener"]
 
 _LOG = logging.getLogger(__name__)
 _SOON_S = 0.4  # for the thread to end; a sample takes far below a millisecond
 _PATIENCE_S = 8.0  # for a step of the tuner, which may wait for the kernel
-_READABLE = (State.RUNNING, State.FAILED)  # without its tuner, for example
+_READABLE = (ServiceState.RUNNING, ServiceState.FAILED)  # without its tuner, for example
 _OFF: Mapping[str, object] = {"mode": "off"}
 
 
 class SampleListener(Protocol):
     """What the service adds to each sample, for example the tuner."""
 
-    def sampled(self, snapshot: Snapshot) -> None:
+    def sampled(self, snapshot: PressureHistory) -> None:
         """Use the newest sample; runs in the sampling thread.
 
         Raises
@@ -91,8 +91,8 @@ class PressureService:
         self._reading = threading.Lock()  # files are not closed while one is read
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
-        self._snapshot = Snapshot(history=history)
-        self._status = Status(State.STOPPED)
+        self._snapshot = PressureHistory(history=history)
+        self._status = Status(ServiceState.STOPPED)
         self._started = 0.0
         self._sampling = Sampling(interval_s)
         self._deaf = False
@@ -103,7 +103,7 @@ class PressureService:
         try:
             self._files = system_files(self._directory)
         except KernelFeatureMissing as error:
-            self._status = Status(State.UNAVAILABLE, error.message, error.hint)
+            self._status = Status(ServiceState.UNAVAILABLE, error.message, error.hint)
             raise
         self._listen()
         self._started = time.monotonic()
@@ -120,8 +120,8 @@ class PressureService:
             If the listener hangs, or could not put something back.
         """
         self._ended.set()
-        if self._status.state is State.RUNNING:
-            self._status = Status(State.STOPPED)
+        if self._status.state is ServiceState.RUNNING:
+            self._status = Status(ServiceState.STOPPED)
         if self._thread is not None:
             self._join(self._thread)
         with self._reading:
@@ -207,7 +207,7 @@ class PressureService:
             raise HTTPException(400, f"samples is at most {self._history}, what is kept")
         return int(text)
 
-    def _read(self) -> Sample | None:
+    def _read(self) -> PressureSample | None:
         """Read everything now; None if this service does not run (any more)."""
         unix_s, began = time.time(), time.monotonic_ns()
         try:
@@ -218,7 +218,7 @@ class PressureService:
             return None
         if not pressure or self._status.state not in _READABLE:
             return None
-        return Sample(began, time.monotonic_ns() - began, unix_s, pressure)
+        return PressureSample(began, time.monotonic_ns() - began, unix_s, pressure)
 
     def _now_sampling(self) -> Sampling:
         known = self._sampling
@@ -277,5 +277,5 @@ class PressureService:
         )
 
     def _fail(self, reason: str, hint: str = "") -> None:
-        if self._status.state is State.RUNNING:
-            self._status = Status(State.FAILED, reason, hint)
+        if self._status.state is ServiceState.RUNNING:
+            self._status = Status(ServiceState.FAILED, reason, hint)

@@ -11,13 +11,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from hyperbox.daemon.service import Schema, Status
-from hyperbox.linux.pressure import Kind, Resource
+from hyperbox.linux.pressure import Resource, StallKind
 from hyperbox.memory.decisions import Action, StepStatus, TunerState
-from hyperbox.memory.psi import Sample, Snapshot
+from hyperbox.memory.psi import PressureHistory, PressureSample
 
 __all__ = ["SCHEMA", "Sampling", "answer", "unavailable"]
 
-_NAMES = tuple(f"{kind}_{resource}" for resource in Resource for kind in Kind)
+_NAMES = tuple(f"{kind}_{resource}" for resource in Resource for kind in StallKind)
 _NUMBER = {"type": "number"}
 _TOTALS = {
     f"{name}_us": {
@@ -209,8 +209,8 @@ class Sampling:
 
 
 def answer(
-    now: Sample,
-    snapshot: Snapshot,
+    now: PressureSample,
+    snapshot: PressureHistory,
     sampling: Sampling,
     tuner: Mapping[str, object],
     rows: int,
@@ -236,7 +236,7 @@ def answer(
     }
     said["samples"] = len(snapshot.samples)
     first = max(len(snapshot.samples) - rows, 0)
-    said["history"] = Snapshot(snapshot.samples[first:]).rows()
+    said["history"] = PressureHistory(snapshot.samples[first:]).rows()
     said["sampling"] = {
         "interval_s": sampling.interval_s,
         "keeps": snapshot.history,
@@ -254,7 +254,9 @@ def unavailable(status: Status) -> dict[str, object]:
     return said | ({"hint": status.hint} if status.hint else {})
 
 
-def _boxcar(snapshot: Snapshot, resource: Resource, kind: Kind) -> dict[str, float] | None:
+def _boxcar(
+    snapshot: PressureHistory, resource: Resource, kind: StallKind
+) -> dict[str, float] | None:
     average = snapshot.boxcar(resource, kind)
     if average is None:
         return None

@@ -14,40 +14,42 @@ from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
 from hyperbox.daemon.services.pressure_answer import Sampling
-from hyperbox.linux.pressure import Kind, Resource
-from hyperbox.memory.psi import Sample, Snapshot
+from hyperbox.linux.pressure import Resource, StallKind
+from hyperbox.memory.psi import PressureHistory, PressureSample
 
 __all__ = ["families"]
 
-_COUNTERS: Mapping[tuple[Resource, Kind], tuple[str, str]] = {
-    (Resource.CPU, Kind.SOME): (
+_COUNTERS: Mapping[tuple[Resource, StallKind], tuple[str, str]] = {
+    (Resource.CPU, StallKind.SOME): (
         "node_pressure_cpu_waiting_seconds",
         "Total time in seconds that processes have waited for CPU time",
     ),
-    (Resource.IO, Kind.SOME): (
+    (Resource.IO, StallKind.SOME): (
         "node_pressure_io_waiting_seconds",
         "Total time in seconds that processes have waited due to IO congestion",
     ),
-    (Resource.IO, Kind.FULL): (
+    (Resource.IO, StallKind.FULL): (
         "node_pressure_io_stalled_seconds",
         "Total time in seconds no process could make progress due to IO congestion",
     ),
-    (Resource.MEMORY, Kind.SOME): (
+    (Resource.MEMORY, StallKind.SOME): (
         "node_pressure_memory_waiting_seconds",
         "Total time in seconds that processes have waited for memory",
     ),
-    (Resource.MEMORY, Kind.FULL): (
+    (Resource.MEMORY, StallKind.FULL): (
         "node_pressure_memory_stalled_seconds",
         "Total time in seconds no process could make progress due to memory congestion",
     ),
-    (Resource.IRQ, Kind.FULL): (
+    (Resource.IRQ, StallKind.FULL): (
         "node_pressure_irq_stalled_seconds",
         "Total time in seconds no process could make progress due to IRQ congestion",
     ),
 }
 
 
-def families(now: Sample, snapshot: Snapshot, sampling: Sampling) -> Iterable[Metric]:
+def families(
+    now: PressureSample, snapshot: PressureHistory, sampling: Sampling
+) -> Iterable[Metric]:
     """Return the families of a reading, of the last samples, and of the sampler itself."""
     lines = now.lines()
     for key, (name, documentation) in _COUNTERS.items():

@@ -21,7 +21,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from hyperbox.daemon.logs import fields
 from hyperbox.daemon.negotiation import preferred
-from hyperbox.daemon.service import Endpoint, Parameter, State, Status
+from hyperbox.daemon.service import Endpoint, Parameter, ServiceState, Status
 from hyperbox.daemon.services import traces_metrics
 from hyperbox.daemon.services import traces_request as asked
 from hyperbox.daemon.services.traces_stream import EventLines, JsonLines, Readers
@@ -99,13 +99,13 @@ class TracesService:
         self._readers = Readers(self._store)
         self._oversized = 0
         self._taking = threading.Lock()
-        self._status = Status(State.STOPPED)
+        self._status = Status(ServiceState.STOPPED)
 
     def start(self) -> None:
         """Begin to trace; see `Service.start`."""
         if self._source is None:
             self._status = Status(
-                State.UNAVAILABLE, "tracing was not asked for", "hyperbox daemon --trace"
+                ServiceState.UNAVAILABLE, "tracing was not asked for", "hyperbox daemon --trace"
             )
             return
         if self._make_exporter is not None:
@@ -114,7 +114,7 @@ class TracesService:
         try:
             self._source.start(self._take)
         except KernelFeatureMissing as error:
-            self._status = Status(State.UNAVAILABLE, error.message, error.hint)
+            self._status = Status(ServiceState.UNAVAILABLE, error.message, error.hint)
             raise
         self._status = Status.running()
 
@@ -130,19 +130,19 @@ class TracesService:
                     "spans were not exported",
                     extra=fields(service=self.name, spans=report.dropped_at_end),
                 )
-        if self._status.state is State.RUNNING:
-            self._status = Status(State.STOPPED)
+        if self._status.state is ServiceState.RUNNING:
+            self._status = Status(ServiceState.STOPPED)
 
     def status(self) -> Status:
         """Say how it is; see `Service.status`."""
         trouble = self._source.trouble() if self._source is not None else None
-        if trouble is not None and self._status.state is State.RUNNING:
-            return Status(State.FAILED, trouble.message, trouble.hint)
+        if trouble is not None and self._status.state is ServiceState.RUNNING:
+            return Status(ServiceState.FAILED, trouble.message, trouble.hint)
         return self._status
 
     def metrics(self) -> Iterable[Metric]:
         """Return what was kept, exported and lost; see `Service.metrics`."""
-        if self._status.state is not State.RUNNING:
+        if self._status.state is not ServiceState.RUNNING:
             return ()
         return traces_metrics.families(
             self._store.report(),
@@ -279,7 +279,7 @@ class TracesService:
 
     async def _stats(self, _request: Request) -> Response:
         status = self.status()
-        if status.state is not State.RUNNING or self._source is None:
+        if status.state is not ServiceState.RUNNING or self._source is None:
             said = {name: text for name, text in status.as_json().items() if name != "state"}
             return JSONResponse({"available": False, **said})
         export = self._export_report()
@@ -298,7 +298,7 @@ class TracesService:
     def _check(self) -> None:
         """Refuse with 503 and the reason where nothing is traced."""
         status = self.status()
-        if status.state is not State.RUNNING:
+        if status.state is not ServiceState.RUNNING:
             hint = f"; {status.hint}" if status.hint else ""
             raise HTTPException(503, f"no traces here: {status.reason or status.state}{hint}")
 

@@ -19,7 +19,7 @@ from prometheus_client.core import (
 
 from hyperbox.daemon.logs import fields
 from hyperbox.memory.decisions import Action, Decision, StepStatus, TunerState
-from hyperbox.memory.psi import Snapshot
+from hyperbox.memory.psi import PressureHistory
 from hyperbox.memory.tuner import TunerStatus
 from hyperbox.memory.tuning import TunerOptions, Tuning
 
@@ -45,7 +45,7 @@ class TunerListener:
         self._counts: Counter[Action] = Counter()
         self._state = TunerState.NORMAL
 
-    def sampled(self, _snapshot: Snapshot) -> None:
+    def sampled(self, _snapshot: PressureHistory) -> None:
         """Let the tuner take its own reading and act on it."""
         self._record(self._tuning.step())
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from hyperbox.errors import ConfigError
 from hyperbox.harness.lab.crash import OOM_KILL, WARN, Report, find_reports
 
-__all__ = ["TAINT", "Allowance", "Judgement", "judge", "parse_allowances", "taint_flags"]
+__all__ = ["TAINT", "Allowance", "ConsoleJudgement", "judge", "parse_allowances", "taint_flags"]
 
 TAINT = "taint"
 _FLAGS = "PFSRMBUDAWCIOELKXTNJ"  # by bit
@@ -49,7 +49,7 @@ class Allowance:
 
 
 @dataclass(frozen=True)
-class Judgement:
+class ConsoleJudgement:
     """What spoils a measurement, and what was allowed, in words with the reason."""
 
     refused: tuple[Report, ...]
@@ -63,7 +63,7 @@ def judge(
     release: str,
     experiment: str,
     allowances: Sequence[Allowance],
-) -> Judgement:
+) -> ConsoleJudgement:
     """Judge the messages and the taint of a kernel that still answers."""
     series = _series(release)
     refused: dict[Report, None] = {}
@@ -75,7 +75,7 @@ def judge(
             refused[report] = None
         else:
             allowed[f"{report.fingerprint} (allowed: {cover.reason})"] = None
-    return Judgement(tuple(refused), tuple(allowed))
+    return ConsoleJudgement(tuple(refused), tuple(allowed))
 
 
 def taint_flags(taint: int) -> str:

@@ -28,7 +28,7 @@ from hyperbox.harness.lab import supervisor
 from hyperbox.harness.lab.machine import Artifacts, CommandResult
 from hyperbox.harness.lab.supervisor import ProgramEnd
 from hyperbox.harness.model import Experiment, Lane, Perturbation
-from hyperbox.journal import Outcome, state_directory
+from hyperbox.journal import UndoOutcome, state_directory
 from hyperbox.linux.undo import KINDS
 from hyperbox.paths import project_directory
 from hyperbox.processes import ends_by, run, spawn, stop
@@ -312,7 +312,7 @@ def _supervised(
 
 def _undo_changes_of(pids: Sequence[int]) -> None:
     for one in repair(KINDS, pids=pids):
-        if one.outcome is Outcome.FAILED:
+        if one.outcome is UndoOutcome.FAILED:
             raise HarnessError(
                 f"a program left this machine changed: {one.left}: {one.reason}",
                 hint="hyperbox doctor --repair",

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 __all__ = [
     "EARLY_MODULES",
-    "Entry",
+    "CpioEntry",
     "initramfs",
     "load_order",
     "module_name",
@@ -38,7 +38,7 @@ _DIRECTORIES = ("bin", "dev", "modules", "newroot", "proc", "rw", "sys")
 
 
 @dataclass(frozen=True)
-class Entry:
+class CpioEntry:
     """A file (with `data`) or directory (`data` None) of an archive, permission bits."""
 
     name: str
@@ -46,7 +46,7 @@ class Entry:
     mode: int
 
 
-def newc(entries: Iterable[Entry]) -> bytes:
+def newc(entries: Iterable[CpioEntry]) -> bytes:
     """Encode an archive in the "newc" format, padded to 512 bytes.
 
     Raises
@@ -80,8 +80,8 @@ def initramfs(init: bytes, busybox: bytes, modules: Sequence[tuple[str, bytes]])
     modules
         File names and contents, in the order in which `init` loads them.
     """
-    entries = [Entry(name, None, 0o755) for name in _DIRECTORIES]
-    entries += [Entry("init", init, 0o755), Entry("bin/busybox", busybox, 0o755)]
+    entries = [CpioEntry(name, None, 0o755) for name in _DIRECTORIES]
+    entries += [CpioEntry("init", init, 0o755), CpioEntry("bin/busybox", busybox, 0o755)]
     return newc([*entries, *_loaded(modules)])
 
 
@@ -94,10 +94,10 @@ def supplement(modules: Sequence[tuple[str, bytes]]) -> bytes:
     return newc(_loaded(modules))
 
 
-def _loaded(modules: Sequence[tuple[str, bytes]]) -> Iterator[Entry]:
+def _loaded(modules: Sequence[tuple[str, bytes]]) -> Iterator[CpioEntry]:
     order = "".join(f"{name}\n" for name, _ in modules)
-    yield Entry(ORDER_FILE, order.encode(), 0o644)
-    yield from (Entry(f"modules/{name}", data, 0o644) for name, data in modules)
+    yield CpioEntry(ORDER_FILE, order.encode(), 0o644)
+    yield from (CpioEntry(f"modules/{name}", data, 0o644) for name, data in modules)
 
 
 def load_order(

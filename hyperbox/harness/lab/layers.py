@@ -37,7 +37,7 @@ from hyperbox.printing import print_error
 
 __all__ = [
     "PYTHON_DIRECTORY",
-    "Layer",
+    "GuestLayer",
     "guest_parts",
     "layer_image",
     "layers_path",
@@ -57,7 +57,7 @@ _UNWANTED = ("var/lib/dpkg", "var/lib/apt", "var/lib/ucf", "var/lib/systemd")
 
 
 @dataclass(frozen=True)
-class Layer:
+class GuestLayer:
     """A declaration: names with their reasons, and texts by the files' paths."""
 
     id: str
@@ -72,7 +72,7 @@ def layers_path() -> Path:
     return project_directory() / "vm-images" / "layers.toml"
 
 
-def read_layers() -> Mapping[str, Layer]:
+def read_layers() -> Mapping[str, GuestLayer]:
     """Return the declared layers by their ids; ConfigError if a declaration is wrong."""
     path = layers_path()
     return parse_layers(read_toml(path), path)
@@ -88,7 +88,7 @@ def named_layers(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(wanted)
 
 
-def parse_layers(document: Mapping[str, Any], path: Path) -> Mapping[str, Layer]:
+def parse_layers(document: Mapping[str, Any], path: Path) -> Mapping[str, GuestLayer]:
     """Return the layers of parsed TOML; `path` is for the messages.
 
     Raises
@@ -96,7 +96,7 @@ def parse_layers(document: Mapping[str, Any], path: Path) -> Mapping[str, Layer]
     ConfigError
         If an entry is not a layer, or an id occurs twice.
     """
-    found: dict[str, Layer] = {}
+    found: dict[str, GuestLayer] = {}
     entries = document.get("layer")
     if set(document) != {"layer"} or not isinstance(entries, list):
         raise ConfigError(f"{path}: expected [[layer]] entries and nothing else")
@@ -167,7 +167,7 @@ def main(names: Sequence[str]) -> int:
     return ExitCode.PASS
 
 
-def _layer(entry: object, where: str) -> Layer:
+def _layer(entry: object, where: str) -> GuestLayer:
     if not isinstance(entry, dict):
         raise ConfigError(f"{where}: not a table")
     tables = {key: entry.get(key, {}) for key in ("packages", "python", "files")}
@@ -186,7 +186,7 @@ def _layer(entry: object, where: str) -> Layer:
             raise ConfigError(f"{where}: {key} must be names with texts, such as name = 'reason'")
     if not tables["packages"] and not tables["python"]:
         raise ConfigError(f"{where}: {name!r} has neither packages nor python")
-    return Layer(name, title, **tables)
+    return GuestLayer(name, title, **tables)
 
 
 def guest_parts() -> dict[str, tuple[str, ...]]:
@@ -195,12 +195,12 @@ def guest_parts() -> dict[str, tuple[str, ...]]:
     return {ROOT: root_packages(), **layers}
 
 
-def _installed_with(layer: Layer) -> tuple[str, ...]:
+def _installed_with(layer: GuestLayer) -> tuple[str, ...]:
     return (*root_packages(), *layer.packages)
 
 
 def _install(
-    layer: Layer, tree: Path, root: Mapping[str, Any], report: Callable[[str, float], None]
+    layer: GuestLayer, tree: Path, root: Mapping[str, Any], report: Callable[[str, float], None]
 ) -> Mapping[str, object]:
     """Install the packages beside the root's, and leave what the root does not have."""
     facts = bootstrap(tree, layer.id, _installed_with(layer), report, layer.files)
@@ -239,7 +239,7 @@ def _subtract(tree: Path, paths: frozenset[str]) -> None:
                 path.unlink()
 
 
-def _copy(layer: Layer, tree: Path, modules: Mapping[str, Path]) -> None:
+def _copy(layer: GuestLayer, tree: Path, modules: Mapping[str, Path]) -> None:
     """Copy Python modules into a directory of the layer's own, and let Python look there."""
     place = Path("/", PYTHON_DIRECTORY, layer.id)
     for target, source in modules.items():

@@ -16,12 +16,12 @@ from hyperbox.errors import MachineLost
 from hyperbox.harness.lab.nameless import inherited_path
 from hyperbox.harness.lab.qemu import Qemu
 
-__all__ = ["Monitor", "load_devices", "save_devices"]
+__all__ = ["CommandRunner", "load_devices", "save_devices"]
 
 _PATIENCE_S = 60.0
 
 
-class Monitor(Protocol):
+class CommandRunner(Protocol):
     """Runs a QMP command and returns its result."""
 
     def __call__(self, command: str, **arguments: object) -> Any:
@@ -29,7 +29,7 @@ class Monitor(Protocol):
         ...
 
 
-def save_devices(monitor: Monitor, state: FileIO) -> None:
+def save_devices(monitor: CommandRunner, state: FileIO) -> None:
     """Write a stopped guest's device state into a file that QEMU has inherited.
 
     Raises
@@ -40,7 +40,7 @@ def save_devices(monitor: Monitor, state: FileIO) -> None:
     monitor("xen-save-devices-state", filename=str(inherited_path(state)))
 
 
-def load_devices(monitor: Monitor, qemu: Qemu, state: FileIO) -> None:
+def load_devices(monitor: CommandRunner, qemu: Qemu, state: FileIO) -> None:
     """Load a device state, from a descriptor that QEMU has inherited; the machine stays stopped.
 
     Raises

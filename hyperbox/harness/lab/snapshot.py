@@ -27,7 +27,7 @@ from hyperbox.harness.lab.vm import VirtualMachine
 from hyperbox.harness.model import Lane, Perturbation
 from hyperbox.processes import run
 
-__all__ = ["Repeatability", "Snapshot", "Step", "boot_snapshot", "copy"]
+__all__ = ["PreparationStep", "Repeatability", "Snapshot", "boot_snapshot", "copy"]
 
 TRIES = 4
 """How often a snapshot is made until its clock did not leap."""
@@ -53,7 +53,7 @@ class Repeatability:
 
 
 @dataclass(frozen=True)
-class Step:
+class PreparationStep:
     """A preparation by one command, after which the guest stops by itself.
 
     A snapshot made by steps alone can be made again, byte for byte, in the exact lane.
@@ -110,7 +110,7 @@ class Snapshot:
     def derive(
         self, prepare: Callable[[VirtualMachine], None], hardware: GuestHardware | None = None
     ) -> Snapshot:
-        """Return a new snapshot: this one with a preparation run in it, usually a `Step`.
+        """Return a new snapshot: this one after a preparation, usually a `PreparationStep`.
 
         The new one has other `hardware` if that is stated. It may differ in images of the
         same size that the guest has not mounted: no image is part of a snapshot.

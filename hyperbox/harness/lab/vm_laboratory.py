@@ -24,7 +24,7 @@ from hyperbox.harness.lab.kernel_kit import KernelKit
 from hyperbox.harness.lab.kernel_variant import kernel_variant
 from hyperbox.harness.lab.layers import PYTHON_DIRECTORY, layer_image
 from hyperbox.harness.lab.qemu import MEBIBYTE, GuestHardware, Qemu, find_qemu
-from hyperbox.harness.lab.snapshot import Snapshot, Step, boot_snapshot
+from hyperbox.harness.lab.snapshot import PreparationStep, Snapshot, boot_snapshot
 from hyperbox.harness.lab.snapshot_cache import SnapshotCache
 from hyperbox.harness.lab.vm import VirtualMachine
 from hyperbox.harness.model import Experiment, Lane, MachineRequest
@@ -126,7 +126,7 @@ def warm_snapshot(
     def make() -> Snapshot:
         boot = functools.partial(_boot, kit, bare, qemu, report)
         with contextlib.closing(cache.get(qemu, bare, (_WARM_UP,), boot)) as booted:
-            return booted.derive(Step(_ATTACH), hardware)
+            return booted.derive(PreparationStep(_ATTACH), hardware)
 
     return cache.get(qemu, hardware, (_WARM_UP, _ATTACH), make)
 
@@ -266,7 +266,9 @@ class VmLaboratory:
     ) -> Snapshot:
         *before, last = steps
         if before:
-            return self._snapshot(kit, hardware, tuple(before)).derive(Step(last), hardware)
+            return self._snapshot(kit, hardware, tuple(before)).derive(
+                PreparationStep(last), hardware
+            )
         return _boot(kit, hardware, self._qemu, self._report)
 
 
@@ -291,6 +293,6 @@ def _boot(
 ) -> Snapshot:
     report(f"booting {kit.label}", 0.0)
     config = kit.config.read_text(errors="replace")
-    made = boot_snapshot(qemu, hardware, kernel_config=config, prepare=Step(_WARM_UP))
+    made = boot_snapshot(qemu, hardware, kernel_config=config, prepare=PreparationStep(_WARM_UP))
     report(f"booting {kit.label}", 1.0)
     return made

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from hyperbox.harness.model import Gate, Lane, Metric
 from hyperbox.harness.report.data import CellData, RunData
-from hyperbox.harness.statistics.design import Kind
+from hyperbox.harness.statistics.design import InferenceKind
 from hyperbox.harness.statistics.location import locate
 from hyperbox.harness.verdicts.targets import pairs_kind
 from hyperbox.harness.verdicts.wording import number, relative
@@ -167,7 +167,7 @@ def _metric_row(
     metric: Metric,
     by_arm: Mapping[str, Mapping[int, float]],
     gates: Sequence[Gate],
-    kind: Kind,
+    kind: InferenceKind,
 ) -> MetricRow:
     first, *later = by_arm.values()
     return MetricRow(
@@ -187,7 +187,7 @@ def _spread(values: list[float]) -> str:
     return f"{middle} ({number(min(values))} … {number(max(values))})"
 
 
-def _change(first: Mapping[int, float], later: Mapping[int, float], kind: Kind) -> str:
+def _change(first: Mapping[int, float], later: Mapping[int, float], kind: InferenceKind) -> str:
     changes = [
         math.log(later[block] / value)
         for block, value in first.items()

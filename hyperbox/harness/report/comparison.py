@@ -31,7 +31,7 @@ from hyperbox.harness.report.comparison_caveats import (
 )
 from hyperbox.harness.report.comparison_data import ALPHA, ComparedMetric, SideComparison
 from hyperbox.harness.report.data import CellData, RunData
-from hyperbox.harness.statistics.design import Kind
+from hyperbox.harness.statistics.design import InferenceKind
 from hyperbox.harness.statistics.joint import Group, exchanged_pairs, exchanged_sets, step_down
 from hyperbox.harness.statistics.multiplicity import holm
 from hyperbox.harness.statistics.shifts import Shift, paired_shift, unpaired_shift
@@ -73,7 +73,7 @@ class _Values:
             return self.first == self.second
         return len({*self.first, *self.second}) == 1
 
-    def shift(self, kind: Kind) -> Shift:
+    def shift(self, kind: InferenceKind) -> Shift:
         """Locate the second side against the first; `kind` tests pairs."""
         if not self.paired:
             return unpaired_shift(self.first, self.second)
@@ -87,7 +87,7 @@ class _Measured:
 
     row: ComparedMetric
     values: _Values
-    kind: Kind
+    kind: InferenceKind
     cell: Cell
 
 

@@ -39,15 +39,15 @@ from hyperbox.processes import end_started
 
 __all__ = [
     "Attempt",
+    "AttemptState",
     "BlockRecord",
-    "State",
     "measure",
 ]
 
 _HOST_FACTS = ("cpu", "cpus", "kernel", "memory_kib")
 
 
-class State(StrEnum):
+class AttemptState(StrEnum):
     """How an attempt ended."""
 
     MEASURED = "measured"
@@ -83,7 +83,7 @@ class Attempt:
     `retry` says that the machine is to blame, so that another attempt makes sense.
     """
 
-    state: State
+    state: AttemptState
     started: float
     ended: float
     samples: tuple[Sample, ...] = ()
@@ -122,17 +122,17 @@ def measure(
     try:
         work.run(laboratory, seed, on_block)
     except KernelFeatureMissing as error:
-        return work.end(State.SKIPPED, error.message)
+        return work.end(AttemptState.SKIPPED, error.message)
     except WorkloadError as error:
-        return work.end(State.FAILED, error.message, error=error)
+        return work.end(AttemptState.FAILED, error.message, error=error)
     except HarnessError as error:
         # What took too long once takes it again: `limit_s` is generous.
         retry = not isinstance(error, (MissingDependency, CellTimeout))
-        return work.end(State.FAILED, error.message, error=error, retry=retry)
+        return work.end(AttemptState.FAILED, error.message, error=error, retry=retry)
     except Exception as error:  # a bug must not lose the other cells
         reason = f"{type(error).__name__}: {error}"
-        return work.end(State.FAILED, reason, error=error, trace=traceback.format_exc())
-    return work.end(State.MEASURED)
+        return work.end(AttemptState.FAILED, reason, error=error, trace=traceback.format_exc())
+    return work.end(AttemptState.MEASURED)
 
 
 class _Work:
@@ -182,7 +182,7 @@ class _Work:
 
     def end(
         self,
-        state: State,
+        state: AttemptState,
         reason: str = "",
         *,
         error: Exception | None = None,

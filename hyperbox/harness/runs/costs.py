@@ -14,7 +14,7 @@ from pathlib import Path
 from hyperbox import files
 from hyperbox.errors import HarnessError
 from hyperbox.harness.model import Cell, Experiment
-from hyperbox.harness.runs.attempt import Attempt, State
+from hyperbox.harness.runs.attempt import Attempt, AttemptState
 from hyperbox.paths import cache_directory
 
 __all__ = ["Cost", "CostBook", "cost_of"]
@@ -42,7 +42,7 @@ class Cost:
 def cost_of(attempt: Attempt, experiment: Experiment) -> Cost | None:
     """Return what an attempt cost; None unless it measured something."""
     count = len(attempt.blocks)
-    if attempt.state is not State.MEASURED or not count:
+    if attempt.state is not AttemptState.MEASURED or not count:
         return None
     wall, cpu, guest = (
         sum(value for block in attempt.blocks for value in getattr(block, kind).values())

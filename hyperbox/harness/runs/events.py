@@ -14,12 +14,12 @@ __all__ = [
     "CellStarted",
     "Event",
     "Listener",
-    "Step",
+    "SetupStep",
 ]
 
 
 @dataclass(frozen=True)
-class Step:
+class SetupStep:
     """Something is fetched, built or booted; `fraction` goes from 0 to 1."""
 
     text: str
@@ -61,5 +61,5 @@ class CellResumed:
     cell: Cell
 
 
-Event = Step | CellStarted | BlockMeasured | AttemptRecorded | CellResumed
+Event = SetupStep | CellStarted | BlockMeasured | AttemptRecorded | CellResumed
 Listener = Callable[[Event], None]

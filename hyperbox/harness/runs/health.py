@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from hyperbox.errors import KernelComplaint, MachineLost, WorkloadError
 from hyperbox.foreign import read_toml
 from hyperbox.harness.lab.crash import OOM_KILL, find_reports
-from hyperbox.harness.lab.dmesg import Allowance, Judgement, judge, parse_allowances
+from hyperbox.harness.lab.dmesg import Allowance, ConsoleJudgement, judge, parse_allowances
 from hyperbox.harness.lab.machine import Artifacts
 from hyperbox.harness.model import Lane
 from hyperbox.paths import project_directory
@@ -28,7 +28,7 @@ def examine(
     release: str,
     experiment: str,
     allowances: Sequence[Allowance],
-) -> Judgement:
+) -> ConsoleJudgement:
     """Judge the kernel of a machine on which an arm has just ended.
 
     Messages of the host are kept and not judged: they may be about anything that runs there.
@@ -40,7 +40,7 @@ def examine(
     """
     if lane is Lane.HOST:
         found = find_reports(evidence.dmesg) if evidence else ()
-        return Judgement((), tuple(dict.fromkeys(report.fingerprint for report in found)))
+        return ConsoleJudgement((), tuple(dict.fromkeys(report.fingerprint for report in found)))
     if evidence is None or evidence.taint is None:
         raise MachineLost(
             "the kernel cannot be asked about its health any more",
@@ -52,7 +52,7 @@ def examine(
     )
 
 
-def trouble(judgement: Judgement, where: str) -> KernelComplaint | WorkloadError | None:
+def trouble(judgement: ConsoleJudgement, where: str) -> KernelComplaint | WorkloadError | None:
     """Return the error that a judgement comes to, or None.
 
     An out-of-memory kill is the workload's failure, anything else the kernel's.

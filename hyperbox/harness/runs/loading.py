@@ -16,7 +16,7 @@ from typing import Any
 from hyperbox.errors import HarnessError
 from hyperbox.harness.model import Cell, Experiment, Gate, Lane, Sample, Verdict
 from hyperbox.harness.report.data import CellData, RunData
-from hyperbox.harness.runs.attempt import State
+from hyperbox.harness.runs.attempt import AttemptState
 from hyperbox.harness.runs.ingredients import fact
 from hyperbox.harness.runs.plan import Plan
 from hyperbox.harness.runs.record import Record, attempt_number, counting, read_record
@@ -110,9 +110,9 @@ def judge(
     if record is None:
         return rules.broken(gate, cell.kernel, cell.lane, "not measured: the run did not get here")
     reason = str(record.document["reason"])
-    if record.state is State.SKIPPED:
+    if record.state is AttemptState.SKIPPED:
         return rules.skipped(gate, cell.kernel, cell.lane, reason)
-    if record.state is State.FAILED:
+    if record.state is AttemptState.FAILED:
         fingerprint = record.document.get("fingerprint")
         reason = f"{reason} [{fingerprint}]" if fingerprint else reason
         return rules.broken(gate, cell.kernel, cell.lane, reason)
@@ -202,7 +202,7 @@ def _cell(store: RunStore, info: RunInfo, cell: Cell, seen: _Seen) -> _Read:
     found = counting(records)
     if found is not None and not problems:
         try:
-            samples = found.samples() if found.state is State.MEASURED else ()
+            samples = found.samples() if found.state is AttemptState.MEASURED else ()
             _check_samples(found.directory, samples, experiment)
         except HarnessError as error:
             problems.append(error.message)

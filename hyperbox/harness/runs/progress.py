@@ -26,7 +26,7 @@ from hyperbox.harness.runs.events import (
     CellResumed,
     CellStarted,
     Event,
-    Step,
+    SetupStep,
 )
 from hyperbox.harness.runs.forecast import Forecast, Left
 from hyperbox.harness.runs.plan import Plan
@@ -98,14 +98,14 @@ class ProgressDisplay:
 
     def step(self, text: str, fraction: float) -> None:
         """Report a step of fetching, building or booting; a laboratory's `progress`."""
-        self(Step(text, fraction))
+        self(SetupStep(text, fraction))
 
     def __call__(self, event: Event) -> None:
         """Show one event."""
         with self._lock:
             if self._forecast is not None:
                 self._forecast.note(event, time.monotonic())
-            if isinstance(event, Step):
+            if isinstance(event, SetupStep):
                 self._step(event)
             elif isinstance(event, CellStarted):
                 self._started(event)
@@ -117,7 +117,7 @@ class ProgressDisplay:
                 self._say(f"{_name(event.cell)}: on record already")
                 self._progress(event.cell, self._blocks.get(event.cell, 0))
 
-    def _step(self, event: Step) -> None:
+    def _step(self, event: SetupStep) -> None:
         """Show one bar a thread: its present step."""
         worker = threading.get_ident()
         text, task = self._steps.get(worker, ("", None))

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from hyperbox.errors import HarnessError
 from hyperbox.foreign import read_bytes
 from hyperbox.harness.model import Cell, Experiment, Sample
-from hyperbox.harness.runs.attempt import Attempt, State
+from hyperbox.harness.runs.attempt import Attempt, AttemptState
 from hyperbox.harness.runs.documents import digest, read_document, untimely, utc
 from hyperbox.harness.runs.schema import SCHEMA_VERSION
 
@@ -58,14 +58,14 @@ class Record:
     document: Mapping[str, Any]
 
     @property
-    def state(self) -> State:
+    def state(self) -> AttemptState:
         """How the attempt ended."""
-        return State(self.document["state"])
+        return AttemptState(self.document["state"])
 
     @property
     def finished(self) -> bool:
         """Whether a resumed run leaves the cell alone."""
-        return self.state is not State.FAILED
+        return self.state is not AttemptState.FAILED
 
     def samples(self) -> tuple[Sample, ...]:
         """Read the samples, checked against the count and hash on record."""

@@ -22,7 +22,7 @@ from hyperbox.harness.lab.machine import Laboratory
 from hyperbox.harness.lab.point_releases import is_point_release
 from hyperbox.harness.lab.vm_laboratory import LaneChoice, VmLaboratory
 from hyperbox.harness.model import Cell, Lane, Sample
-from hyperbox.harness.runs.attempt import Attempt, State, measure
+from hyperbox.harness.runs.attempt import Attempt, AttemptState, measure
 from hyperbox.harness.runs.engine import drain
 from hyperbox.harness.runs.events import (
     AttemptRecorded,
@@ -81,7 +81,7 @@ def exact_cells(
     found = {}
     for cell in plan.cells():
         record = store.latest(cell)
-        if cell.lane is Lane.EXACT and record is not None and record.state is State.MEASURED:
+        if cell.lane is Lane.EXACT and record is not None and record.state is AttemptState.MEASURED:
             found[cell.key] = (cell, record)
     unknown = [key for key in keys if key not in found]
     if unknown:
@@ -148,7 +148,7 @@ def judge(cell: Cell, record: Record, attempt: Attempt) -> Comparison:
         known = record.samples()
     except HarnessError as error:
         return Comparison(cell, Finding.BROKEN, 0, 0, reason=error.message)
-    if attempt.state is not State.MEASURED:
+    if attempt.state is not AttemptState.MEASURED:
         reason = f"{attempt.state}: {attempt.reason}"
         return Comparison(cell, Finding.BROKEN, len(known), 0, reason=reason)
     again = {_place(sample): sample.value for sample in attempt.samples}

@@ -14,7 +14,7 @@ __all__ = [
     "LOOK_ALPHA",
     "ONE_LIMIT",
     "TWO_LIMITS",
-    "Kind",
+    "InferenceKind",
     "Matrix",
     "Target",
     "next_look",
@@ -44,7 +44,7 @@ TWO_LIMITS: tuple[float, ...] = (_FIRST, 0.0033, 0.0014, ALPHA / 2 - _FIRST - 0.
 0.0013, 0.0035)."""
 
 
-class Kind(StrEnum):
+class InferenceKind(StrEnum):
     """Which points an inference rests on."""
 
     SIGNED_RANK = "signed rank"
@@ -66,19 +66,23 @@ class Target:
     low: float | None
     high: float | None
     limit_counts: bool = True
-    kind: Kind = Kind.SIGNED_RANK
+    kind: InferenceKind = InferenceKind.SIGNED_RANK
     alphas: tuple[float, ...] = ONE_LIMIT
     resolution: float | None = None
 
     @property
-    def tests(self) -> tuple[Kind, ...]:
+    def tests(self) -> tuple[InferenceKind, ...]:
         """The exact tests that must agree on a claim, each at the bound of its look.
 
         Signs need nothing but independent blocks, so they alone keep the promise in any
         shape. Where the estimate is the signed ranks', those must be convinced too: they
         speak for the whole of the blocks, of which the median may be the lesser part.
         """
-        return (Kind.SIGN,) if self.kind is Kind.SIGN else (Kind.SIGN, Kind.SIGNED_RANK)
+        return (
+            (InferenceKind.SIGN,)
+            if self.kind is InferenceKind.SIGN
+            else (InferenceKind.SIGN, InferenceKind.SIGNED_RANK)
+        )
 
     def holds(self, value: float) -> bool:
         """Whether a location at `value` would be good."""

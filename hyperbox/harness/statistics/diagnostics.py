@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hyperbox.harness.statistics.design import Kind, Matrix
+from hyperbox.harness.statistics.design import InferenceKind, Matrix
 from hyperbox.harness.statistics.location import median, points
 from hyperbox.harness.statistics.sequential import spread_of
 
@@ -125,7 +125,7 @@ def _order_effect(
 def _asymmetry(values: Matrix, spread: float) -> dict[str, float]:
     if spread <= 0:
         return {"asymmetry": 0.0}
-    centre = float(median(points(values, Kind.SIGNED_RANK)))
+    centre = float(median(points(values, InferenceKind.SIGNED_RANK)))
     return {"asymmetry": (centre - float(median(values))) / spread}
 
 

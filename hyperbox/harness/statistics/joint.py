@@ -19,7 +19,7 @@ from math import comb
 import numpy as np
 import numpy.typing as npt
 
-from hyperbox.harness.statistics.design import Kind, Matrix
+from hyperbox.harness.statistics.design import InferenceKind, Matrix
 from hyperbox.harness.statistics.location import points, tail
 from hyperbox.harness.statistics.shifts import rank_sum_tail
 
@@ -85,7 +85,7 @@ class _Least:
         return min((as_small + seen) / (self._sorted.size + seen), self._rows * p)
 
 
-def exchanged_pairs(differences: Matrix, kind: Kind) -> tuple[Matrix, bool]:
+def exchanged_pairs(differences: Matrix, kind: InferenceKind) -> tuple[Matrix, bool]:
     """Return two-sided p-values under each exchange of sides within pairs, a row per row given.
 
     `differences` has a row per metric and a column per pair. Also says whether the
@@ -97,7 +97,7 @@ def exchanged_pairs(differences: Matrix, kind: Kind) -> tuple[Matrix, bool]:
         signs = np.random.default_rng(_SEED).integers(0, 2, (_DRAWN, n)) * 2 - 1
     else:
         signs = 1 - 2 * (np.arange(2**n)[:, None] >> np.arange(n) & 1)
-    size = n if kind is Kind.SIGN else n * (n + 1) // 2
+    size = n if kind is InferenceKind.SIGN else n * (n + 1) // 2
     known = np.array([min(1.0, 2 * tail(count, n, kind)) for count in range(size + 1)])
     found = np.empty((len(differences), len(signs)))
     for row, values in enumerate(differences):

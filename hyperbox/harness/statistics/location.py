@@ -25,7 +25,7 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-from hyperbox.harness.statistics.design import LOOK_ALPHA, Kind, Matrix
+from hyperbox.harness.statistics.design import LOOK_ALPHA, InferenceKind, Matrix
 
 __all__ = [
     "Location",
@@ -55,12 +55,12 @@ class Location:
     n: int
 
 
-def points(values: Matrix, kind: Kind) -> Matrix:
+def points(values: Matrix, kind: InferenceKind) -> Matrix:
     """Return the points of each row of values, in no particular order.
 
     `values` has a row per sample and a column per block.
     """
-    if kind is Kind.SIGN:
+    if kind is InferenceKind.SIGN:
         return values
     first, second = _pairs(values.shape[-1])
     # Halves first: the sum of two huge values would overflow.
@@ -86,10 +86,10 @@ def walsh_averages(values: Sequence[float]) -> Matrix:
     ValueError
         If there are no values or one is not finite.
     """
-    return _sorted_points(values, Kind.SIGNED_RANK)
+    return _sorted_points(values, InferenceKind.SIGNED_RANK)
 
 
-def tail(count: int, n: int, kind: Kind = Kind.SIGNED_RANK) -> float:
+def tail(count: int, n: int, kind: InferenceKind = InferenceKind.SIGNED_RANK) -> float:
     """Return P(at most `count` points lie beyond the location), for `n` values."""
     if count < 0:
         return 0.0
@@ -103,14 +103,18 @@ def signed_rank_tail(statistic: int, n: int) -> float:
 
 
 @lru_cache(maxsize=1024)
-def critical_value(n: int, alpha: float, kind: Kind = Kind.SIGNED_RANK) -> int | None:
+def critical_value(
+    n: int, alpha: float, kind: InferenceKind = InferenceKind.SIGNED_RANK
+) -> int | None:
     """Return the largest k with ``tail(k) <= alpha``, or None if `n` is too small for `alpha`."""
     fitting = sum(1 for probability in _tails(n, kind) if probability <= alpha)
     return fitting - 1 if fitting else None
 
 
 def locate(
-    values: Sequence[float], alpha: float = LOOK_ALPHA, kind: Kind = Kind.SIGNED_RANK
+    values: Sequence[float],
+    alpha: float = LOOK_ALPHA,
+    kind: InferenceKind = InferenceKind.SIGNED_RANK,
 ) -> Location:
     """Estimate the location of `values` with an interval of level at least 1 - 2 alpha.
 
@@ -134,7 +138,7 @@ def p_below(
     limit: float,
     *,
     limit_counts: bool = True,
-    kind: Kind = Kind.SIGNED_RANK,
+    kind: InferenceKind = InferenceKind.SIGNED_RANK,
 ) -> float:
     """Return the exact one-sided p-value of "the location is below `limit`".
 
@@ -153,7 +157,7 @@ def p_above(
     limit: float,
     *,
     limit_counts: bool = True,
-    kind: Kind = Kind.SIGNED_RANK,
+    kind: InferenceKind = InferenceKind.SIGNED_RANK,
 ) -> float:
     """Return the exact one-sided p-value of "the location is above `limit`".
 
@@ -170,7 +174,7 @@ def _checked(values: Sequence[float]) -> Matrix:
     return vector
 
 
-def _sorted_points(values: Sequence[float], kind: Kind) -> Matrix:
+def _sorted_points(values: Sequence[float], kind: InferenceKind) -> Matrix:
     return np.sort(points(_checked(values), kind))
 
 
@@ -181,9 +185,9 @@ def _pairs(n: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
 
 
 @lru_cache(maxsize=512)
-def _tails(n: int, kind: Kind) -> tuple[float, ...]:
+def _tails(n: int, kind: InferenceKind) -> tuple[float, ...]:
     """Return tail(0), tail(1), ... up to 1, each rounded once from whole numbers."""
-    counts = _rank_sum_counts(n) if kind is Kind.SIGNED_RANK else _binomial_counts(n)
+    counts = _rank_sum_counts(n) if kind is InferenceKind.SIGNED_RANK else _binomial_counts(n)
     running, probabilities = 0, []
     for count in counts:
         running += count

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from hyperbox.harness.statistics.design import ALPHA, LOOKS, Kind, Matrix, Target
+from hyperbox.harness.statistics.design import ALPHA, LOOKS, InferenceKind, Matrix, Target
 from hyperbox.harness.statistics.location import critical_value, median, p_above, p_below, points
 
 __all__ = [
@@ -66,7 +66,9 @@ def first_decisions(values: Matrix, target: Target) -> Decisions:
     return Decisions(side, used)
 
 
-def p_met(values: Sequence[float], target: Target, tests: Sequence[Kind] | None = None) -> float:
+def p_met(
+    values: Sequence[float], target: Target, tests: Sequence[InferenceKind] | None = None
+) -> float:
     """Return the p-value of "the target is met" without regard to earlier looks.
 
     It is that of the least convinced test at the nearer limit; `tests` names others than
@@ -81,7 +83,9 @@ def p_met(values: Sequence[float], target: Target, tests: Sequence[Kind] | None 
     return max(found)
 
 
-def p_missed(values: Sequence[float], target: Target, tests: Sequence[Kind] | None = None) -> float:
+def p_missed(
+    values: Sequence[float], target: Target, tests: Sequence[InferenceKind] | None = None
+) -> float:
     """Return the p-value of "the target is missed", of the worse side if there are two."""
     counts, kinds, found = not target.limit_counts, tests or target.tests, []
     if target.high is not None:
@@ -122,7 +126,7 @@ def spread_of(values: Matrix) -> Matrix:
     return spread
 
 
-def _look(values: Matrix, target: Target, cuts: Mapping[Kind, int | None]) -> Sides:
+def _look(values: Matrix, target: Target, cuts: Mapping[InferenceKind, int | None]) -> Sides:
     """Decide each row at one look."""
     limits = tuple(_limits(target))
     met = np.ones(len(values), dtype=np.bool_)

@@ -15,7 +15,7 @@ from math import comb
 
 import numpy as np
 
-from hyperbox.harness.statistics.design import Kind
+from hyperbox.harness.statistics.design import InferenceKind
 from hyperbox.harness.statistics.location import locate, p_above, p_below
 
 __all__ = ["Shift", "paired_shift", "rank_sum_tail", "unpaired_shift"]
@@ -47,7 +47,9 @@ class Shift:
 
 
 def paired_shift(
-    differences: Sequence[float], alpha: float = ALPHA, kind: Kind = Kind.SIGNED_RANK
+    differences: Sequence[float],
+    alpha: float = ALPHA,
+    kind: InferenceKind = InferenceKind.SIGNED_RANK,
 ) -> Shift:
     """Locate the differences (second minus first) of blocks that share their starts."""
     found = locate(differences, alpha, kind)

@@ -44,7 +44,7 @@ from hyperbox.harness.model import (
     Sample,
     Verdict,
 )
-from hyperbox.harness.statistics.design import ALPHA, LOOKS, Kind, Target, next_look
+from hyperbox.harness.statistics.design import ALPHA, LOOKS, InferenceKind, Target, next_look
 from hyperbox.harness.statistics.location import Location, locate
 from hyperbox.harness.statistics.sequential import (
     alpha_at,
@@ -219,7 +219,7 @@ def _leaning(outcome: Outcome, used: Sequence[float], target: Target) -> tuple[O
         (Outcome.FAIL, p_missed(used, target, own), n - bad),
     ):
         if p <= alpha:
-            return leaning, None if target.kind is Kind.SIGN else against
+            return leaning, None if target.kind is InferenceKind.SIGN else against
     return outcome, None
 
 

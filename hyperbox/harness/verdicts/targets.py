@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from hyperbox.harness.model import Experiment, Gate, Lane, Metric, Rule
-from hyperbox.harness.statistics.design import ONE_LIMIT, TWO_LIMITS, Kind, Target
+from hyperbox.harness.statistics.design import ONE_LIMIT, TWO_LIMITS, InferenceKind, Target
 from hyperbox.harness.verdicts.blocks import BrokenMeasurement
 
 __all__ = [
@@ -25,9 +25,9 @@ perturbed from one snapshot cannot show.
 """
 
 
-def pairs_kind(lane: Lane) -> Kind:
+def pairs_kind(lane: Lane) -> InferenceKind:
     """Return what the estimate of pairs rests on in a lane; see `target_of`."""
-    return Kind.SIGN if lane is Lane.EXACT else Kind.SIGNED_RANK
+    return InferenceKind.SIGN if lane is Lane.EXACT else InferenceKind.SIGNED_RANK
 
 
 def target_of(gate: Gate, metric: Metric, lane: Lane) -> Target:
@@ -58,7 +58,7 @@ def target_of(gate: Gate, metric: Metric, lane: Lane) -> Target:
         low,
         high,
         limit_counts=gate.rule is not Rule.NON_INFERIOR,
-        kind=pairs_kind(lane) if gate.is_paired else Kind.SIGN,
+        kind=pairs_kind(lane) if gate.is_paired else InferenceKind.SIGN,
         alphas=TWO_LIMITS if gate.rule is Rule.WITHIN else ONE_LIMIT,
         resolution=resolution,
     )

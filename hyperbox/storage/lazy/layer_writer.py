@@ -24,7 +24,7 @@ from hyperbox.storage.lazy.chunk_index import (
 )
 from hyperbox.storage.lazy.zstd_frame import compress
 
-__all__ = ["CHUNK_SIZE", "Layer", "write_layer"]
+__all__ = ["CHUNK_SIZE", "WrittenLayer", "write_layer"]
 
 CHUNK_SIZE = 1 << 20
 """Bytes of a chunk: one request at 50 ms and 100 Mb/s then waits as long as it transfers."""
@@ -34,7 +34,7 @@ _UNCOMPRESSED = "org.erofs.uncompressed-digest"
 
 
 @dataclass(frozen=True)
-class Layer:
+class WrittenLayer:
     """What a descriptor says of a layer that was written."""
 
     media_type: str
@@ -51,7 +51,7 @@ def write_layer(
     compression: Compression = Compression.ZSTD,
     chunk_size: int = CHUNK_SIZE,
     level: int = 3,
-) -> Layer:
+) -> WrittenLayer:
     """Write an EROFS image as a layer; the same image makes the same bytes.
 
     Parameters
@@ -88,4 +88,4 @@ def write_layer(
     if compression is Compression.ZSTD:
         annotations[_UNCOMPRESSED] = f"sha256:{plain.hexdigest()}"
     digest_of_all = f"sha256:{whole.hexdigest()}"
-    return Layer(_TYPES[compression], digest_of_all, at + len(section), annotations, index)
+    return WrittenLayer(_TYPES[compression], digest_of_all, at + len(section), annotations, index)

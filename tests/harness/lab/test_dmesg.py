@@ -12,7 +12,13 @@ from hypothesis import strategies as st
 from hyperbox.errors import ConfigError
 from hyperbox.foreign import parse_toml
 from hyperbox.harness.lab.crash import WARN, find_reports
-from hyperbox.harness.lab.dmesg import Allowance, Judgement, judge, parse_allowances, taint_flags
+from hyperbox.harness.lab.dmesg import (
+    Allowance,
+    ConsoleJudgement,
+    judge,
+    parse_allowances,
+    taint_flags,
+)
 from tests.mutation import batches
 
 _WARN = (
@@ -33,13 +39,15 @@ def _entry(**changes: str) -> str:
     return "[[allow]]\n" + "".join(f"{key} = {value}\n" for key, value in facts.items())
 
 
-def _judge(text: str, taint: int = 0, allowed: str = "", release: str = "6.12.1-x") -> Judgement:
+def _judge(
+    text: str, taint: int = 0, allowed: str = "", release: str = "6.12.1-x"
+) -> ConsoleJudgement:
     rules = _allow(allowed)
     return judge(text, taint, release=release, experiment="psi.accuracy", allowances=rules)
 
 
 def test_silence_is_health() -> None:
-    assert _judge("[    0.0] Linux version 6.12\n") == Judgement((), ())
+    assert _judge("[    0.0] Linux version 6.12\n") == ConsoleJudgement((), ())
 
 
 def test_warning_is_refused_once_though_it_taints_and_is_heard_twice() -> None:
@@ -48,7 +56,7 @@ def test_warning_is_refused_once_though_it_taints_and_is_heard_twice() -> None:
 
 
 def test_allowed_warning_and_its_taint_pass_with_the_reason_on_record() -> None:
-    assert _judge(_WARN, _W, _entry()) == Judgement((), ("WARN: demo (allowed: known)",))
+    assert _judge(_WARN, _W, _entry()) == ConsoleJudgement((), ("WARN: demo (allowed: known)",))
 
 
 def test_taint_that_nothing_explains_is_refused() -> None:

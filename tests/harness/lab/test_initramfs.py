@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hyperbox.harness.lab.initramfs import Entry, initramfs, load_order, newc
+from hyperbox.harness.lab.initramfs import CpioEntry, initramfs, load_order, newc
 
 NAMES = st.from_regex(r"[a-z0-9_.+-]{1,12}", fullmatch=True).filter(
     lambda name: name not in (".", "..") and not name.startswith("-")
 )
 ENTRIES = st.lists(
     st.builds(
-        Entry,
+        CpioEntry,
         NAMES,
         st.one_of(st.none(), st.binary(max_size=70)),
         st.sampled_from([0o755, 0o644, 0o700]),
@@ -28,7 +28,7 @@ ENTRIES = st.lists(
 @settings(max_examples=60, deadline=None)
 @given(ENTRIES)
 def test_cpio_reads_back_what_was_encoded(
-    tmp_path_factory: pytest.TempPathFactory, entries: list[Entry]
+    tmp_path_factory: pytest.TempPathFactory, entries: list[CpioEntry]
 ) -> None:
     archive = newc(entries)
     command = ["cpio", "-t", "--quiet"]
@@ -46,7 +46,7 @@ def test_cpio_reads_back_what_was_encoded(
 
 
 @given(ENTRIES)
-def test_order_of_entries_does_not_matter(entries: list[Entry]) -> None:
+def test_order_of_entries_does_not_matter(entries: list[CpioEntry]) -> None:
     assert newc(entries) == newc(list(reversed(entries)))
     assert len(newc(entries)) % 512 == 0
 
@@ -54,7 +54,7 @@ def test_order_of_entries_does_not_matter(entries: list[Entry]) -> None:
 @pytest.mark.parametrize("names", [["a", "a"], [""], ["a\0b"]])
 def test_impossible_names_are_refused(names: list[str]) -> None:
     with pytest.raises(ValueError):
-        newc([Entry(name, b"", 0o644) for name in names])
+        newc([CpioEntry(name, b"", 0o644) for name in names])
 
 
 def test_initramfs_has_what_init_expects(tmp_path: Path) -> None:

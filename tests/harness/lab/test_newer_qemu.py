@@ -15,7 +15,7 @@ import pytest
 from hyperbox.errors import GuestCrash, MachineLost
 from hyperbox.harness.lab.kernel_kit import KernelKit
 from hyperbox.harness.lab.qemu import QEMU_VARIABLE, GuestHardware, find_qemu
-from hyperbox.harness.lab.snapshot import Snapshot, Step, boot_snapshot
+from hyperbox.harness.lab.snapshot import PreparationStep, Snapshot, boot_snapshot
 from hyperbox.harness.model import Perturbation
 from tests.harness.lab.planted_faults import Template, assemble
 
@@ -40,7 +40,7 @@ def made(hardware: GuestHardware) -> Iterator[Snapshot]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(QEMU_VARIABLE, os.environ[_NEWER])
         newer = find_qemu()
-    made = boot_snapshot(newer, hardware, kernel_config="", prepare=Step(("true",)))
+    made = boot_snapshot(newer, hardware, kernel_config="", prepare=PreparationStep(("true",)))
     with contextlib.closing(made):
         yield made
 
@@ -48,7 +48,9 @@ def made(hardware: GuestHardware) -> Iterator[Snapshot]:
 def test_snapshots_of_it_are_exact(made: Snapshot, kit: KernelKit) -> None:
     _judged(made)
     seen = set()
-    with contextlib.closing(made.derive(Step(("sh", "-c", "echo kept > /run/kept")))) as child:
+    with contextlib.closing(
+        made.derive(PreparationStep(("sh", "-c", "echo kept > /run/kept")))
+    ) as child:
         _judged(child)
         for _ in range(2):
             with child.clone() as machine:

@@ -14,7 +14,7 @@ from hyperbox.harness.lab.guest_image import project_image, root_image
 from hyperbox.harness.lab.kernel_kit import kernel_kit
 from hyperbox.harness.lab.nameless import content
 from hyperbox.harness.lab.qemu import GuestHardware, find_qemu
-from hyperbox.harness.lab.snapshot import Snapshot, Step, boot_snapshot
+from hyperbox.harness.lab.snapshot import PreparationStep, Snapshot, boot_snapshot
 from hyperbox.harness.lab.snapshot_cache import SnapshotCache, snapshot_key
 from hyperbox.harness.lab.vm import VirtualMachine
 from hyperbox.harness.lab.vm_laboratory import hardware_for
@@ -40,7 +40,7 @@ def oldest() -> GuestHardware:
 
 
 def make(hardware: GuestHardware) -> Snapshot:
-    return boot_snapshot(find_qemu(), hardware, kernel_config="", prepare=Step(_STEP))
+    return boot_snapshot(find_qemu(), hardware, kernel_config="", prepare=PreparationStep(_STEP))
 
 
 def memory_hash(snapshot: Snapshot) -> str:
@@ -124,7 +124,7 @@ def test_a_leap_at_any_stop_is_remembered(
         assert child.repeatability.exact
         assert not child.repeatability.canonical
         assert "leapt" in child.repeatability.reason
-        with contextlib.closing(child.derive(Step(("true",)))) as grandchild:
+        with contextlib.closing(child.derive(PreparationStep(("true",)))) as grandchild:
             assert grandchild.repeatability is not None
             assert not grandchild.repeatability.canonical
 

@@ -16,7 +16,7 @@ from hyperbox.errors import BootTimeout, GuestCrash, MachineLost, WorkloadError
 from hyperbox.harness.lab.kernel_kit import KernelKit
 from hyperbox.harness.lab.nameless import in_memory, on_disk
 from hyperbox.harness.lab.qemu import GuestHardware, find_qemu
-from hyperbox.harness.lab.snapshot import Snapshot, Step, boot_snapshot
+from hyperbox.harness.lab.snapshot import PreparationStep, Snapshot, boot_snapshot
 from hyperbox.harness.lab.vm import VirtualMachine
 from hyperbox.harness.model import Perturbation
 
@@ -234,7 +234,7 @@ def test_files_and_links_of_another_user_are_neither_read_nor_written(
     snapshot: Snapshot, planted: dict[Path, bytes], no_leftovers: None
 ) -> None:
     # A guest's memory was opened where it lay: its writer decided what a gate saw.
-    child = snapshot.derive(Step(("sh", "-c", "echo mine > /run/mine")))
+    child = snapshot.derive(PreparationStep(("sh", "-c", "echo mine > /run/mine")))
     try:
         with child.clone() as machine:
             assert machine.execute(["cat", "/run/mine"], timeout=60).stdout == b"mine\n"

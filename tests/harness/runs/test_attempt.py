@@ -11,7 +11,7 @@ import pytest
 
 from hyperbox.harness.lab.host import HOST, HostLaboratory
 from hyperbox.harness.model import Arm, Cell, Experiment, Gate, Lane, Metric, Outcome, Rule
-from hyperbox.harness.runs.attempt import State, measure
+from hyperbox.harness.runs.attempt import AttemptState, measure
 from hyperbox.harness.runs.engine import run_plan
 from hyperbox.harness.runs.loading import load_run
 from hyperbox.harness.runs.plan import Plan
@@ -60,7 +60,7 @@ def test_a_fail_goes_on_until_it_can_stand_for_the_release(
 ) -> None:
     judged = gate(margin)
     attempt = measure(laboratory, CELL, EXPERIMENT, (judged,), seed=1, family=family)
-    assert attempt.state is State.MEASURED
+    assert attempt.state is AttemptState.MEASURED
     assert len(attempt.blocks) == blocks
     verdict = decide(judged, EXPERIMENT, HOST, Lane.HOST, attempt.samples)
     assert (verdict.outcome, verdict.n) == (outcome, 8)

@@ -8,7 +8,7 @@ import pytest
 
 from hyperbox.files import write_sealed
 from hyperbox.harness.model import Arm, Cell, Experiment, Lane, Metric, Perturbation
-from hyperbox.harness.runs.attempt import Attempt, BlockRecord, State
+from hyperbox.harness.runs.attempt import Attempt, AttemptState, BlockRecord
 from hyperbox.harness.runs.costs import Cost, CostBook, cost_of
 
 _CELL = Cell("6.12", "demo.load", Lane.EXACT)
@@ -27,7 +27,7 @@ def _experiment(blocks: int) -> Experiment:
     )
 
 
-def _attempt(blocks: int, state: State = State.MEASURED) -> Attempt:
+def _attempt(blocks: int, state: AttemptState = AttemptState.MEASURED) -> Attempt:
     records = tuple(
         BlockRecord(
             number,
@@ -48,8 +48,8 @@ def test_a_cost_is_an_average_block_and_the_rest() -> None:
     assert cost_of(_attempt(2), _experiment(4)) == Cost(2, True, 6.0, 8.0, 2.5, 7.5)
 
 
-@pytest.mark.parametrize("state", [State.FAILED, State.SKIPPED])
-def test_what_measured_nothing_has_no_cost(state: State) -> None:
+@pytest.mark.parametrize("state", [AttemptState.FAILED, AttemptState.SKIPPED])
+def test_what_measured_nothing_has_no_cost(state: AttemptState) -> None:
     assert cost_of(_attempt(2, state), _experiment(4)) is None
     assert cost_of(_attempt(0), _experiment(4)) is None
 

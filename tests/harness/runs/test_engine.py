@@ -24,7 +24,7 @@ from hyperbox.harness.declarations import load_suites
 from hyperbox.harness.lab.host import HOST, HostLaboratory
 from hyperbox.harness.lab.machine import Artifacts, CommandResult
 from hyperbox.harness.model import Cell, Experiment, Lane, Outcome, Perturbation
-from hyperbox.harness.runs.attempt import State
+from hyperbox.harness.runs.attempt import AttemptState
 from hyperbox.harness.runs.costs import Cost, CostBook
 from hyperbox.harness.runs.engine import run_plan, unfinished
 from hyperbox.harness.runs.events import (
@@ -188,14 +188,18 @@ def test_blocks_stop_when_every_gate_is_settled(project: Path, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("program", "state", "reason"),
     [
-        ("import sys; sys.exit('no luck')", State.FAILED, "of block 0: exit status 1: no luck"),
-        ("print('hello')", State.FAILED, "last line of output is not JSON"),
-        ("import os; os.kill(os.getpid(), 9)", State.FAILED, "killed by signal 9"),
-        ('print(\'{"skip": "no zram"}\'); raise SystemExit(77)', State.SKIPPED, "no zram"),
+        (
+            "import sys; sys.exit('no luck')",
+            AttemptState.FAILED,
+            "of block 0: exit status 1: no luck",
+        ),
+        ("print('hello')", AttemptState.FAILED, "last line of output is not JSON"),
+        ("import os; os.kill(os.getpid(), 9)", AttemptState.FAILED, "killed by signal 9"),
+        ('print(\'{"skip": "no zram"}\'); raise SystemExit(77)', AttemptState.SKIPPED, "no zram"),
     ],
 )
 def test_a_failing_program_is_a_record_and_not_tried_again(
-    project: Path, tmp_path: Path, program: str, state: State, reason: str
+    project: Path, tmp_path: Path, program: str, state: AttemptState, reason: str
 ) -> None:
     (project / "broken.py").write_text(program)
     path = project / "suites" / "one" / "suite.toml"
@@ -208,7 +212,7 @@ def test_a_failing_program_is_a_record_and_not_tried_again(
     assert record.state is state
     assert reason in record.document["reason"]
     outcomes = {verdict.gate: verdict.outcome for verdict in load_run(store.directory).verdicts}
-    expected = Outcome.SKIP if state is State.SKIPPED else Outcome.ERROR
+    expected = Outcome.SKIP if state is AttemptState.SKIPPED else Outcome.ERROR
     assert outcomes == {"one.faster": expected, "two.faster": Outcome.PASS}
     assert len(_values(store, plan)[whole.key]) == 16
 
@@ -320,12 +324,12 @@ def test_a_machine_that_dies_once_is_tried_again(project: Path, tmp_path: Path) 
     store = _crashes(project, tmp_path, [False] * 5 + [True], "oops: do_swap_page")
     cell = Cell("weak", "one.work", Lane.FAST)
     first, second = store.records(cell)
-    assert first.state is State.FAILED
+    assert first.state is AttemptState.FAILED
     assert first.document["fingerprint"] == "oops: do_swap_page"
     assert first.document["error"] == "GuestCrash"
     assert len(first.document["blocks"]) == 2
     assert (first.directory / "serial.log").read_text().startswith("console of ")
-    assert second.state is State.MEASURED
+    assert second.state is AttemptState.MEASURED
     strong = store.latest(Cell("strong", "one.work", Lane.FAST))
     assert strong is not None
     assert len(second.samples()) == len(strong.samples()) == 16
@@ -347,14 +351,14 @@ def test_a_machine_that_always_dies_is_an_error_and_costs_no_other_cell(
 @pytest.mark.parametrize(
     ("error", "attempts", "state"),
     [
-        (BootTimeout("no agent"), 2, State.FAILED),
-        (HarnessError("preparation failed"), 2, State.FAILED),
-        (KernelFeatureMissing("no zram"), 1, State.SKIPPED),
-        (ValueError("a bug"), 1, State.FAILED),
+        (BootTimeout("no agent"), 2, AttemptState.FAILED),
+        (HarnessError("preparation failed"), 2, AttemptState.FAILED),
+        (KernelFeatureMissing("no zram"), 1, AttemptState.SKIPPED),
+        (ValueError("a bug"), 1, AttemptState.FAILED),
     ],
 )
 def test_a_source_that_fails_is_a_record(
-    project: Path, tmp_path: Path, error: Exception, attempts: int, state: State
+    project: Path, tmp_path: Path, error: Exception, attempts: int, state: AttemptState
 ) -> None:
     class Laboratory(HostLaboratory):
         def source(self, kernel: str, experiment: Experiment, lane: Lane = Lane.HOST) -> Any:

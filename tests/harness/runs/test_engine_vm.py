@@ -16,7 +16,7 @@ from hyperbox.harness.lab.kernel_kit import kernel_kit
 from hyperbox.harness.lab.vm_laboratory import VmLaboratory, choose_lane
 from hyperbox.harness.model import Outcome
 from hyperbox.harness.report.markdown import markdown
-from hyperbox.harness.runs.attempt import State
+from hyperbox.harness.runs.attempt import AttemptState
 from hyperbox.harness.runs.engine import run_plan
 from hyperbox.harness.runs.ingredients import check_unchanged_since
 from hyperbox.harness.runs.loading import load_run
@@ -124,7 +124,7 @@ def test_guests_are_measured_and_a_panic_costs_its_own_cell_only(
     assert "work on 6.12\n" in markdown(run)
     assert "wide on 6.12 with 2 processors\n" in markdown(run)
     panicked = store.records(plan.cells()[1])
-    assert [record.state for record in panicked] == [State.FAILED, State.FAILED]
+    assert [record.state for record in panicked] == [AttemptState.FAILED, AttemptState.FAILED]
     assert panicked[0].document["error"] == "GuestCrash"
     assert "sysrq" in panicked[0].document["fingerprint"]
     assert "Kernel panic" in (panicked[0].directory / "serial.log").read_text()
@@ -178,4 +178,4 @@ def test_guests_whose_steps_add_up_to_too_much_are_ended(
     assert first is not None
     assert float(first[1]) < 10  # the console from its boot on, whatever a quiet kernel says first
     assert len(overdue.samples()) == 2 * len(overdue.document["blocks"]) > 0
-    assert worked.state is State.MEASURED
+    assert worked.state is AttemptState.MEASURED

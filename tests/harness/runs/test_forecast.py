@@ -15,7 +15,7 @@ from hyperbox.harness.runs.events import (
     BlockMeasured,
     CellResumed,
     CellStarted,
-    Step,
+    SetupStep,
 )
 from hyperbox.harness.runs.forecast import (
     Expectation,
@@ -155,7 +155,7 @@ def _forecast(jobs: int = 1) -> Forecast:
 def test_a_forecast_follows_the_run() -> None:
     forecast, first = _forecast(), _cell("long", "6.1")
     assert forecast.left(0.0) == Left(200.0, 1)
-    forecast.note(Step("booting", 0.5), 0.0)
+    forecast.note(SetupStep("booting", 0.5), 0.0)
     forecast.note(CellStarted(first, 1, 8), 0.0)
     assert forecast.left(30.0) == Left(170.0, 1)
     forecast.note(BlockMeasured(first, 2, 8), 60.0)  # 30 s each: slower than thought

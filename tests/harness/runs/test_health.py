@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hyperbox.errors import KernelComplaint, MachineLost, WorkloadError
-from hyperbox.harness.lab.dmesg import Judgement
+from hyperbox.harness.lab.dmesg import ConsoleJudgement
 from hyperbox.harness.lab.machine import Artifacts
 from hyperbox.harness.model import Lane
 from hyperbox.harness.runs.health import examine, read_allowances, trouble
@@ -14,7 +14,7 @@ _WARN = "WARNING: CPU: 0 PID: 124 at fs/proc.c:42 demo+0x0/0x3\nRIP: 0010:demo+0
 _OOM = "Out of memory: Killed process 12 (walk) total-vm:1kB\n"
 
 
-def _examine(evidence: Artifacts | None, lane: Lane = Lane.EXACT) -> Judgement:
+def _examine(evidence: Artifacts | None, lane: Lane = Lane.EXACT) -> ConsoleJudgement:
     return examine(
         evidence, lane=lane, release="6.12.1", experiment="x", allowances=read_allowances()
     )
@@ -26,7 +26,7 @@ def _said(dmesg: str, taint: int | None = 0) -> Artifacts:
 
 def test_a_quiet_kernel_is_well() -> None:
     judgement = _examine(_said(""))
-    assert judgement == Judgement((), ())
+    assert judgement == ConsoleJudgement((), ())
     assert trouble(judgement, "here") is None
 
 
@@ -61,5 +61,5 @@ def test_modules_of_a_kernel_of_ones_own_are_allowed_with_the_reason() -> None:
 
 def test_messages_of_the_host_are_kept_and_not_judged() -> None:
     judgement = _examine(_said(_WARN, None), Lane.HOST)
-    assert judgement == Judgement((), ("WARN: demo",))
-    assert _examine(None, Lane.HOST) == Judgement((), ())
+    assert judgement == ConsoleJudgement((), ("WARN: demo",))
+    assert _examine(None, Lane.HOST) == ConsoleJudgement((), ())

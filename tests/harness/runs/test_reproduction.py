@@ -12,7 +12,7 @@ from hyperbox.cli.main import main
 from hyperbox.errors import ConfigError, ExitCode
 from hyperbox.harness.lab import snapshot_cache
 from hyperbox.harness.model import Arm, Cell, Experiment, Gate, Lane, Metric, Rule, Sample
-from hyperbox.harness.runs.attempt import Attempt, BlockRecord, State
+from hyperbox.harness.runs.attempt import Attempt, AttemptState, BlockRecord
 from hyperbox.harness.runs.plan import Plan, blocks_of
 from hyperbox.harness.runs.record import Record
 from hyperbox.harness.runs.reproduction import Finding, exact_cells, judge
@@ -43,7 +43,9 @@ def _attempt(**changes: object) -> Attempt:
         BlockRecord(number, block.order, block.start, {"one": 0.1}, {"one": {}})
         for number in range(3)
     )
-    known = Attempt(State.MEASURED, 1.7e9, 1.7e9 + 1, _SAMPLES, records, environment=dict(_MADE_OF))
+    known = Attempt(
+        AttemptState.MEASURED, 1.7e9, 1.7e9 + 1, _SAMPLES, records, environment=dict(_MADE_OF)
+    )
     return replace(known, **changes)  # type: ignore[arg-type]
 
 
@@ -117,7 +119,7 @@ def test_packages_of_the_guest_that_moved_are_named_one_by_one(tmp_path: Path) -
 
 def test_what_cannot_be_measured_is_broken(tmp_path: Path) -> None:
     _, _, record = _store(tmp_path)
-    found = judge(_CELL, record, _attempt(state=State.FAILED, reason="the guest crashed"))
+    found = judge(_CELL, record, _attempt(state=AttemptState.FAILED, reason="the guest crashed"))
     assert (found.finding, found.reason) == (Finding.BROKEN, "failed: the guest crashed")
 
 

@@ -30,7 +30,7 @@ from hyperbox.harness.model import (
     Rule,
     Sample,
 )
-from hyperbox.harness.runs.attempt import Attempt, BlockRecord, State
+from hyperbox.harness.runs.attempt import Attempt, AttemptState, BlockRecord
 from hyperbox.harness.runs.plan import Plan
 from hyperbox.harness.runs.schema import check, schema
 from hyperbox.harness.runs.store import RunStore, plan_document, plan_from
@@ -68,7 +68,7 @@ def _store(directory: Path) -> RunStore:
     )
 
 
-def _attempt(state: State = State.MEASURED, reason: str = "") -> Attempt:
+def _attempt(state: AttemptState = AttemptState.MEASURED, reason: str = "") -> Attempt:
     block = BlockRecord(
         0, ("on", "off"), Perturbation(1, 2, 3), {"on": 0.1, "off": 0.2}, {"on": {"a": 1}}
     )
@@ -178,13 +178,13 @@ def test_samples_round_trip(
 def test_the_first_finished_attempt_counts_else_the_newest(tmp_path: Path) -> None:
     store = _store(tmp_path)
     assert store.latest(_CELL) is None
-    store.record(_CELL, _attempt(State.FAILED, "one"), _EXPERIMENT)
-    store.record(_CELL, _attempt(State.FAILED, "two"), _EXPERIMENT)
+    store.record(_CELL, _attempt(AttemptState.FAILED, "one"), _EXPERIMENT)
+    store.record(_CELL, _attempt(AttemptState.FAILED, "two"), _EXPERIMENT)
     latest = store.latest(_CELL)
     assert latest is not None
     assert latest.document["reason"] == "two"
-    store.record(_CELL, _attempt(State.MEASURED), _EXPERIMENT)
-    store.record(_CELL, _attempt(State.FAILED, "four"), _EXPERIMENT)
+    store.record(_CELL, _attempt(AttemptState.MEASURED), _EXPERIMENT)
+    store.record(_CELL, _attempt(AttemptState.FAILED, "four"), _EXPERIMENT)
     latest = store.latest(_CELL)
     assert latest is not None
     assert latest.document["attempt"] == 3

@@ -16,7 +16,7 @@ from hyperbox.errors import CellTimeout, MachineLost, WorkloadError
 from hyperbox.harness.lab.host import HOST, HostLaboratory
 from hyperbox.harness.lab.machine import Artifacts, CommandResult
 from hyperbox.harness.model import Arm, Cell, Experiment, Gate, Lane, Metric, Rule
-from hyperbox.harness.runs.attempt import State
+from hyperbox.harness.runs.attempt import AttemptState
 from hyperbox.harness.runs.engine import run_plan
 from hyperbox.harness.runs.plan import Plan
 from hyperbox.harness.runs.record import Record
@@ -123,12 +123,12 @@ def test_many_small_steps_add_up_to_a_timeout(tmp_path: Path) -> None:
         _experiment("steps", steps, blocks=1_000_000, limit_s=5),
         _experiment("other", waits, blocks=3),
     )
-    assert attempt.state is State.FAILED
+    assert attempt.state is AttemptState.FAILED
     assert attempt.document["error"] == "CellTimeout"
     assert attempt.document["fingerprint"] == "cell overdue: measuring"
     assert "after 5 s" in attempt.document["reason"]
     assert len(attempt.samples()) == 2 * len(attempt.document["blocks"]) > 0
-    assert other.state is State.MEASURED
+    assert other.state is AttemptState.MEASURED
     assert len(other.samples()) == 6
 
 
@@ -203,13 +203,13 @@ def test_a_thread_that_hangs_in_a_call_loses_its_own_machine_only(
         _experiment("hangs", "sleep 600", blocks=1, limit_s=1),
         _experiment("other", f"{done}; {_ANSWER}", blocks=1),
     )
-    assert attempt.state is State.FAILED
+    assert attempt.state is AttemptState.FAILED
     assert attempt.document["error"] == "CellTimeout"
     phase = "measuring" if boots else "getting ready"
     assert attempt.document["fingerprint"] == f"cell overdue: {phase}"
     if boots:
         assert (attempt.directory / "serial.log").read_text().startswith("console of ")
-    assert other.state is State.MEASURED
+    assert other.state is AttemptState.MEASURED
     assert len(other.samples()) == 2
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.stats import binom, binomtest, multivariate_normal, norm
 
-from hyperbox.harness.statistics.design import ALPHA, LOOKS, ONE_LIMIT, Kind, Target
+from hyperbox.harness.statistics.design import ALPHA, LOOKS, ONE_LIMIT, InferenceKind, Target
 from hyperbox.harness.statistics.location import critical_value, points
 from hyperbox.harness.statistics.power import detectable, power
 from hyperbox.harness.statistics.sequential import first_decisions
@@ -35,7 +35,8 @@ def decided_by_signs(cuts: Sequence[int], good: float) -> list[float]:
 
 def sign_cuts() -> list[int]:
     cuts = [
-        critical_value(look, alpha, Kind.SIGN) for look, alpha in zip(LOOKS, ONE_LIMIT, strict=True)
+        critical_value(look, alpha, InferenceKind.SIGN)
+        for look, alpha in zip(LOOKS, ONE_LIMIT, strict=True)
     ]
     return [cut for cut in cuts if cut is not None]
 
@@ -46,7 +47,7 @@ def test_the_sign_test_errs_as_rarely_as_its_walk_says() -> None:
     assert error == pytest.approx(0.0173, abs=0.0002)
     assert error < ALPHA
     values = np.random.default_rng(8).standard_normal((40_000, 32))
-    target = Target(low=0.0, high=None, kind=Kind.SIGN, alphas=ONE_LIMIT)
+    target = Target(low=0.0, high=None, kind=InferenceKind.SIGN, alphas=ONE_LIMIT)
     passes = int((first_decisions(values, target).side == 1).sum())
     assert binomtest(passes, 40_000, error).pvalue > 0.001
 
@@ -54,7 +55,7 @@ def test_the_sign_test_errs_as_rarely_as_its_walk_says() -> None:
 @pytest.mark.parametrize("look", range(4))
 @pytest.mark.parametrize("distance", DISTANCES)
 def test_power_of_levels_is_that_of_the_walk(look: int, distance: float) -> None:
-    target = Target(low=0.0, high=None, kind=Kind.SIGN, alphas=ONE_LIMIT)
+    target = Target(low=0.0, high=None, kind=InferenceKind.SIGN, alphas=ONE_LIMIT)
     expected = decided_by_signs(sign_cuts(), float(norm.cdf(distance)))[look]
     assert power(distance, 1.0, LOOKS[look], target) == pytest.approx(expected, abs=0.005)
 
@@ -62,7 +63,7 @@ def test_power_of_levels_is_that_of_the_walk(look: int, distance: float) -> None
 @pytest.mark.parametrize("distance", DISTANCES)
 def test_power_at_the_first_look_is_that_of_8_values_on_one_side(distance: float) -> None:
     expected = float(norm.cdf(distance)) ** 8
-    for kind in Kind:
+    for kind in InferenceKind:
         target = Target(low=0.0, high=None, kind=kind)
         assert power(distance, 1.0, 8, target) == pytest.approx(expected, abs=0.005)
 
@@ -87,7 +88,7 @@ def test_power_of_the_signed_ranks_is_lehmanns(n: int, distance: float) -> None:
     values = np.random.default_rng(9).standard_normal((8000, n)) + distance
     cut = critical_value(n, 0.025)
     assert cut is not None
-    bad = np.count_nonzero(points(values, Kind.SIGNED_RANK) < 0, axis=1)
+    bad = np.count_nonzero(points(values, InferenceKind.SIGNED_RANK) < 0, axis=1)
     assert float((bad <= cut).mean()) == pytest.approx(lehmann(distance, n, cut), abs=0.04)
 
 
@@ -100,10 +101,12 @@ def test_pairs_are_told_about_as_often_as_their_signs(look: int, distance: float
     assert signs - 0.04 <= both <= signs + 0.005
 
 
-@pytest.mark.parametrize("kind", Kind)
+@pytest.mark.parametrize("kind", InferenceKind)
 @pytest.mark.parametrize("look", range(4))
 @pytest.mark.parametrize("distance", [0.5, 0.75, 1.0])
-def test_looking_early_never_costs_the_last_look(look: int, distance: float, kind: Kind) -> None:
+def test_looking_early_never_costs_the_last_look(
+    look: int, distance: float, kind: InferenceKind
+) -> None:
     """Several looks tell at least what the last one alone would."""
     alone = float(binom.cdf(sign_cuts()[look], LOOKS[look], norm.cdf(-distance)))
     assert power(distance, 1.0, LOOKS[look], Target(0.0, None, kind=kind)) >= alone - 0.035
@@ -113,8 +116,8 @@ def test_looking_early_never_costs_the_last_look(look: int, distance: float, kin
     "target",
     [
         Target(low=0.0, high=None),
-        Target(low=0.0, high=None, kind=Kind.SIGN, alphas=ONE_LIMIT),
-        Target(low=0.0, high=None, kind=Kind.SIGN, alphas=ONE_LIMIT, resolution=0.0),
+        Target(low=0.0, high=None, kind=InferenceKind.SIGN, alphas=ONE_LIMIT),
+        Target(low=0.0, high=None, kind=InferenceKind.SIGN, alphas=ONE_LIMIT, resolution=0.0),
     ],
 )
 def test_power_tables_are_what_the_looks_do(target: Target) -> None:
@@ -128,7 +131,7 @@ def test_power_tables_are_what_the_looks_do(target: Target) -> None:
 
 
 def test_power_at_the_edges() -> None:
-    target = Target(low=0.0, high=None, kind=Kind.SIGN, resolution=0.001)
+    target = Target(low=0.0, high=None, kind=InferenceKind.SIGN, resolution=0.001)
     assert power(0.0005, 0.0, 8, target) == 0.0
     assert power(0.005, 0.0, 8, target) == 1.0
     assert power(1.0, 1.0, 7, target) == 0.0

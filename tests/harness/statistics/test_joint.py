@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hyperbox.harness.statistics import joint
-from hyperbox.harness.statistics.design import Kind, Matrix
+from hyperbox.harness.statistics.design import InferenceKind, Matrix
 from hyperbox.harness.statistics.joint import Group, exchanged_pairs, exchanged_sets, step_down
 from hyperbox.harness.statistics.multiplicity import holm
 from hyperbox.harness.statistics.shifts import paired_shift, unpaired_shift
@@ -20,13 +20,13 @@ ROWS = st.lists(
     min_size=1,
     max_size=4,
 )
-KINDS = pytest.mark.parametrize("kind", Kind)
+KINDS = pytest.mark.parametrize("kind", InferenceKind)
 
 
 @KINDS
 @given(rows=ROWS)
 def test_each_exchange_of_pairs_has_the_p_value_of_its_differences(
-    kind: Kind, rows: list[list[float]]
+    kind: InferenceKind, rows: list[list[float]]
 ) -> None:
     """Ties and zeros included; the order of the exchanges is nobody's affair."""
     luck, drawn = exchanged_pairs(np.array(rows), kind)
@@ -58,7 +58,7 @@ def family(rows: Matrix, *, groups: int = 1) -> tuple[list[float], list[Group]]:
     p_values = [paired_shift(list(row)).p for row in rows]
     parts = np.array_split(np.arange(len(rows)), groups)
     made = [
-        Group(tuple(map(int, part)), *exchanged_pairs(rows[part], Kind.SIGNED_RANK))
+        Group(tuple(map(int, part)), *exchanged_pairs(rows[part], InferenceKind.SIGNED_RANK))
         for part in parts
     ]
     return p_values, made
@@ -127,7 +127,7 @@ def test_drawn_exchanges_agree_with_all_of_them(
     def adjusted() -> list[float]:
         if paired:
             p_values = [paired_shift(list(row)).p for row in rows]
-            luck, drawn = exchanged_pairs(rows, Kind.SIGNED_RANK)
+            luck, drawn = exchanged_pairs(rows, InferenceKind.SIGNED_RANK)
         else:
             p_values = [unpaired_shift(list(row[:6]), list(row[6:])).p for row in rows]
             luck, drawn = exchanged_sets(rows[:, :6], rows[:, 6:])
@@ -143,6 +143,6 @@ def test_drawing_never_says_zero(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(joint, "_MOST", 10)
     monkeypatch.setattr(joint, "_DRAWN", 20)
     rows = np.arange(1.0, 33.0)[None, :]
-    luck, drawn = exchanged_pairs(rows, Kind.SIGNED_RANK)
+    luck, drawn = exchanged_pairs(rows, InferenceKind.SIGNED_RANK)
     own = paired_shift(list(rows[0])).p
     assert step_down([own], [Group((0,), luck, drawn)]) == [pytest.approx(own)]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from hyperbox.harness.statistics.design import Kind
+from hyperbox.harness.statistics.design import InferenceKind
 from hyperbox.harness.statistics.location import critical_value, tail
 from hyperbox.harness.statistics.shifts import paired_shift, rank_sum_tail, unpaired_shift
 
@@ -69,10 +69,10 @@ def test_signed_ranks_agree_with_r(alpha: float) -> None:
 def test_signs_agree_with_r() -> None:
     """pbinom(c(0, 1, 2, 5, 9), c(8, 10, 12, 20, 32), 0.5), and qbinom(0.025, n, 0.5) - 1."""
     places = ((0, 8), (1, 10), (2, 12), (5, 20), (9, 32))
-    assert [tail(count, n, Kind.SIGN) for count, n in places] == pytest.approx(
+    assert [tail(count, n, InferenceKind.SIGN) for count, n in places] == pytest.approx(
         [0.00390625, 0.0107421875, 0.0192871093750000, 0.0206947326660156, 0.0100308035034687]
     )
-    assert [critical_value(n, 0.025, Kind.SIGN) for _, n in places] == [0, 1, 2, 5, 9]
+    assert [critical_value(n, 0.025, InferenceKind.SIGN) for _, n in places] == [0, 1, 2, 5, 9]
 
 
 @pytest.mark.parametrize("m", U_TABLE)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest, quantile_test, wilcoxon
 
-from hyperbox.harness.statistics.design import Kind
+from hyperbox.harness.statistics.design import InferenceKind
 from hyperbox.harness.statistics.location import (
     critical_value,
     locate,
@@ -92,7 +92,7 @@ def test_the_null_distribution_is_that_of_r() -> None:
 def test_sign_tails_match_scipy(n: int, data: st.DataObject) -> None:
     count = data.draw(st.integers(0, n))
     expected = binomtest(count, n, alternative="less").pvalue
-    assert tail(count, n, Kind.SIGN) == pytest.approx(expected)
+    assert tail(count, n, InferenceKind.SIGN) == pytest.approx(expected)
 
 
 values_near_one = st.lists(st.floats(0.5, 1.5), min_size=8, max_size=32)
@@ -102,15 +102,15 @@ values_near_one = st.lists(st.floats(0.5, 1.5), min_size=8, max_size=32)
 def test_sign_tests_match_scipys_test_of_the_median(values: list[float]) -> None:
     """scipy's "less": the median is below the limit."""
     expected = quantile_test(values, q=1.0, p=0.5, alternative="less").pvalue
-    assert p_below(values, 1.0, kind=Kind.SIGN, limit_counts=True) <= expected + 1e-12
+    assert p_below(values, 1.0, kind=InferenceKind.SIGN, limit_counts=True) <= expected + 1e-12
     if 1.0 not in values:
-        assert p_below(values, 1.0, kind=Kind.SIGN) == pytest.approx(expected)
+        assert p_below(values, 1.0, kind=InferenceKind.SIGN) == pytest.approx(expected)
 
 
 @given(values_near_one, st.sampled_from((0.025, 0.01, 0.00625)))
 def test_sign_intervals_are_order_statistics(values: list[float], alpha: float) -> None:
-    location = locate(values, alpha, Kind.SIGN)
-    cut = critical_value(len(values), alpha, Kind.SIGN) or 0
+    location = locate(values, alpha, InferenceKind.SIGN)
+    cut = critical_value(len(values), alpha, InferenceKind.SIGN) or 0
     ordered = sorted(values)
     assert (location.low, location.high) == (ordered[cut], ordered[-1 - cut])
     assert location.level >= 1 - 2 * alpha or cut == 0

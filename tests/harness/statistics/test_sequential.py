@@ -16,7 +16,7 @@ from hyperbox.harness.statistics.design import (
     LOOKS,
     ONE_LIMIT,
     TWO_LIMITS,
-    Kind,
+    InferenceKind,
     Target,
 )
 from hyperbox.harness.statistics.location import critical_value, locate
@@ -49,7 +49,7 @@ def targets(draw: st.DrawFn) -> Target:
         low,
         high,
         limit_counts=draw(st.booleans()),
-        kind=draw(st.sampled_from(Kind)),
+        kind=draw(st.sampled_from(InferenceKind)),
         alphas=draw(st.sampled_from((ONE_LIMIT, TWO_LIMITS))),
         resolution=draw(st.none() | st.sampled_from((0.0, 0.3))),
     )
@@ -164,9 +164,11 @@ one_arm = st.sampled_from((0.2, 0.3, 0.4))
 
 
 @settings(deadline=None, max_examples=10)
-@given(one_arm, st.sampled_from((1.0, 3.0, 10.0)), st.integers(0, 99), st.sampled_from(Kind))
+@given(
+    one_arm, st.sampled_from((1.0, 3.0, 10.0)), st.integers(0, 99), st.sampled_from(InferenceKind)
+)
 def test_blocks_of_any_shape_keep_the_promise(
-    share: float, reach: float, seed: int, kind: Kind
+    share: float, reach: float, seed: int, kind: InferenceKind
 ) -> None:
     """A part of the blocks lies far up: signed ranks alone would call the median missed."""
     rng = np.random.default_rng(seed)
@@ -182,7 +184,10 @@ def test_signed_ranks_alone_would_break_it() -> None:
     rng = np.random.default_rng(4)
     values = rng.normal(0, 0.1, (4000, 32)) + 3.0 * (rng.random((4000, 32)) < 0.3)
     values -= 0.1 * float(norm.ppf(0.5 / 0.7))
-    alone = [p_met(row, Target(0.0, None), (Kind.SIGNED_RANK,)) <= 0.0062 for row in values[:400]]
+    alone = [
+        p_met(row, Target(0.0, None), (InferenceKind.SIGNED_RANK,)) <= 0.0062
+        for row in values[:400]
+    ]
     assert np.mean(alone) > 2 * ALPHA
 
 

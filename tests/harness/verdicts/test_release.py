@@ -13,7 +13,7 @@ from hyperbox.harness.statistics.design import (
     ALPHA,
     ONE_LIMIT,
     TWO_LIMITS,
-    Kind,
+    InferenceKind,
     Target,
 )
 from hyperbox.harness.statistics.multiplicity import blocks_needed
@@ -98,7 +98,7 @@ def test_only_a_failed_cell_can_fail_the_release() -> None:
 def test_blocks_needed_are_enough_under_every_rule(alphas: tuple[float, ...], family: int) -> None:
     """A cell whose every block lies far beyond the limit fails a release by then."""
     blocks = [9.0] * (blocks_needed(family) or 0)
-    for kind in Kind:
+    for kind in InferenceKind:
         target = Target(low=None, high=1.0, kind=kind, alphas=alphas)
         worst = cell(FAIL, through_all_looks(blocks, target)[1])
         assert release([worst, *[cell(PASS)] * (family - 1)]).outcome is FAIL

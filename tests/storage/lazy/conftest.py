@@ -14,7 +14,7 @@ from hyperbox.linux.mounts import mounts, unmount
 from hyperbox.storage.lazy.chunk_index import Compression, encode_chunk_index
 from hyperbox.storage.lazy.chunk_source import HttpSource
 from hyperbox.storage.lazy.content_cache import ContentCache
-from hyperbox.storage.lazy.layer_writer import Layer, write_layer
+from hyperbox.storage.lazy.layer_writer import WrittenLayer, write_layer
 from hyperbox.storage.lazy.lazy_image import LazyImage
 from suites.erofs.blob_server import BlobServer, serving
 
@@ -27,7 +27,7 @@ class Lab:
 
     directory: Path
     content: bytes
-    layer: Layer
+    layer: WrittenLayer
     server: BlobServer
 
     @property

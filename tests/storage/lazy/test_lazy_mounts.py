@@ -22,7 +22,7 @@ from hyperbox.storage.conversion import Converter
 from hyperbox.storage.layer_reading import Layer as TarLayer
 from hyperbox.storage.lazy.chunk_source import HttpSource
 from hyperbox.storage.lazy.content_cache import ContentCache
-from hyperbox.storage.lazy.layer_writer import Layer, write_layer
+from hyperbox.storage.lazy.layer_writer import WrittenLayer, write_layer
 from hyperbox.storage.lazy.lazy_mounts import LazyMounts
 from hyperbox.storage.lazy.mechanism import Mechanism
 from hyperbox.storage.lazy.mount_record import LayerRecord
@@ -41,7 +41,7 @@ class Image:
 
     directory: Path
     contents: Mapping[str, bytes]
-    layer: Layer
+    layer: WrittenLayer
     server: BlobServer
 
     @property
