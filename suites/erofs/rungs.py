@@ -23,7 +23,7 @@ from hyperbox.storage.inode import Content
 from hyperbox.storage.ladder import Enabled, choose, probed
 from hyperbox.storage.layer_reading import Layer
 from hyperbox.storage.layer_store import LayerStore
-from hyperbox.storage.listing import Entry, differences, list_directory, list_tree
+from hyperbox.storage.listing import ListedEntry, differences, list_directory, list_tree
 from hyperbox.storage.rung import LADDER, Rung
 from suites.erofs.image_set import ImageSet, write_images
 from suites.program import Measured, run_program, seed
@@ -51,7 +51,7 @@ class _Tally:
 class _Expected:
     """What an image has to show: every name, and the files with data."""
 
-    names: Mapping[bytes, Entry]
+    names: Mapping[bytes, ListedEntry]
     files: Sequence[tuple[Path, Content]]
     data: LayerStore
 
