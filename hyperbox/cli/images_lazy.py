@@ -3,36 +3,36 @@
 from __future__ import annotations
 
 import argparse
-import http.client
 import json
 import os
-import socket
 import urllib.parse
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from rich.filesize import decimal
 from rich.table import Table
 
+from hyperbox.cli.images_client import ask_images
 from hyperbox.console import TerminalConsole
 from hyperbox.daemon.options import IMAGES_SOCKET
-from hyperbox.errors import ConfigError, ExitCode, ImageError, WorkloadError
-from hyperbox.foreign import parse_json, read_json
+from hyperbox.errors import ConfigError, ExitCode
+from hyperbox.foreign import read_json
 from hyperbox.printing import legible
 from hyperbox.settings import add_config
-from hyperbox.storage.image_settings import IMAGES
+from hyperbox.storage.erofs import lazy_point
+from hyperbox.storage.image_settings import IMAGES, ImageSettings
+from hyperbox.storage.images import Image, ImageStore
+from hyperbox.storage.lazy.lazy_artifact import LazyImages, lazy_layer
 from hyperbox.storage.lazy.mechanism import Mechanism
+from hyperbox.storage.lazy.mount_record import Phase
 from hyperbox.storage.lazy.registry_source import RegistrySource
+from hyperbox.storage.oci import Descriptor
 from hyperbox.storage.platforms import machine_platform
-from hyperbox.storage.pull import connect, resolve
-from hyperbox.storage.reference import parse_reference
+from hyperbox.storage.pull import Progress, connect, pull, resolve
+from hyperbox.storage.ready_image import TakeReady
+from hyperbox.storage.reference import Reference, parse_reference
 
-__all__ = ["add_lazy_verbs"]
-
-_PATIENCE_S = 60.0
-_EROFS = "application/vnd.erofs"
-_TYPES = (_EROFS, f"{_EROFS}+zstd", f"{_EROFS}.layer.v1", f"{_EROFS}.layer.v1+zstd")
+__all__ = ["add_lazy_verbs", "add_service_option", "pull_lazily"]
 
 
 def add_lazy_verbs(below: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -65,6 +65,17 @@ def add_lazy_verbs(below: argparse._SubParsersAction[argparse.ArgumentParser]) -
     )
 
 
+def add_service_option(parser: argparse.ArgumentParser) -> None:
+    """Add ``--service``."""
+    parser.add_argument(
+        "--service",
+        type=Path,
+        default=IMAGES_SOCKET,
+        metavar="PATH",
+        help=f"unix socket of the images service (default: {IMAGES_SOCKET})",
+    )
+
+
 def _verb(
     below: argparse._SubParsersAction[argparse.ArgumentParser],
     name: str,
@@ -74,39 +85,71 @@ def _verb(
     parser = below.add_parser(name, help=summary, description=summary[0].upper() + summary[1:])
     IMAGES.add_options(parser)
     add_config(parser)
-    parser.add_argument(
-        "--service",
-        type=Path,
-        default=IMAGES_SOCKET,
-        metavar="PATH",
-        help=f"unix socket of the images service (default: {IMAGES_SOCKET})",
-    )
+    add_service_option(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run)
     return parser
+
+
+def pull_lazily(
+    arguments: argparse.Namespace, settings: ImageSettings, progress: Progress
+) -> tuple[Image, Path]:
+    """Name an image in the store and mount it lazily there; return it and where.
+
+    Raises
+    ------
+    ImageError
+        If there is no lazy image of it.
+    WorkloadError
+        If the images service does not answer, or the kernel has no mechanism.
+    """
+    store, reference = ImageStore(settings.root), parse_reference(arguments.source)
+
+    def mount(image: Image, layer: Descriptor) -> None:
+        point = lazy_point(store, image).absolute()
+        for one in ask_images(arguments.service, "GET", "/images/mounts"):
+            if one["point"] == os.fspath(point):
+                if one["phase"] != Phase.BROKEN:
+                    return
+                ask_images(arguments.service, "DELETE", f"/images/mounts/{one['name']}")
+        point.mkdir(parents=True, exist_ok=True)
+        wanted = _wanted(settings, reference, layer, point, image.descriptor.digest)
+        ask_images(arguments.service, "POST", "/images/mounts", wanted)
+
+    lazy = LazyImages(mount, pinned=_takes_pinned(settings))
+    options = settings.options()
+    image = pull(connect(reference, options), store, options, progress, lazy)
+    return image, lazy_point(store, image)
+
+
+def _wanted(
+    settings: ImageSettings, reference: Reference, layer: Descriptor, point: Path, digest: str
+) -> dict[str, object]:
+    """Return what the images service is asked to mount."""
+    return {
+        "name": digest.partition(":")[2][:12],
+        "point": os.fspath(point),
+        "media_type": layer.media_type,
+        "size": layer.size,
+        "annotations": dict(layer.annotations),
+        "sources": [RegistrySource.name_of(reference, layer, plain_http=settings.plain_http)],
+    }
+
+
+def _takes_pinned(settings: ImageSettings) -> bool:
+    return TakeReady(settings.ready_images) is TakeReady.ON
 
 
 def _mount(arguments: argparse.Namespace) -> int:
     settings = IMAGES.resolve(arguments)
     reference = parse_reference(arguments.image)
     registry = connect(reference, settings.options())
-    _, _, manifest = resolve(registry, machine_platform())
-    if len(manifest.layers) != 1 or manifest.layers[0].media_type not in _TYPES:
-        raise ImageError(
-            f"{arguments.image} is not an image of one EROFS layer", hint="pull it whole"
-        )
-    layer = manifest.layers[0]
-    wanted = {
-        "name": layer.digest.partition(":")[2][:12],
-        "point": os.fspath(arguments.point.absolute()),
-        "media_type": layer.media_type,
-        "size": layer.size,
-        "annotations": dict(layer.annotations),
-        "sources": [RegistrySource.name_of(reference, layer)],
-    }
+    image, _, manifest = resolve(registry, machine_platform())
+    layer = lazy_layer(registry, image, manifest, pinned=_takes_pinned(settings))
+    wanted = _wanted(settings, reference, layer, arguments.point.absolute(), layer.digest)
     if arguments.mechanism:
         wanted["mechanism"] = arguments.mechanism
-    made = _ask(arguments, "POST", "/images/mounts", wanted)
+    made = ask_images(arguments.service, "POST", "/images/mounts", wanted)
     if arguments.json:
         print(json.dumps(made))
     else:
@@ -115,7 +158,7 @@ def _mount(arguments: argparse.Namespace) -> int:
 
 
 def _mounts(arguments: argparse.Namespace) -> int:
-    found = _ask(arguments, "GET", "/images/mounts")
+    found = ask_images(arguments.service, "GET", "/images/mounts")
     if arguments.json:
         print(json.dumps(found))
         return ExitCode.PASS
@@ -129,25 +172,32 @@ def _mounts(arguments: argparse.Namespace) -> int:
 
 
 def _complete(arguments: argparse.Namespace) -> int:
-    _ask(
-        arguments, "POST", f"/images/mounts/{_quoted(arguments)}/complete", {"rate": arguments.rate}
+    ask_images(
+        arguments.service,
+        "POST",
+        f"/images/mounts/{_quoted(arguments)}/complete",
+        {"rate": arguments.rate},
     )
     return ExitCode.PASS
 
 
 def _prefetch(arguments: argparse.Namespace) -> int:
     wanted = {"chunks": read_json(arguments.trace, refusal=ConfigError)}
-    _ask(arguments, "POST", f"/images/mounts/{_quoted(arguments)}/prefetch", wanted)
+    ask_images(arguments.service, "POST", f"/images/mounts/{_quoted(arguments)}/prefetch", wanted)
     return ExitCode.PASS
 
 
 def _trace(arguments: argparse.Namespace) -> int:
-    print(json.dumps(_ask(arguments, "GET", f"/images/mounts/{_quoted(arguments)}/order")))
+    print(
+        json.dumps(
+            ask_images(arguments.service, "GET", f"/images/mounts/{_quoted(arguments)}/order")
+        )
+    )
     return ExitCode.PASS
 
 
 def _unmount(arguments: argparse.Namespace) -> int:
-    _ask(arguments, "DELETE", f"/images/mounts/{_quoted(arguments)}")
+    ask_images(arguments.service, "DELETE", f"/images/mounts/{_quoted(arguments)}")
     return ExitCode.PASS
 
 
@@ -155,14 +205,14 @@ def _cache(arguments: argparse.Namespace) -> int:
     if arguments.keep is not None:
         if arguments.keep < 0:
             raise ConfigError(f"--keep {arguments.keep}: bytes are 0 or more")
-        gone = _ask(arguments, "DELETE", f"/images/cache?keep={arguments.keep}")
+        gone = ask_images(arguments.service, "DELETE", f"/images/cache?keep={arguments.keep}")
         freed = f"{len(gone['keys'])} images gone, {decimal(gone['bytes_freed'])} freed"
         if arguments.json:
             print(json.dumps(gone))
         else:
             print(legible(freed))
         return ExitCode.PASS
-    found = _ask(arguments, "GET", "/images/cache")
+    found = ask_images(arguments.service, "GET", "/images/cache")
     if arguments.json:
         print(json.dumps(found))
         return ExitCode.PASS
@@ -177,49 +227,3 @@ def _cache(arguments: argparse.Namespace) -> int:
 
 def _quoted(arguments: argparse.Namespace) -> str:
     return urllib.parse.quote(arguments.name, safe="")
-
-
-class _Connection(http.client.HTTPConnection):
-    """HTTP over a unix socket."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__("localhost", timeout=_PATIENCE_S)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(os.fspath(self._path))
-
-
-def _ask(arguments: argparse.Namespace, method: str, target: str, body: object = None) -> Any:
-    """Return what the images service answers.
-
-    Raises
-    ------
-    WorkloadError
-        If there is none, or it refuses.
-    """
-    data = None if body is None else json.dumps(body)
-    connection = _Connection(arguments.service)
-    try:
-        connection.request(
-            method, target, data, {"Content-Type": "application/json"} if data else {}
-        )
-        answer = connection.getresponse()
-        text = answer.read().decode(errors="replace")
-    except (OSError, http.client.HTTPException) as error:
-        raise WorkloadError(
-            f"the images service does not answer at {arguments.service}: {error}",
-            hint="start it: hyperbox daemon --lazy-images",
-        ) from error
-    finally:
-        connection.close()
-    try:
-        said = parse_json(text) if text else None
-    except ValueError as error:
-        raise WorkloadError(f"the images service: not JSON: {error}") from error
-    if answer.status >= 300:
-        detail = said.get("detail", "") if isinstance(said, dict) else ""
-        raise WorkloadError(f"the images service refuses ({answer.status}): {detail}")
-    return said

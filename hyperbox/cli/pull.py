@@ -7,12 +7,13 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+from hyperbox.cli.images_lazy import add_service_option, pull_lazily
 from hyperbox.cli.transfers import shown_progress
-from hyperbox.errors import ExitCode
+from hyperbox.errors import ConfigError, ExitCode
 from hyperbox.printing import complain, legible
 from hyperbox.settings import add_config
 from hyperbox.storage.erofs import is_ready
-from hyperbox.storage.image_settings import IMAGES
+from hyperbox.storage.image_settings import IMAGES, ImageSettings
 from hyperbox.storage.images import Image, ImageStore
 from hyperbox.storage.ladder import Enabled
 from hyperbox.storage.layouts import import_docker_archive, import_layout
@@ -38,6 +39,13 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         help="[REGISTRY[:PORT]/]NAME[:TAG][@DIGEST], oci:DIR|TAR[:NAME] or "
         "docker-archive:FILE[:NAME]",
     )
+    parser.add_argument(
+        "--lazy",
+        action="store_true",
+        help="mount it before it is here; its files are fetched when they are read "
+        "(hyperbox daemon --lazy-images)",
+    )
+    add_service_option(parser)
     parser.add_argument("--name", default="", help="what the store calls it; default: its own name")
     parser.add_argument("--json", action="store_true", help="print JSON")
     add_config(parser)
@@ -87,6 +95,8 @@ def image_facts(image: Image) -> dict[str, object]:
 
 def _run(arguments: argparse.Namespace) -> int:
     settings = IMAGES.resolve(arguments)
+    if arguments.lazy:
+        return _run_lazily(arguments, settings)
     options = settings.options()
     store = ImageStore(settings.root)
     off = Enabled(settings.erofs_enabled) is Enabled.OFF
@@ -102,4 +112,16 @@ def _run(arguments: argparse.Namespace) -> int:
     else:
         said = " (its ready image)" if as_ready else ""
         print(legible(f"{image.name}@{image.descriptor.digest}{said}"))
+    return ExitCode.PASS
+
+
+def _run_lazily(arguments: argparse.Namespace, settings: ImageSettings) -> int:
+    if arguments.name:
+        raise ConfigError("--lazy keeps an image's own name", hint="leave --name out")
+    with shown_progress(quiet=arguments.json) as progress:
+        image, point = pull_lazily(arguments, settings, progress)
+    if arguments.json:
+        print(json.dumps({**image_facts(image), "lazy": str(point)}))
+    else:
+        print(legible(f"{image.name}@{image.descriptor.digest} (loaded lazily at {point})"))
     return ExitCode.PASS

@@ -14,6 +14,7 @@ from hyperbox.printing import legible
 from hyperbox.settings import add_config
 from hyperbox.storage.image_settings import IMAGES, LIMITS
 from hyperbox.storage.images import ImageStore
+from hyperbox.storage.lazy.lazy_artifact import attach_lazy
 from hyperbox.storage.pull import connect
 from hyperbox.storage.push import push
 from hyperbox.storage.ready_image import LEVEL, attach
@@ -47,12 +48,17 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         help="attach the image's layers as EROFS, ready to be mounted",
     )
     parser.add_argument(
+        "--attach-lazy",
+        action="store_true",
+        help="attach the image as one EROFS image in chunks: hyperbox pull --lazy mounts it",
+    )
+    parser.add_argument(
         "--level",
         type=int,
         choices=range(1, 20),
         default=LEVEL,
         metavar="N",
-        help="with --attach: zstd's, from 1 to 19 (default: %(default)s)",
+        help="with --attach or --attach-lazy: zstd's, from 1 to 19 (default: %(default)s)",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
     add_config(parser)
@@ -76,13 +82,16 @@ def _run(arguments: argparse.Namespace) -> int:
             mount_from=arguments.mount_from,
         )
     facts = asdict(pushed)
-    if arguments.attach:
-        made = attach(registry, store, image, settings.limits, level=arguments.level)
-        facts["attached"] = made.digest
+    made = {"attached": attach} if arguments.attach else {}
+    made |= {"attached_lazy": attach_lazy} if arguments.attach_lazy else {}
+    attached = {
+        name: act(registry, store, image, settings.limits, level=arguments.level).digest
+        for name, act in made.items()
+    }
     if arguments.json:
-        print(json.dumps(facts))
+        print(json.dumps({**facts, **attached}))
     else:
         print(legible(f"{pushed.name}@{pushed.digest}: {decimal(pushed.sent)} sent"))
-        if arguments.attach:
-            print(legible(f"attached: {made.digest}"))
+        for name, digest in attached.items():
+            print(legible(f"{name.replace('_', ' ')}: {digest}"))
     return ExitCode.PASS

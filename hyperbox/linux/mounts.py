@@ -15,7 +15,17 @@ from hyperbox.journal import ChangeKind, Sharing, UndoOutcome, begin, exclusivel
 from hyperbox.linux.refusal import refusal
 from hyperbox.records import Change
 
-__all__ = ["MOUNT", "Mount", "mount", "mounted", "mounts", "parse_mountinfo", "unescape", "unmount"]
+__all__ = [
+    "MOUNT",
+    "Mount",
+    "mount",
+    "mounted",
+    "mounted_elsewhere",
+    "mounts",
+    "parse_mountinfo",
+    "unescape",
+    "unmount",
+]
 
 _OCTAL = re.compile(r"\\([0-7]{3})")
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -30,6 +40,8 @@ class Mount:
     kind: str
     source: str
     super_options: tuple[str, ...]
+    device: str = ""
+    """Of its super block, ``major:minor``."""
 
 
 def parse_mountinfo(text: str) -> tuple[Mount, ...]:
@@ -42,6 +54,21 @@ def mounts(kind: str) -> tuple[Mount, ...]:
     # Only "\n" ends a line: names may hold everything else that Python takes for an end of one.
     text = Path("/proc/self/mountinfo").read_bytes().decode(errors="surrogateescape")
     return tuple(found for found in parse_mountinfo(text) if found.kind == kind)
+
+
+def mounted_elsewhere(found: Mount) -> tuple[int, Path] | None:
+    """Return a process that has a mount's file system at another place, too, and that place.
+
+    Containers have namespaces of their own, where an unmount of `found` changes nothing.
+    """
+    for process in Path("/proc").iterdir():
+        if process.name.isdecimal():
+            with contextlib.suppress(OSError, ValueError):  # it has ended
+                text = (process / "mountinfo").read_bytes().decode(errors="surrogateescape")
+                for one in parse_mountinfo(text):
+                    if one.device == found.device and one.point != found.point:
+                        return int(process.name), one.point
+    return None
 
 
 def mount(
@@ -125,7 +152,8 @@ def _mount(line: str) -> Mount:
     if not separator or len(front) < 6 or len(back) < 3:
         raise ValueError(f"not a line of mountinfo: {line!r}")
     options = tuple(back[2].split(","))
-    return Mount(Path(unescape(front[4])), unescape(front[3]), back[0], unescape(back[1]), options)
+    point, root, source = (unescape(field) for field in (front[4], front[3], back[1]))
+    return Mount(Path(point), root, back[0], source, options, front[2])
 
 
 def unescape(field: str) -> str:

@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,6 +34,7 @@ __all__ = [
     "converter_of",
     "is_ready",
     "layers_of",
+    "lazy_point",
     "mount_image",
     "mounted",
     "prune_conversions",
@@ -67,6 +69,11 @@ def is_ready(store: ImageStore, image: Image) -> bool:
     if all(store.blobs.has(one) for one in image.manifest.layers):
         return False
     return complete(converter_of(store).image(layers_of(store, image), Rung.LAYERS).manifest)
+
+
+def lazy_point(store: ImageStore, image: Image) -> Path:
+    """Return where an image is mounted while it is loaded lazily (``hyperbox pull --lazy``)."""
+    return store.root / "lazy" / image.descriptor.digest.replace(":", "-")
 
 
 def converter_of(store: ImageStore, limits: Limits | None = None) -> Converter:
@@ -136,10 +143,21 @@ def mounted(
     HyperboxError
         As `rung_for` and `convert`, and if the kernel refuses.
     """
+    lazy = lazy_point(store, store.find(name)).resolve()
+    if rung is None and enabled is not Enabled.OFF and _is_mounted(lazy):
+        with contextlib.ExitStack() as stack:
+            stack.callback(begin(MOUNT, point, file_system="erofs").undo)
+            mount("none", point, source=os.fspath(lazy), flags=_BIND)
+            yield point, Choice(Rung.EROFS, "it is mounted lazily", {})
+        return
     choice = rung_for(store, enabled, rung, name)
     image = convert(store, name, choice, limits)
     with converter_of(store).mounted(image, point):
         yield point, choice
+
+
+def _is_mounted(point: Path) -> bool:
+    return any(one.point == point for one in mounts("erofs"))
 
 
 def mount_image(

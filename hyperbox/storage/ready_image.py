@@ -34,7 +34,7 @@ from hyperbox.storage.registry import Registry
 from hyperbox.storage.rung import Rung
 from hyperbox.storage.upload import Upload
 
-__all__ = ["CHAIN_ID", "LEVEL", "ReadyImages", "TakeReady", "attach"]
+__all__ = ["CHAIN_ID", "LEVEL", "ReadyImages", "TakeReady", "attach", "checked_layers"]
 
 LEVEL = 9
 """Of zstd, by default: the builder compresses once."""
@@ -137,7 +137,10 @@ class ReadyImages:
             return
         for offer in listed:
             try:
-                self._offers.append((offer, _checked(registry, offer, manifest)))
+                found = checked_layers(registry, offer, manifest, EROFS_LAYER)
+                if any(CHAIN_ID not in one.annotations for one in found):
+                    raise ImageError("it does not say which layers it shows")  # noqa: TRY301
+                self._offers.append((offer, found))
             except ImageError as error:
                 self.refused.append(f"ready image {offer.digest}: {error.message}")
 
@@ -233,8 +236,10 @@ def _compressed(path: Path, blob: Path, chain: str, level: int) -> Descriptor:
     return Descriptor(f"{EROFS_LAYER}+zstd", f"sha256:{sent.hexdigest()}", size, annotations)
 
 
-def _checked(registry: Registry, offer: Descriptor, manifest: Descriptor) -> tuple[Descriptor, ...]:
-    """Return the layers of an artifact that belongs to a manifest.
+def checked_layers(
+    registry: Registry, offer: Descriptor, manifest: Descriptor, kind: str
+) -> tuple[Descriptor, ...]:
+    """Return the layers of an artifact of a type that belongs to a manifest.
 
     Raises
     ------
@@ -245,11 +250,9 @@ def _checked(registry: Registry, offer: Descriptor, manifest: Descriptor) -> tup
     found = parse_manifest(data, f"artifact {offer.digest}")
     if found.subject is None or found.subject.digest != manifest.digest:
         raise ImageError("it belongs to another image")
-    if found.artifact_type != EROFS_LAYER:
+    if found.artifact_type != kind:
         raise ImageError(f"its type is {found.artifact_type[:200]!r}")
     for one in found.layers:
         if one.media_type not in _TYPES:
             raise ImageError(f"it has a layer of the type {one.media_type[:200]!r}")
-        if CHAIN_ID not in one.annotations:
-            raise ImageError("it does not say which layers it shows")
     return found.layers

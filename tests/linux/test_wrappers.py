@@ -53,7 +53,7 @@ def test_mountinfo_comes_back(point: str, kind: str, optional: list[str]) -> Non
     tags = "".join(f" {tag}" for tag in optional)
     line = f"36 35 98:0 / /{escape(point)} rw,noatime{tags} - {kind} none rw,errors=x\n"
     assert parse_mountinfo(line) == (
-        Mount(Path("/" + point), "/", kind, "none", ("rw", "errors=x")),
+        Mount(Path("/" + point), "/", kind, "none", ("rw", "errors=x"), "98:0"),
     )
 
 

@@ -19,7 +19,7 @@ from hyperbox.errors import ConfigError, HyperboxError, WorkloadError
 from hyperbox.linux.exclusive_lock import exclusive_lock
 from hyperbox.linux.loop import attach_loop, change_loop_file
 from hyperbox.linux.modules import load_module
-from hyperbox.linux.mounts import mount, mounts, unmount
+from hyperbox.linux.mounts import mount, mounted_elsewhere, mounts, unmount
 from hyperbox.storage.lazy.chunk_index import parse_chunk_index
 from hyperbox.storage.lazy.chunk_source import ChunkSource
 from hyperbox.storage.lazy.completion import Completion
@@ -182,13 +182,14 @@ class LazyMounts:
         ConfigError
             If there is none of that name.
         WorkloadError
-            If it is busy.
+            If it is busy, in a container as well.
         """
         with self._guard:
             if name in self._broken:
                 self._clear(self._broken.pop(name))
                 return
             live = self._named(name)
+            _refuse_use(live.record)
             unmount(Path(live.record.point))
             self._take_away(live)
 
@@ -364,6 +365,18 @@ class LazyMounts:
 
 def _is_mounted(record: MountRecord) -> bool:
     return any(os.fspath(one.point) == record.point for one in mounts("erofs"))
+
+
+def _refuse_use(record: MountRecord) -> None:
+    """Raise WorkloadError if another mount shows the image: it would lose who serves it."""
+    for one in mounts("erofs"):
+        found = mounted_elsewhere(one) if os.fspath(one.point) == record.point else None
+        if found is not None:
+            process, place = found
+            raise WorkloadError(
+                f"lazy mount {record.name} is in use: process {process} has it at {place}",
+                hint="end the container, or unmount it there, first",
+            )
 
 
 def _words(record: MountRecord) -> Mapping[str, object]:

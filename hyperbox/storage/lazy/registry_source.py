@@ -22,9 +22,12 @@ class RegistrySource:
         self._registry = connect(reference, options or PullOptions())
 
     @classmethod
-    def name_of(cls, reference: Reference, blob: Descriptor) -> str:
+    def name_of(
+        cls, reference: Reference, blob: Descriptor, *, plain_http: bool | None = None
+    ) -> str:
         """Return what a record calls it; `hyperbox.storage.lazy.source_name` reads that."""
-        return f"registry:{blob.size}:{reference.name}@{blob.digest}"
+        kind = "registry+http" if plain_http else "registry"
+        return f"{kind}:{blob.size}:{reference.name}@{blob.digest}"
 
     @property
     def name(self) -> str:

@@ -11,7 +11,9 @@ from hyperbox.storage.reference import parse_reference
 
 __all__ = ["source_named"]
 
-_BLOB = re.compile(r"registry:(?P<size>[0-9]{1,18}):(?P<image>[^@]+)@(?P<digest>[a-z0-9:]+)")
+_BLOB = re.compile(
+    r"registry(?P<plain>\+http)?:(?P<size>[0-9]{1,18}):(?P<image>[^@]+)@(?P<digest>[a-z0-9:]+)"
+)
 
 
 def source_named(name: str) -> ChunkSource:
@@ -31,5 +33,9 @@ def source_named(name: str) -> ChunkSource:
         raise ConfigError(f"{name[:200]!r} is not a source of a layer")
     # Its packages are an extra, and the other sources do without.
     from hyperbox.storage.lazy.registry_source import RegistrySource  # noqa: PLC0415
+    from hyperbox.storage.pull import PullOptions  # noqa: PLC0415
+    from hyperbox.storage.transport import Options  # noqa: PLC0415
 
-    return RegistrySource(parse_reference(match["image"]), match["digest"], int(match["size"]))
+    options = PullOptions(transport=Options(plain_http=True if match["plain"] else None))
+    reference, size = parse_reference(match["image"]), int(match["size"])
+    return RegistrySource(reference, match["digest"], size, options)

@@ -15,10 +15,14 @@ from typing import Any
 import pytest
 
 from hyperbox.cli.main import main
+from hyperbox.errors import WorkloadError
 from hyperbox.storage.conversion import Converter
 from hyperbox.storage.digests import digest_of
+from hyperbox.storage.erofs import mounted
+from hyperbox.storage.images import ImageStore
 from hyperbox.storage.layer_reading import Layer as TarLayer
 from hyperbox.storage.lazy.layer_writer import write_layer
+from hyperbox.storage.listing import list_directory
 from suites.erofs.lazy_lab import ImagesProcess
 from tests.storage.conftest import Made, described, skopeo, write_layout
 from tests.storage.conftest import image as made_of
@@ -113,6 +117,54 @@ def test_without_any_process_reads_are_errors_until_it_is_mounted_again(
     assert main(words) == 0
     assert (point / "data").read_bytes() == CONTENT
     service.ask("DELETE", f"/images/mounts/{left['name']}")
+
+
+@pytest.fixture
+def attached(small: Made, docker_registry: str, tmp_path: Path) -> str:
+    """An image of three layers in a registry, a lazy one attached to it; its name there."""
+    name, root = f"{docker_registry}/attached:1", os.fspath(tmp_path / "builder")
+    layout = write_layout(tmp_path / "layout", small)
+    assert main(["pull", f"oci:{layout}", "--name", name, "--root", root]) == 0
+    assert main(["push", name, "--attach-lazy", "--root", root]) == 0
+    return name
+
+
+def test_pull_names_a_lazy_image_that_is_mounted_and_run(
+    attached: str, service: ImagesProcess, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = ("--root", os.fspath(tmp_path / "store"))
+    words = ["pull", "--lazy", attached, *root, "--service", os.fspath(service.path), "--json"]
+    capsys.readouterr()
+    assert main(words) == 0
+    lazy = Path(json.loads(capsys.readouterr().out)["lazy"])
+    assert main(words) == 0  # it is mounted already
+    store = ImageStore(tmp_path / "store")
+    assert not any(store.blobs.has(one) for one in store.find(attached).manifest.layers)
+    (tmp_path / "point").mkdir()
+    with mounted(store, attached, tmp_path / "point") as (point, choice):
+        assert choice.reason == "it is mounted lazily"
+        files = list_directory(point)
+        (one,) = service.ask("GET", "/images/mounts")
+        with pytest.raises(WorkloadError, match=f"process [0-9]+ has it at {point}"):
+            service.ask("DELETE", f"/images/mounts/{one['name']}")
+    with mounted(ImageStore(tmp_path / "builder"), attached, tmp_path / "point") as (point, _):
+        assert files == list_directory(point)
+    service.ask("DELETE", f"/images/mounts/{one['name']}")
+    assert list(lazy.iterdir()) == []
+
+
+def test_pull_of_what_is_not_lazy_or_has_a_digest_is_refused(
+    attached: str, service: ImagesProcess, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--root", os.fspath(tmp_path / "store"), "--service", os.fspath(service.path)]
+    root = tmp_path / "builder"
+    digest = ImageStore(root).find(attached).descriptor.digest
+    assert main(["pull", "--lazy", f"{attached}@{digest}", *words]) != 0
+    assert "--ready-images on" in capsys.readouterr().err
+    assert main(["push", attached, attached.replace("attached", "plain"), "--root", str(root)]) == 0
+    assert main(["pull", "--lazy", attached.replace("attached", "plain"), *words]) != 0
+    assert "push --attach-lazy" in capsys.readouterr().err
+    assert service.ask("GET", "/images/mounts") == []
 
 
 def test_absent_service_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
