@@ -15,12 +15,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hyperbox.errors import ConfigError, HyperboxError, WorkloadError
+from hyperbox.errors import ConfigError, HyperboxError, ImageError, WorkloadError
 from hyperbox.linux.exclusive_lock import exclusive_lock
 from hyperbox.linux.loop import attach_loop, change_loop_file
 from hyperbox.linux.modules import load_module
 from hyperbox.linux.mounts import mount, mounted_elsewhere, mounts, unmount
-from hyperbox.storage.lazy.chunk_index import parse_chunk_index
+from hyperbox.storage.erofs_format import BLOCK_BITS, check_super_block
+from hyperbox.storage.lazy.chunk_index import BadIndex, parse_chunk_index
 from hyperbox.storage.lazy.chunk_source import ChunkSource
 from hyperbox.storage.lazy.completion import Completion
 from hyperbox.storage.lazy.content_cache import ContentCache
@@ -162,8 +163,11 @@ class LazyMounts:
             live: _Live | None = None
             try:
                 live = self._opened(record, payload)
-                self._begin(live)
+                _check_whole(live.image)
+                if live.image.cached.absent() or mechanism is Mechanism.FSCACHE:
+                    self._begin(live)
                 self._attach(live)
+                self._live[name] = live
             except BaseException:
                 self._live.pop(name, None)
                 self._clear(record)
@@ -171,7 +175,8 @@ class LazyMounts:
                     live.stop()
                     live.let_go()
                 raise
-            live.record = record.at(Phase.SERVED)
+            served = live.descriptor is not None
+            live.record = record.at(Phase.SERVED if served else Phase.COMPLETE)
             live.record.write(self._state)
 
     def unmount(self, name: str) -> None:
@@ -270,7 +275,9 @@ class LazyMounts:
     def _attach(self, live: _Live) -> None:
         load_module("erofs")
         point = Path(live.record.point)
-        source = live.adapter.source(live.image, self._place(live.record))
+        source = live.image.cached.data  # of a complete image: without any process
+        if live.descriptor is not None:
+            source = live.adapter.source(live.image, self._place(live.record))
         if live.record.mechanism is not Mechanism.LOOP:
             mount("erofs", point, source=os.fspath(source), flags=_READ_ONLY)
             return
@@ -289,7 +296,8 @@ class LazyMounts:
         live = self._opened(record)
         absent = live.image.cached.absent()
         descriptor = self._keeping.inherited.get(record.name)
-        alone = record.phase is Phase.COMPLETE and record.mechanism is not Mechanism.FILE
+        fuse = any(one.point == self._place(record) for one in mounts("fuse"))
+        alone = record.phase is Phase.COMPLETE and not fuse
         if descriptor is not None:
             live.descriptor = descriptor
             live.server = live.adapter.serve(live.image, descriptor, self._place(record))
@@ -361,6 +369,17 @@ class LazyMounts:
 
     def _place(self, record: MountRecord) -> Path:
         return self._state / f"{record.name}.image"
+
+
+def _check_whole(image: LazyImage) -> None:
+    """Refuse an index that covers less than the image says it has.
+
+    The kernel reads zeros behind the end of a file (erofs_fileio_ki_complete(), Linux 6.12).
+    """
+    try:
+        check_super_block(image.read(0, 1 << BLOCK_BITS), image.index.size)
+    except ImageError as error:
+        raise BadIndex(f"the chunk index contradicts the image: {error.message}") from error
 
 
 def _is_mounted(record: MountRecord) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import os
@@ -11,15 +12,23 @@ import sys
 import tarfile
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from hyperbox.errors import ConfigError, HarnessError, HyperboxError, KernelFeatureMissing
+from hyperbox.errors import (
+    ConfigError,
+    HarnessError,
+    HyperboxError,
+    KernelFeatureMissing,
+    WorkloadError,
+)
 from hyperbox.linux.mounts import mounts
 from hyperbox.storage.conversion import Converter
 from hyperbox.storage.layer_reading import Layer as TarLayer
+from hyperbox.storage.lazy.chunk_index import BadIndex, ChunkIndex, encode_chunk_index
 from hyperbox.storage.lazy.chunk_source import HttpSource
 from hyperbox.storage.lazy.content_cache import ContentCache
 from hyperbox.storage.lazy.layer_writer import WrittenLayer, write_layer
@@ -60,11 +69,13 @@ class Image:
         state, cache = self.directory / "state", ContentCache(self.directory / "cache")
         return LazyMounts(state, cache, HttpSource, limit_s=limit_s)
 
-    def mounted(self, table: LazyMounts, mechanism: Mechanism) -> None:
+    def mounted(
+        self, table: LazyMounts, mechanism: Mechanism, name: str = "one", point: Path | None = None
+    ) -> None:
         index = self.index()
         record = LayerRecord(index.key, index.stored, (self.url,))
         try:
-            table.mount("one", self.point, record, index.payload, mechanism)
+            table.mount(name, point or self.point, record, index.payload, mechanism)
         except KernelFeatureMissing as missing:
             table.stop()
             pytest.skip(missing.message)
@@ -79,9 +90,10 @@ class Image:
         return True
 
 
-@pytest.fixture
-def image(tmp_path: Path) -> Iterator[Image]:
-    seeded = random.Random(5)
+@contextlib.contextmanager
+def served(directory: Path, seed: int) -> Iterator[Image]:
+    """An image of files by a seed, behind a server of its own."""
+    seeded = random.Random(seed)
     contents = {f"dir{n % 3}/file{n}": seeded.randbytes(n * 4000 + 7) for n in range(20)}
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w") as archive:
@@ -89,15 +101,21 @@ def image(tmp_path: Path) -> Iterator[Image]:
             member = tarfile.TarInfo(name)
             member.size = len(data)
             archive.addfile(member, io.BytesIO(data))
-    (tmp_path / "tar").write_bytes(stream.getvalue())
+    (directory / "mount").mkdir(parents=True)
+    (directory / "tar").write_bytes(stream.getvalue())
     digest = f"sha256:{hashlib.sha256(stream.getvalue()).hexdigest()}"
-    Converter(tmp_path / "store").write_plain(
-        [TarLayer(tmp_path / "tar", "", digest)], tmp_path / "image"
+    Converter(directory / "store").write_plain(
+        [TarLayer(directory / "tar", "", digest)], directory / "image"
     )
-    layer = write_layer(tmp_path / "image", tmp_path / "blobs" / "layer", chunk_size=1 << 15)
-    (tmp_path / "mount").mkdir()
-    with serving(tmp_path / "blobs") as server:
-        yield Image(tmp_path, contents, layer, server)
+    layer = write_layer(directory / "image", directory / "blobs" / "layer", chunk_size=1 << 15)
+    with serving(directory / "blobs") as server:
+        yield Image(directory, contents, layer, server)
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Iterator[Image]:
+    with served(tmp_path, 5) as made:
+        yield made
 
 
 @pytest.mark.parametrize("mechanism", [Mechanism.FILE, Mechanism.LOOP])
@@ -127,6 +145,77 @@ def test_files_are_right_and_fetched_when_they_are_read(image: Image, mechanism:
         one for one in (*mounts("erofs"), *mounts("fuse")) if image.directory in one.point.parents
     ]
     assert [path.name for path in (image.directory / "state").iterdir()] == ["lock"]
+
+
+@pytest.mark.parametrize("mechanism", [Mechanism.FILE, Mechanism.LOOP])
+def test_complete_image_is_mounted_again_without_any_process(
+    image: Image, mechanism: Mechanism
+) -> None:
+    table = image.table()
+    image.mounted(table, mechanism)
+    assert image.is_right()
+    table.complete("one")
+    while table.state()[0]["phase"] != "complete":
+        time.sleep(0.01)
+    table.unmount("one")
+    sent = image.server.sent
+    image.mounted(table, mechanism)
+    assert table.state()[0]["served_by_a_process"] is False
+    table.stop()
+    assert ContentCache(image.directory / "cache").held()[0].in_use is False
+    assert image.is_right()  # while nobody serves
+    table = image.table()
+    table.resume()
+    assert table.state()[0]["phase"] == "complete"
+    assert ContentCache(image.directory / "cache").evict(0).keys == ()
+    assert image.is_right()
+    assert image.server.sent - sent < 4096  # the index
+    table.unmount("one")
+    table.stop()
+
+
+def test_index_that_covers_less_than_the_image_is_refused(image: Image) -> None:
+    """The kernel would read zeros behind the end of such a file."""
+    table, whole = image.table(), image.layer.index
+    cut = whole.chunks[:-1]
+    payload = encode_chunk_index(ChunkIndex(cut[-1].end, whole.compression, cut))
+    stored = cut[-1].stored_at + cut[-1].stored_length
+    record = LayerRecord(hashlib.sha256(payload).hexdigest(), stored, (image.url,))
+    with pytest.raises(BadIndex, match="contradicts the image"):
+        table.mount("one", image.point, record, payload, Mechanism.FILE)
+    assert table.state() == []
+    table.stop()
+
+
+def test_registry_that_is_gone_breaks_its_image_and_no_other(image: Image, tmp_path: Path) -> None:
+    table = image.table(limit_s=0.2)
+    with served(tmp_path / "other", 6) as other:
+        image.mounted(table, Mechanism.FILE)
+        with pytest.raises(ConfigError, match="mounted already"):
+            other.mounted(table, Mechanism.FILE)
+        other.mounted(table, Mechanism.FILE, "two", other.point)
+    with pytest.raises(OSError, match="Input/output error"):  # its server has ended
+        other.is_right()
+    assert image.is_right()
+    assert [one["phase"] for one in table.state()] == ["served", "served"]
+    for name in ("one", "two"):
+        table.unmount(name)
+    table.stop()
+
+
+def test_unmount_while_reads_wait_is_refused_and_they_go_on(image: Image) -> None:
+    table = image.table()
+    image.mounted(table, Mechanism.FILE)
+    image.server.pause_s = 0.5
+    with ThreadPoolExecutor(1) as pool, (image.point / "dir1/file19").open("rb") as stream:
+        reading = pool.submit(stream.read)
+        with pytest.raises(WorkloadError, match="busy"):
+            table.unmount("one")
+        assert reading.result() == image.contents["dir1/file19"]
+    image.server.pause_s = 0.0
+    table.unmount("one")
+    assert table.state() == []
+    table.stop()
 
 
 def test_second_service_says_who_has_the_mounts(image: Image) -> None:
