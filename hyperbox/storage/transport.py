@@ -294,8 +294,9 @@ def retry_after(text: str | None, now_s: float) -> float | None:
     """
     if text is None:
         return None
-    if text.strip().isdecimal() and len(text) < 10:
-        return float(text)
+    digits = text.strip()
+    if digits.isascii() and digits.isdecimal() and len(digits) < 10:
+        return float(digits)
     try:
         return max(0.0, email.utils.parsedate_to_datetime(text).timestamp() - now_s)
     except (ValueError, OverflowError):
