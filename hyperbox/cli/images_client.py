@@ -9,7 +9,7 @@ import socket
 from pathlib import Path
 from typing import Any
 
-from hyperbox.errors import WorkloadError
+from hyperbox.errors import KernelFeatureMissing, WorkloadError
 from hyperbox.foreign import parse_json
 
 __all__ = ["ask_images"]
@@ -35,6 +35,8 @@ def ask_images(service: Path, method: str, target: str, body: object = None) -> 
 
     Raises
     ------
+    KernelFeatureMissing
+        If the kernel cannot do it.
     WorkloadError
         If there is none, or it refuses.
     """
@@ -59,5 +61,7 @@ def ask_images(service: Path, method: str, target: str, body: object = None) -> 
         raise WorkloadError(f"the images service: not JSON: {error}") from error
     if answer.status >= 300:
         detail = said.get("detail", "") if isinstance(said, dict) else ""
+        if answer.status == 501:
+            raise KernelFeatureMissing(detail, hint="pull the image whole")
         raise WorkloadError(f"the images service refuses ({answer.status}): {detail}")
     return said

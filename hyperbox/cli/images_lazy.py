@@ -17,7 +17,7 @@ from hyperbox.console import TerminalConsole
 from hyperbox.daemon.options import IMAGES_SOCKET
 from hyperbox.errors import ConfigError, ExitCode
 from hyperbox.foreign import read_json
-from hyperbox.printing import legible
+from hyperbox.printing import complain, legible
 from hyperbox.settings import add_config
 from hyperbox.storage.erofs import lazy_point
 from hyperbox.storage.image_settings import IMAGES, ImageSettings
@@ -93,15 +93,17 @@ def _verb(
 
 def pull_lazily(
     arguments: argparse.Namespace, settings: ImageSettings, progress: Progress
-) -> tuple[Image, Path]:
+) -> tuple[Image, Path | None]:
     """Name an image in the store and mount it lazily there; return it and where.
+
+    Where the kernel has no mechanism, that is said and the image is brought whole: None.
 
     Raises
     ------
     ImageError
         If there is no lazy image of it.
     WorkloadError
-        If the images service does not answer, or the kernel has no mechanism.
+        If the images service does not answer.
     """
     store, reference = ImageStore(settings.root), parse_reference(arguments.source)
 
@@ -119,6 +121,9 @@ def pull_lazily(
     lazy = LazyImages(mount, pinned=_takes_pinned(settings))
     options = settings.options()
     image = pull(connect(reference, options), store, options, progress, lazy)
+    if lazy.refused:
+        complain(f"{image.name} was pulled whole: {lazy.refused}")
+        return image, None
     return image, lazy_point(store, image)
 
 

@@ -121,7 +121,8 @@ def _run_lazily(arguments: argparse.Namespace, settings: ImageSettings) -> int:
     with shown_progress(quiet=arguments.json) as progress:
         image, point = pull_lazily(arguments, settings, progress)
     if arguments.json:
-        print(json.dumps({**image_facts(image), "lazy": str(point)}))
+        print(json.dumps({**image_facts(image), "lazy": None if point is None else str(point)}))
     else:
-        print(legible(f"{image.name}@{image.descriptor.digest} (loaded lazily at {point})"))
+        said = "" if point is None else f" (loaded lazily at {point})"
+        print(legible(f"{image.name}@{image.descriptor.digest}{said}"))
     return ExitCode.PASS

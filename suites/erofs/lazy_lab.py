@@ -134,19 +134,23 @@ class LazyLab:
         """Return where the image is mounted."""
         return self.directory / "mount"
 
-    def mount(self, name: str, mechanism: Mechanism) -> None:
-        """Mount the image; raises as `ImagesProcess.ask`."""
+    def mount(self, name: str, mechanism: Mechanism | None) -> Mapping[str, Any]:
+        """Mount the image, by the first mechanism that works where None is asked for.
+
+        Return what the service says of it; raises as `ImagesProcess.ask`.
+        """
         self.point.mkdir(exist_ok=True)
         wanted = {
             "name": name,
             "point": os.fspath(self.point),
-            "mechanism": str(mechanism),
+            **({} if mechanism is None else {"mechanism": str(mechanism)}),
             "media_type": self.layer.media_type,
             "size": self.layer.size,
             "annotations": dict(self.layer.annotations),
             "sources": [f"{self.server.url}/layer"],
         }
-        self.service.ask("POST", "/images/mounts", wanted)
+        made: Mapping[str, Any] = self.service.ask("POST", "/images/mounts", wanted)
+        return made
 
     def unmount(self, name: str) -> None:
         """Unmount it."""

@@ -2,8 +2,8 @@
 
 ``--scene integrity``: the source flips, cuts, refuses; ``survival``: the worker is killed while
 readers read; ``orphaned``: its supervisor is killed with it; ``persistence``: a second use, after a
-restart too, fetches nothing. Each on every mechanism that the kernel has. Every read is compared
-with the file that it should be of.
+restart too, fetches nothing; ``ladder``: which mechanism is chosen where none is asked for. Each on
+every mechanism that the kernel has. Every read is compared with the file that it should be of.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -158,17 +158,44 @@ def _persistence(lab: LazyLab, tally: _Tally) -> Mapping[str, float]:
     return {"unreadable": unreadable, "fetched_again": lab.server.sent - sent}
 
 
+def _ladder(lab: LazyLab, tally: _Tally) -> Mapping[str, float]:
+    """Compare the whole tree: names, and all bytes."""
+    found = {
+        os.fspath((Path(directory) / name).relative_to(lab.point))
+        for directory, _, names in os.walk(lab.point)
+        for name in names
+    }
+    tally.wrong += len(found ^ set(lab.contents))
+    return {"unreadable": _everything(lab, tally)}
+
+
+def _choice(lab: LazyLab, worked: Sequence[str], notes: dict[str, object]) -> float:
+    """Return whether another mechanism is chosen than the first that works: 1 or 0."""
+    chosen = []
+    try:
+        made = lab.mount("chosen", None)
+    except KernelFeatureMissing as missing:
+        notes["chosen"] = missing.message
+    else:
+        notes["chosen"] = made["reason"]
+        chosen = [made["mechanism"]]
+        lab.unmount("chosen")
+    return float(chosen != list(worked[:1]))
+
+
 _SCENES: Mapping[str, Callable[[LazyLab, _Tally], Mapping[str, float]]] = {
     "integrity": _integrity,
     "survival": _survival,
     "orphaned": _orphaned,
     "persistence": _persistence,
+    "ladder": _ladder,
 }
 
 
 def _measure(scene: str) -> Measured:
     notes: dict[str, object] = {}
     sums = {"wrong": 0.0, "reads": 0.0, "unreadable": 0.0, "mechanisms": 0.0}
+    worked: list[str] = []
     with lazy_lab(seed()) as lab:
         for mechanism in Mechanism:
             tally = _Tally()
@@ -190,8 +217,11 @@ def _measure(scene: str) -> Measured:
             for one in lab.states():
                 lab.unmount(one["name"])
             lab.forget()
+            worked.append(str(mechanism))
             for name, value in {**found, "mechanisms": 1.0}.items():
                 sums[name] = sums.get(name, 0.0) + value
+        if scene == "ladder":
+            sums["wrong_choices"] = _choice(lab, worked, notes)
     return Measured(sums, notes)
 
 

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from hyperbox.errors import ImageError
+from hyperbox.errors import ImageError, KernelFeatureMissing
 from hyperbox.files import write_bytes
 from hyperbox.storage.conversion import Converter
 from hyperbox.storage.erofs import layers_of
@@ -115,7 +115,7 @@ class LazyImages:
     Parameters
     ----------
     mount
-        Mounts an image, of which it gets the layer.
+        Mounts an image, of which it gets the layer; KernelFeatureMissing has it brought whole.
     pinned
         As `lazy_layer` says.
     """
@@ -123,12 +123,17 @@ class LazyImages:
     def __init__(self, mount: Callable[[Image, Descriptor], None], *, pinned: bool = False) -> None:
         self._mount = mount
         self._pinned = pinned
+        self.refused = ""
+        """Why an image was brought whole: what each mechanism of the kernel answered."""
 
     def look(self, registry: Registry, manifest: Descriptor) -> None:
         """Ask for nothing yet: an image may be lazy itself."""
 
     def take(self, registry: Registry, image: Image, fetch: Fetch) -> bool:
-        """Mount the image; ImageError if it is not to be had lazily."""
+        """Mount the image; False where the kernel cannot, ImageError if there is no lazy one."""
         layer = lazy_layer(registry, image.descriptor, image.manifest, pinned=self._pinned)
-        self._mount(image, layer)
-        return True
+        try:
+            self._mount(image, layer)
+        except KernelFeatureMissing as missing:
+            self.refused = missing.message
+        return not self.refused
