@@ -62,9 +62,9 @@ TIGHT_FAMILIES: tuple[frozenset[str], ...] = tuple(
 )
 
 _RUNTIME_START = """
-capget capset chdir close close_range dup3 epoll_ctl execve execveat fchdir fchown fcntl fstat
-fstatfs futex getcwd getdents64 getpid getppid gettid ioctl keyctl mmap newfstatat openat prctl read
-seccomp setgid setgroups setresgid setresuid setuid statfs umask write
+capget capset chdir close close_range dup3 epoll_ctl execve execveat faccessat2 fchdir fchown fcntl
+fstat fstatfs futex getcwd getdents64 getpid getppid gettid ioctl keyctl mmap newfstatat openat
+prctl read seccomp setgid setgroups setresgid setresuid setuid statfs umask write
 """  # between loading the filter and execve(), in runc 1.1, crun 1.8 and crun 1.21
 _LIBC = """
 access arch_prctl brk exit exit_group getegid geteuid getgid getrandom getuid lseek madvise mprotect

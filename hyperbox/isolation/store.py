@@ -8,7 +8,8 @@ Layout below the store (default `STORE`)::
                       /metadata.json      when, from what, how large, how complete
     NAME/current                          number of the version in force
 
-A version never changes once it is there; going back writes `current` anew.
+Profile and default of a version never change once they are there; its metadata follow the runs.
+Going back writes `current` anew.
 """
 
 from __future__ import annotations
@@ -159,13 +160,14 @@ class ProfileStore:
     ) -> int:
         """Keep a new version, put it in force and return its number.
 
-        A profile equal to the one in force is not a new version.
+        If profile and default equal those in force, that version stays and has new metadata.
         """
         place = self._made(name) / "versions"
         place.mkdir(exist_ok=True)
         with locked(place.parent / "lock"):
             current = self.current(name)
-            if current is not None and self.load(name).profile == profile.canonical():
+            if current is not None and self._is_current(name, profile, default):
+                write_json(place / f"{current:04d}" / "metadata.json", dict(metadata))
                 return current
             number = _next(map(str, self.versions(name)))
             made = Path(tempfile.mkdtemp(prefix=".new-", dir=place))
@@ -194,6 +196,10 @@ class ProfileStore:
             self.load(name, wanted)
             write_text(self._place(name) / "current", f"{wanted}\n")
         return wanted
+
+    def _is_current(self, name: str, profile: Profile, default: Profile) -> bool:
+        found = self.load(name)
+        return (found.profile, found.default) == (profile.canonical(), default.canonical())
 
     def _before_current(self, name: str) -> int:
         current = self.current(name) or 0

@@ -70,15 +70,15 @@ def _measure(
             name: _learned(container(rootfs, script, default), learn_under, back_ends)
             for name, script in pattern.runs.items()
         }
+        broken = {name: ran.ended for name, (ran, _) in learned.items() if ran.ended != "exit 0"}
+        if broken:
+            raise WorkloadError(f"runs failed under the default profile: {broken}")
         recordings = [recording for _, recording in learned.values()]
         profile = generate(recordings, default).profile
         enforced = {
             name: ran(container(rootfs, script, profile), enforce_under)
             for name, script in pattern.runs.items()
         }
-    broken = {name: ran.ended for name, (ran, _) in learned.items() if ran.ended != "exit 0"}
-    if broken:
-        raise WorkloadError(f"runs failed under the default profile: {broken}")
     differing = [name for name, ran in enforced.items() if ran != learned[name][0]]
     return _judged(recordings, profile, default, differing)
 

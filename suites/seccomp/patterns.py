@@ -7,10 +7,11 @@ work alone must survive. A script ends with status 0, and prints the same lines 
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-__all__ = ["PATTERNS", "Pattern"]
+__all__ = ["PATTERNS", "REDIS_DOWN", "REDIS_UP", "Pattern"]
 
 
 @dataclass(frozen=True)
@@ -103,29 +104,29 @@ END
     ("sh", "python3"),
 )
 
-_REDIS_UP = """
+REDIS_UP = """
             cd /tmp; redis-server --port 6379 --save '' --daemonize yes --dir /tmp > /dev/null
             until redis-cli ping > /dev/null 2>&1; do sleep 0.1; done
 """
-_REDIS_DOWN = "redis-cli shutdown nosave; while redis-cli ping > /dev/null 2>&1; do sleep 0.1; done"
+REDIS_DOWN = "redis-cli shutdown nosave; while redis-cli ping > /dev/null 2>&1; do sleep 0.1; done"
 _REDIS = Pattern(
     {
-        "benchmark": f"""{_REDIS_UP}
+        "benchmark": f"""{REDIS_UP}
             redis-benchmark -q -n 200 -c 5 -t set,get,lpush > /dev/null && echo done
-            {_REDIS_DOWN}
+            {REDIS_DOWN}
         """,
-        "saving": f"""{_REDIS_UP}
+        "saving": f"""{REDIS_UP}
             redis-cli set a 1; redis-cli bgsave > /dev/null; sleep 1
             redis-cli lastsave > /dev/null
             redis-cli config set appendonly yes; redis-cli incr a
             redis-cli bgrewriteaof > /dev/null; sleep 1
-            {_REDIS_DOWN}; rm -rf /tmp/dump.rdb /tmp/appendonlydir; echo ended
+            {REDIS_DOWN}; rm -rf /tmp/dump.rdb /tmp/appendonlydir; echo ended
         """,
-        "errors": f"""{_REDIS_UP}
+        "errors": f"""{REDIS_UP}
             redis-cli nosuch
             redis-server --port 6379 --dir /nosuch > /dev/null 2>&1 || echo refused
             redis-cli eval 'return 7' 0; redis-cli client list > /dev/null
-            {_REDIS_DOWN}; echo ended
+            {REDIS_DOWN}; echo ended
         """,
     },
     ("sh", "redis-server", "redis-cli", "redis-benchmark"),
@@ -151,9 +152,169 @@ _GCC = Pattern(
     ("sh", "gcc"),
 )
 
+_NGINX_UP = """
+            mkdir -p /tmp/n/html /tmp/n/log; echo hello > /tmp/n/html/index.html; cd /tmp/n
+            head -c 200000 /dev/zero > html/large
+            cat > conf <<END
+            daemon on; user www-data; pid /tmp/n/pid; error_log /tmp/n/log/error;
+            worker_processes 2;
+            events { worker_connections 64; }
+            http {
+                access_log /tmp/n/log/access; sendfile on; gzip on;
+                client_body_temp_path /tmp/n/b; proxy_temp_path /tmp/n/p; uwsgi_temp_path /tmp/n/u;
+                scgi_temp_path /tmp/n/s; fastcgi_temp_path /tmp/n/f;
+                server { listen 127.0.0.1:8080; root /tmp/n/html; location /no { return 403; } }
+            }
+END
+            chmod -R a+rX /tmp/n; nginx -p /tmp/n -e /tmp/n/log/error -c /tmp/n/conf
+"""
+_NGINX_DOWN = """
+            nginx -p /tmp/n -e /tmp/n/log/error -c /tmp/n/conf -s quit
+            while [ -e /tmp/n/pid ]; do sleep 0.1; done; rm -rf /tmp/n; echo ended
+"""
+_GET = """
+            get() { python3 -c "
+import sys, urllib.request, urllib.error
+try: print(len(urllib.request.urlopen('http://127.0.0.1:8080' + sys.argv[1]).read()))
+except urllib.error.HTTPError as error: print(error.code)
+" "$1"; }
+"""
+_NGINX = Pattern(
+    {
+        "load": f"""{_NGINX_UP}{_GET}
+            wrk -t 1 -c 4 -d 1 http://127.0.0.1:8080/ > /dev/null && echo loaded
+            get /large; {_NGINX_DOWN}
+        """,
+        "errors": f"""{_NGINX_UP}{_GET}
+            get /nosuch; get /no; get /
+            nginx -t -e /dev/null -c /nosuch 2> /dev/null || echo refused; {_NGINX_DOWN}
+        """,
+        "restart": f"""{_NGINX_UP}{_GET}
+            get /; nginx -p /tmp/n -e /tmp/n/log/error -c /tmp/n/conf -s reload; sleep 1; get /large
+            kill -USR1 $(cat pid); sleep 0.5; get /; {_NGINX_DOWN}
+        """,
+    },
+    ("sh", "nginx", "wrk", "python3"),
+)
+
+_POSTGRES_UP = """
+            export PATH=/usr/lib/postgresql/17/bin:$PATH PGHOST=/tmp PGUSER=postgres; cd /tmp
+            as() { setpriv --reuid=postgres --regid=postgres --clear-groups "$@"; }
+            as initdb -D /tmp/data -A trust -N > /dev/null
+            as pg_ctl -D /tmp/data -o '-k /tmp' -l /tmp/log -w start > /dev/null
+"""
+_POSTGRES_DOWN = "as pg_ctl -D /tmp/data -m fast -w stop > /dev/null; rm -rf /tmp/data; echo ended"
+_POSTGRES = Pattern(
+    {
+        "load": f"""{_POSTGRES_UP}
+            as pgbench -q -i postgres 2> /dev/null
+            as pgbench -c 2 -t 20 postgres > /dev/null 2>&1 && echo loaded
+            {_POSTGRES_DOWN}
+        """,
+        "errors": f"""{_POSTGRES_UP}
+            as psql -Atc 'select nosuch' postgres 2> /dev/null || echo refused
+            as psql -Atc 'select 1/0' postgres 2> /dev/null || echo divided
+            as psql -Atc 'alter system set work_mem = 64' -c 'table pg_am' postgres | wc -l
+            as psql -Atc 'copy (table pg_am) to stdout' postgres | sort | head -n 1
+            {_POSTGRES_DOWN}
+        """,
+        "restart": f"""{_POSTGRES_UP}
+            as psql -Atc 'checkpoint' postgres > /dev/null
+            as pg_ctl -D /tmp/data -o '-k /tmp' -l /tmp/log -w restart > /dev/null
+            as psql -Atc 'vacuum' -c 'select 7' postgres; {_POSTGRES_DOWN}
+        """,
+    },
+    ("sh", "setpriv"),
+)
+
+_THREADS = Pattern(
+    {
+        "pool": """
+            python3 - <<'END'
+import queue, threading
+jobs, done = queue.Queue(), queue.Queue()
+def work():
+    while (job := jobs.get()) is not None: done.put(job * job)
+threads = [threading.Thread(target=work) for _ in range(4)]
+for thread in threads: thread.start()
+for number in range(100): jobs.put(number)
+for _ in threads: jobs.put(None)
+for thread in threads: thread.join()
+print(sum(done.get() for _ in range(100)))
+END
+        """,
+        "sort": """
+            seq 1 60000 | sort -R --random-source=/dev/zero > /tmp/s
+            sort --parallel=4 -S 200K -n /tmp/s | tail -n 1; xz -T4 -0 -k /tmp/s
+            xz -dc /tmp/s.xz | wc -l; rm /tmp/s /tmp/s.xz
+        """,
+        "errors": """
+            python3 - <<'END'
+import os, signal, threading, time
+event, barrier = threading.Event(), threading.Barrier(3)
+def wait():
+    barrier.wait()
+    print('timed out' if not event.wait(0.05) else 'set')
+threads = [threading.Thread(target=wait) for _ in range(2)]
+for thread in threads: thread.start()
+barrier.wait()
+for thread in threads: thread.join()
+signal.signal(signal.SIGUSR1, lambda *_: event.set())
+signal.pthread_kill(threading.main_thread().ident, signal.SIGUSR1)
+time.sleep(0.05)
+print(event.is_set(), len(os.sched_getaffinity(0)) > 0)
+threading.Thread(target=lambda: os._exit(0)).start()
+time.sleep(5)
+END
+        """,
+    },
+    ("sh", "python3", "sort", "xz"),
+)
+
+_BASE = 0x10000
+_TEXT = b"hello\n\0/tmp/x\0"
+_HELLO, _PATH = _BASE + 84, _BASE + 84 + 7
+_REGISTERS = (b"\xb8", b"\xbb", b"\xb9", b"\xba")  # mov eax, ebx, ecx, edx
+_WRITE, _EXIT = (4, 1, _HELLO, 6), (1, 0)
+
+
+def _old(*calls: tuple[int, ...]) -> str:
+    """Return a script that makes and runs a static 32-bit program of a few calls and no library.
+
+    A call is its number in syscall_32.tbl and its arguments, made by ``int 0x80``. The file is an
+    ELF header and one program header, 84 bytes, then text and code.
+    """
+    code = b"".join(
+        b"".join(op + struct.pack("<I", word) for op, word in zip(_REGISTERS, call, strict=False))
+        + b"\xcd\x80"
+        for call in (*calls, _WRITE, _EXIT)
+    )
+    size = 84 + len(_TEXT) + len(code)
+    header = b"\x7fELF\x01\x01\x01" + bytes(9)
+    entry = _BASE + 84 + len(_TEXT)
+    header += struct.pack("<HHIIIIIHHHHHH", 2, 3, 1, entry, 52, 0, 0, 52, 32, 1, 0, 0, 0)
+    header += struct.pack("<8I", 1, 0, _BASE, _BASE, size, size, 5, 4096)
+    data = "".join(f"\\{byte:03o}" for byte in header + _TEXT + code)
+    return f"""
+            printf '{data}' > /tmp/old; chmod 755 /tmp/old; /tmp/old; echo $?; rm /tmp/old
+    """
+
+
+_I386 = Pattern(
+    {
+        "plain": _old((20,), (45, 0)),  # getpid, brk
+        "files": _old((5, _PATH, 0o102, 0o600), (4, 3, _HELLO, 6), (6, 3), (10, _PATH)),
+        "errors": _old((5, _PATH, 0, 0), (6, 99), (37, 0, 0)),  # open, close, kill
+    }
+)
+
 PATTERNS: Mapping[str, Pattern] = {
     "shell": _SHELL,
     "python": _PYTHON,
     "redis": _REDIS,
     "gcc": _GCC,
+    "nginx": _NGINX,
+    "postgresql": _POSTGRES,
+    "threads": _THREADS,
+    "i386": _I386,
 }

@@ -7,6 +7,8 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import example, given, settings
@@ -24,7 +26,9 @@ from hyperbox.isolation.seccomp_gen import (
     generate,
     validate,
 )
+from hyperbox.linux.oci_runtime import find_runtime
 from hyperbox.linux.syscalls import Abi, name_of, numbers
+from suites.seccomp.learning import container, container_root, ran
 
 NAMES = st.sampled_from(sorted(numbers(Abi.X86_64)))
 RECORDINGS = st.builds(
@@ -184,3 +188,12 @@ def test_recordings_are_read_back(recording: Recording) -> None:
 def test_a_damaged_recording_is_refused(document: object) -> None:
     with pytest.raises(ConfigError, match="file"):
         parse_recording(document, "file")
+
+
+@pytest.mark.root
+def test_the_floor_starts_a_program(tmp_path: Path) -> None:
+    """Runc looks for the program by faccessat2, crun by access."""
+    poor = generate([native("read")], default_profile()).profile
+    with container_root() as rootfs:
+        described = replace(container(rootfs, "", poor), command=("/bin/true",))
+        assert ran(described, find_runtime(tmp_path).name).ended == "exit 0"

@@ -27,6 +27,7 @@ def store(tmp_path: Path) -> ProfileStore:
 def test_versions_follow_what_is_learned(store: ProfileStore) -> None:
     first = learn(store, "web", recording("mlock"))
     same = learn(store, "web", recording("mlock"))
+    assert store.load("web").metadata["runs"] == 2  # the profile is the same, its runs are not
     second = learn(store, "web", recording("mincore"))
     assert (first.number, same.number, second.number) == (1, 1, 2)
     assert store.versions("web") == (1, 2)
@@ -53,6 +54,13 @@ def test_going_back_and_forth(store: ProfileStore) -> None:
 def test_another_default_makes_another_version(store: ProfileStore) -> None:
     learn(store, "web", recording("socket"))
     assert regenerate(store, "web", "docker-20.10.24").number == 2
+
+
+def test_the_backup_is_of_the_default_that_a_version_was_made_from(store: ProfileStore) -> None:
+    learned = learn(store, "web", recording("read"))
+    profile, other = learned.generated.profile, default_profile("docker-20.10.24")
+    assert store.add_version("web", profile, other, {}) == 2
+    assert store.load("web").default == other
 
 
 @pytest.mark.parametrize("name", ["../x", "", "A", "a/b", "x" * 64, ".hidden"])

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,7 @@ from hyperbox.isolation.recording import Recording
 from hyperbox.isolation.seccomp_gen import generate
 from hyperbox.linux.oci_runtime import find_runtime
 from hyperbox.linux.syscalls import Abi
-from suites.seccomp import learning
+from suites.seccomp import escaping, learning
 from suites.seccomp.patterns import PATTERNS
 
 
@@ -30,13 +31,18 @@ def own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HYPERBOX_STATE", os.fspath(tmp_path / "state"))
 
 
+def program(module: str, *words: str) -> Any:
+    """Return what a program of the suite prints as its result."""
+    command = [sys.executable, "-m", f"suites.seccomp.{module}", *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=600)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
 @pytest.mark.root
 def test_a_pattern_is_learned_and_enforced(tmp_path: Path) -> None:
     runtime = find_runtime(tmp_path).name
-    command = [sys.executable, "-m", "suites.seccomp.learning", "--pattern", "shell"]
-    command += ["--learn-under", runtime, "--enforce-under", runtime]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=600)
-    result = json.loads(done.stdout.splitlines()[-1])
+    words = ("--pattern", "shell", "--learn-under", runtime, "--enforce-under", runtime)
+    result = program("learning", *words)
     metrics = result["metrics"]
     assert metrics["names_left"] < 50
     assert metrics["instructions_left"] < 50
@@ -56,3 +62,36 @@ def test_a_profile_that_lacks_a_call_fails_the_run(tmp_path: Path) -> None:
         denied = learning.ran(learning.container(root, script, poor.profile), runtime)
     assert whole.ended == "exit 0"
     assert denied != whole
+
+
+def test_a_probe_that_gets_further_is_found() -> None:
+    default = {"mount": "EPERM", "clone3": "ENOSYS", "i386 bpf": "SIGSYS", "ptrace": "ESRCH"}
+    learned = {"mount": "EFAULT", "clone3": "ENOSYS", "i386 bpf": "success", "ptrace": "EPERM"}
+    assert escaping.newly_allowed(default, learned) == {"mount", "i386 bpf"}
+    assert escaping.stopped(learned) == {"clone3", "ptrace"}
+
+
+@pytest.mark.root
+def test_the_default_stops_probes_and_a_learned_profile_no_fewer() -> None:
+    result = program("escaping")
+    assert result["metrics"]["newly_allowed"] == 0, result["notes"]
+    assert result["metrics"]["stopped_by_default"] >= 20, result["notes"]
+    outcomes = result["notes"]["outcomes"]
+    assert outcomes["default"]["i386 getpid"] == "success"
+    assert outcomes["learned"]["i386 getpid"] == "SIGSYS"  # no run entered by it
+    assert outcomes["learned"]["no such call"] == "ENOSYS"
+
+
+@pytest.mark.root
+def test_the_command_line_learns_and_enforces() -> None:
+    result = program("cli_learning")
+    assert result["metrics"]["deviations"] == 0, result["notes"]
+    assert result["metrics"]["expectations"] > 20
+
+
+@pytest.mark.root
+def test_a_program_that_enters_as_32_bit_keeps_that_entry(tmp_path: Path) -> None:
+    runtime = find_runtime(tmp_path).name
+    words = ("--pattern", "i386", "--learn-under", runtime, "--enforce-under", runtime)
+    metrics = program("learning", *words)["metrics"]
+    assert (metrics["enforced_failures"], metrics["violations"]) == (0, 0)
