@@ -318,10 +318,15 @@ def test_files_are_written_through_one_door(name: str) -> None:
         assert lines(name, writes) == []
 
 
+def uses_strerror(node: ast.AST) -> bool:
+    """Whether an errno is made a text: `os.strerror`, or what an OSError has of it."""
+    return isinstance(node, ast.Attribute) and node.attr == "strerror"
+
+
 def test_what_the_kernel_refuses_is_said_by_one_function() -> None:
     """`refusal` knows which errno means what, and what to do about it."""
     wrappers = [name for name in sources() if within(name, "hyperbox.linux")]
-    said = [name for name in wrappers if lines(name, lambda node: called(node)[1] == "strerror")]
+    said = [name for name in wrappers if lines(name, uses_strerror)]
     assert said == ["hyperbox.linux.refusal"]
 
 

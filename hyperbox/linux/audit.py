@@ -40,6 +40,9 @@ _LOGIN = Path("/proc/thread-self/loginuid")
 _SESSION = Path("/proc/thread-self/sessionid")
 _SOCKETS = Path("/proc/net/netlink")
 _UNSET = 0xFFFFFFFF
+_DENIED = (errno.EPERM, errno.EACCES)
+_ABSENT = (errno.EPROTONOSUPPORT, errno.EAFNOSUPPORT, errno.ENOENT, *_DENIED)
+_CONTROL = dict.fromkeys(_DENIED, "run as root, or with CAP_AUDIT_CONTROL")
 _MARK = 0x3FFFFFF0  # numbers of no system call: the first and the last record of a listener
 _PATIENCE_S = 10.0
 _ATTEMPTS = 20
@@ -213,15 +216,16 @@ def _opened(buffer_bytes: int) -> socket.socket:
     try:
         opened = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _FAMILY)
     except OSError as error:
-        raise KernelFeatureMissing(f"this kernel has no audit log: {error.strerror}") from error
+        raise refusal("no audit log: cannot open its socket", error, missing=_ABSENT) from error
     try:
         opened.setsockopt(socket.SOL_SOCKET, _RECEIVE_BUFFER_FORCE, buffer_bytes)
         opened.bind((0, _GROUP))
     except OSError as error:
         opened.close()
-        raise KernelFeatureMissing(
-            f"audit log: {error.strerror}",
-            hint="run as root, or with CAP_AUDIT_READ and CAP_NET_ADMIN",
+        hint = "run as root, or with CAP_AUDIT_READ and CAP_NET_ADMIN"
+        hints = dict.fromkeys(_DENIED, hint)
+        raise refusal(
+            "cannot listen to the audit log", error, missing=_DENIED, hints=hints
         ) from error
     return opened
 
@@ -230,8 +234,8 @@ def _number(path: Path) -> int:
     try:
         return int(path.read_text())
     except OSError as error:
-        message = f"{path}: {error.strerror}: this kernel does not audit (CONFIG_AUDITSYSCALL)"
-        raise KernelFeatureMissing(message) from error
+        what = f"this kernel does not audit (CONFIG_AUDITSYSCALL): cannot read {path}"
+        raise refusal(what, error, missing=_ABSENT) from error
 
 
 def _new_session(before: int) -> int:
@@ -239,9 +243,7 @@ def _new_session(before: int) -> int:
     try:
         _LOGIN.write_text(str(os.getuid() if before == _UNSET else before))
     except OSError as error:
-        raise KernelFeatureMissing(
-            f"{_LOGIN}: {error.strerror}", hint="run as root, or with CAP_AUDIT_CONTROL"
-        ) from error
+        raise refusal(f"cannot write {_LOGIN}", error, missing=_DENIED, hints=_CONTROL) from error
     return _number(_SESSION)
 
 
@@ -255,10 +257,8 @@ def _lost() -> int:
             try:
                 message = asking.recv(1 << 16)
             except OSError as error:
-                raise KernelFeatureMissing(
-                    f"state of the audit log: {error.strerror or error}",
-                    hint="run as root, or with CAP_AUDIT_CONTROL",
-                ) from error
+                what = "cannot read the state of the audit log"
+                raise refusal(what, error, missing=_DENIED, hints=_CONTROL) from error
             if _HEADER.unpack_from(message)[1] == _GET:
                 return int(struct.unpack_from("<7I", message, _HEADER.size)[_LOST])
             _refused(message)

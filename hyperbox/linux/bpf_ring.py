@@ -7,11 +7,12 @@ record is ever cut at the end.
 
 from __future__ import annotations
 
+import errno
 import mmap
 import struct
 
-from hyperbox.errors import KernelFeatureMissing
 from hyperbox.linux.bpf import BpfMap
+from hyperbox.linux.refusal import refusal
 
 __all__ = ["BUSY", "DISCARDED", "HEADER", "MappedRing"]
 
@@ -34,7 +35,9 @@ class MappedRing:
                 ring.descriptor, page + 2 * self._size, prot=mmap.PROT_READ, offset=page
             )
         except OSError as error:
-            raise KernelFeatureMissing(f"mmap of ring {ring.name}: {error.strerror}") from None
+            raise refusal(
+                f"cannot map ring {ring.name}", error, missing=(errno.EPERM, errno.EINVAL)
+            ) from None
 
     def waiting(self) -> memoryview:
         """Return the bytes that were produced and not released, headers included.

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hyperbox.errors import HarnessError
+from hyperbox.linux.refusal import refusal
 
 __all__ = ["exclusive_lock"]
 
@@ -25,13 +26,15 @@ def exclusive_lock(path: Path, what: str, *, lowest: int = 3) -> Iterator[None]:
     Raises
     ------
     HarnessError
-        If another process holds it, with that process's number; or if it cannot be made.
+        If another process holds it, with that process's number.
+    WorkloadError
+        If it cannot be made.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
     except OSError as error:
-        raise HarnessError(f"cannot make {path}: {error.strerror}", hint="run as root") from error
+        raise refusal(f"cannot make {path}", error) from error
     if handle < lowest:
         low, handle = handle, fcntl.fcntl(handle, fcntl.F_DUPFD_CLOEXEC, lowest)
         os.close(low)
@@ -44,7 +47,7 @@ def exclusive_lock(path: Path, what: str, *, lowest: int = 3) -> Iterator[None]:
                 f"{what} runs already, as process {holder}", hint="let the other one end first"
             ) from None
         except OSError as error:  # a file system without locks
-            raise HarnessError(f"cannot lock {path}: {error.strerror}") from error
+            raise refusal(f"cannot lock {path}", error) from error
         with contextlib.suppress(OSError):  # the lock holds without the number, too
             os.ftruncate(handle, 0)
             os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)

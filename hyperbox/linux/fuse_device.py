@@ -22,13 +22,14 @@ from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 
-from hyperbox.errors import KernelFeatureMissing
 from hyperbox.linux.modules import load_module
 from hyperbox.linux.mounts import mount
+from hyperbox.linux.refusal import refusal
 
 __all__ = ["FuseRequest", "Opcode", "clone_device", "mount_file", "open_device", "read_request"]
 
 _DEVICE = Path("/dev/fuse")
+_ABSENT = (errno.ENOENT, errno.ENXIO, errno.ENODEV, errno.EACCES, errno.EPERM)
 _CLONE = 0x8004E500  # FUSE_DEV_IOC_CLONE: _IOR(229, 0, uint32_t)
 _IN = struct.Struct("=IIQQIIIHH")  # struct fuse_in_header
 _OUT = struct.Struct("=IiQ")  # struct fuse_out_header
@@ -129,7 +130,7 @@ def open_device() -> int:
     try:
         return os.open(_DEVICE, os.O_RDWR | os.O_CLOEXEC)
     except OSError as error:
-        raise KernelFeatureMissing(f"no FUSE: {_DEVICE}: {error.strerror}") from error
+        raise refusal(f"no FUSE: cannot open {_DEVICE}", error, missing=_ABSENT) from error
 
 
 def clone_device(device: int) -> int:

@@ -13,7 +13,7 @@ import os
 import struct
 from pathlib import Path
 
-from hyperbox.errors import KernelFeatureMissing, WorkloadError
+from hyperbox.errors import WorkloadError
 from hyperbox.linux.modules import load_module
 from hyperbox.linux.refusal import refusal
 
@@ -26,6 +26,7 @@ _READ_ONLY, _AUTOCLEAR = 1, 4  # LO_FLAGS_*
 # struct loop_config: fd and block size, struct loop_info64 and eight reserved words. Of the
 # second only the flags and the file's name matter here.
 _CONFIG = struct.Struct("=II 40x 3I I 64s 112x 64x")
+_ABSENT = (errno.ENOENT, errno.ENXIO, errno.ENODEV, errno.EACCES, errno.EPERM)
 _ATTEMPTS = 64
 
 
@@ -57,7 +58,7 @@ def attach_loop(
     try:
         control = os.open(_CONTROL, os.O_RDWR | os.O_CLOEXEC)
     except OSError as error:
-        raise KernelFeatureMissing(f"no loop devices: {_CONTROL}: {error.strerror}") from error
+        raise refusal(f"no loop devices: cannot open {_CONTROL}", error, missing=_ABSENT) from error
     try:
         flags = _AUTOCLEAR | (0 if writable else _READ_ONLY)
         config = _CONFIG.pack(backing, block_size, 0, 0, 0, flags, os.fsencode(name)[:63])
@@ -67,7 +68,7 @@ def attach_loop(
             if handle is not None:
                 return device, handle
     except OSError as error:
-        raise WorkloadError(f"no loop device can be attached: {error.strerror}") from error
+        raise refusal("cannot attach a loop device", error) from error
     finally:
         os.close(control)
     raise WorkloadError(f"no loop device can be attached: {_ATTEMPTS} were taken by others")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from hyperbox.errors import KernelFeatureMissing
 from hyperbox.linux.refusal import refusal
 
 __all__ = ["TracepointCounter", "tracepoint_counter"]
@@ -54,7 +54,7 @@ def tracepoint_counter(tracing: Path, tracepoint: str, process: int) -> Iterator
     try:
         number = int((tracing / "events" / tracepoint / "id").read_text())
     except OSError as error:
-        raise KernelFeatureMissing(f"tracepoint {tracepoint}: {error.strerror}") from None
+        raise refusal(f"no tracepoint {tracepoint}", error, missing=(errno.ENOENT,)) from None
     flags = _DISABLED | _INHERIT | _ENABLE_ON_EXEC
     attributes = _ATTRIBUTES.pack(
         _TYPE_TRACEPOINT, _ATTRIBUTES.size, number, 0, 0, 0, flags, 0, 0, 0

@@ -13,7 +13,7 @@ import struct
 import threading
 from dataclasses import dataclass
 
-from hyperbox.errors import HarnessError, KernelFeatureMissing
+from hyperbox.errors import KernelFeatureMissing
 from hyperbox.linux.refusal import refusal
 
 __all__ = ["Notification", "answer_continue", "log_own_call", "next_notification"]
@@ -46,7 +46,7 @@ def next_notification(descriptor: int) -> Notification | None:
 
     Raises
     ------
-    HarnessError
+    WorkloadError
         If the descriptor is of another kind.
     """
     data = bytearray(_NOTIFICATION.size)  # the kernel refuses one that is not all zeros
@@ -55,7 +55,7 @@ def next_notification(descriptor: int) -> Notification | None:
     except OSError as error:
         if error.errno == errno.ENOENT:  # killed between its call and here
             return None
-        raise HarnessError(f"seccomp notification: {error.strerror}") from error
+        raise refusal("cannot receive a seccomp notification", error) from error
     cookie, pid, _flags, number, architecture, *_ = _NOTIFICATION.unpack(data)
     return Notification(cookie, pid, number, architecture)
 
@@ -77,7 +77,7 @@ def answer_continue(descriptor: int, notification: Notification) -> None:
                 "this kernel does not let a call continue after a seccomp notification"
             ) from error
         if error.errno != errno.ENOENT:  # its task is gone
-            raise HarnessError(f"answer to a seccomp notification: {error.strerror}") from error
+            raise refusal("cannot answer a seccomp notification", error) from error
 
 
 def log_own_call(number: int) -> None:
