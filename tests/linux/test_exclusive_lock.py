@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from hyperbox.errors import HarnessError
+from hyperbox.errors import HarnessError, WorkloadError
 from hyperbox.linux.exclusive_lock import exclusive_lock
 from hyperbox.processes import spawn, stop
 
@@ -49,7 +49,7 @@ def test_second_holder_is_told_who_has_it_and_death_frees_it(tmp_path: Path) -> 
 def test_place_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with (
-        pytest.raises(HarnessError, match="cannot make"),
+        pytest.raises(WorkloadError, match="cannot make"),
         exclusive_lock(tmp_path / "file" / "lock", "a test"),
     ):
         pass

@@ -37,6 +37,16 @@ def test_spans_carry_what_perf_counts() -> None:
     assert metrics["calls"] > 300_000
 
 
+@pytest.mark.parametrize(
+    ("counted", "carried", "lost", "unaccounted"),
+    [(9, 9, 0, 0), (9, 9, 4, 0), (9, 7, 2, 0), (9, 7, 3, 0), (9, 7, 1, 1), (9, 11, 5, 2)],
+)
+def test_what_is_missing_must_be_among_the_lost(
+    counted: int, carried: int, lost: int, unaccounted: int
+) -> None:
+    assert coverage.CallCounts(counted, carried, 0, lost, 0).unaccounted == unaccounted
+
+
 def test_a_tracer_that_misses_calls_is_found_out(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -6,8 +6,9 @@ Pure functions. The same entries give the same bytes: sorted, dated 0, owned by 
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 __all__ = [
     "EARLY_MODULES",
@@ -85,13 +86,16 @@ def initramfs(init: bytes, busybox: bytes, modules: Sequence[tuple[str, bytes]])
     return newc([*entries, *_loaded(modules)])
 
 
-def supplement(modules: Sequence[tuple[str, bytes]]) -> bytes:
+def supplement(
+    modules: Sequence[tuple[str, bytes]], programs: Mapping[str, bytes] = MappingProxyType({})
+) -> bytes:
     """Encode an archive that, behind `initramfs`, lets `init` load these modules instead.
 
     The kernel unpacks one after the other, and files of the later one replace earlier ones
-    (kernel: driver-api/early-userspace/buffer-format).
+    (kernel: driver-api/early-userspace/buffer-format). `programs` by their paths do so, too.
     """
-    return newc(_loaded(modules))
+    files = [CpioEntry(name, data, 0o755) for name, data in programs.items()]
+    return newc([*files, *_loaded(modules)])
 
 
 def _loaded(modules: Sequence[tuple[str, bytes]]) -> Iterator[CpioEntry]:

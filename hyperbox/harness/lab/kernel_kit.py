@@ -76,7 +76,7 @@ class KernelKit:
     of the deb with the kernel image, or of the bzImage; `build` distinguishes what else differs,
     see `build_id`. `modules_image` is an EROFS file of a multiple of 2 MiB whose root is the
     content of ``/usr/lib/modules``; None if the kernel has no modules. `unsigned` names the
-    packages that no signed list vouches for.
+    packages that no signed list vouches for, `withheld` the modules that a variant lacks.
     """
 
     label: str
@@ -91,6 +91,7 @@ class KernelKit:
     config: Path
     remarks: tuple[str, ...]
     unsigned: tuple[str, ...] = ()
+    withheld: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

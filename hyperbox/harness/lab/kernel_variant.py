@@ -30,12 +30,14 @@ from hyperbox.harness.lab.erofs_image import make_erofs
 from hyperbox.harness.lab.initramfs import load_order, module_name, supplement
 from hyperbox.harness.lab.kernel_kit import KernelKit, kernels_directory
 from hyperbox.harness.lab.kernel_tree import build_id, index_modules
+from hyperbox.paths import project_directory
 from hyperbox.processes import require, run
 
 __all__ = ["kernel_variant"]
 
 _FORMAT = 1  # raise it when the way of building changes
 _MODULES, _INITRAMFS, _FACTS = "modules.erofs", "initramfs.cpio", "variant.json"
+_BUSYBOX = b"B=/bin/busybox\n"  # in init.sh
 _LIFETIME_S = 7 * 24 * 3600.0
 
 
@@ -47,7 +49,8 @@ def kernel_variant(
     Parameters
     ----------
     without
-        Names of modules, as lsmod(8) writes them.
+        Names of modules, as lsmod(8) writes them. Without ``overlay`` a guest's root is a copy
+        in memory.
     replaced
         Directory with ``.ko`` files; one that the kernel does not have is added.
 
@@ -65,13 +68,15 @@ def kernel_variant(
         raise ConfigError(f"kernel {kit.label} has no modules to withhold or replace")
     digests = {name: sha256_file(path) for name, path in files.items()}
     base = [sha256_file(kit.modules_image), sha256_file(kit.initramfs)]
+    programs = _without_overlay() if "overlay" in names else {}
+    base += [hashlib.sha256(data).hexdigest() for data in programs.values()]
     inputs = json.dumps([_FORMAT, base, names, sorted(digests.items())])
     key = hashlib.sha256(inputs.encode()).hexdigest()[:16]
     place = kernels_directory() / "variants" / f"{kit.label}-{key}"
     with locked(place.with_name(f"{place.name}.lock")):
         if not _whole(place):
             _forget_old(place.parent)
-            _build(kit, names, files, place)
+            _build(kit, names, files, programs, place)
     os.utime(place)
     remarks = [f"without the module {name}" for name in names]
     remarks += [f"module {name} replaced: {digest}" for name, digest in sorted(digests.items())]
@@ -81,6 +86,7 @@ def kernel_variant(
         initramfs=place / _INITRAMFS,
         modules_image=place / _MODULES,
         remarks=(*kit.remarks, *remarks),
+        withheld=names,
     )
 
 
@@ -110,7 +116,24 @@ def _whole(place: Path) -> bool:
     )
 
 
-def _build(kit: KernelKit, without: Sequence[str], files: Mapping[str, Path], place: Path) -> None:
+def _without_overlay() -> Mapping[str, bytes]:
+    """Return what makes `init` copy in memory what it would stack by overlay."""
+    directory = project_directory() / "vm-images"
+    init = (directory / "init.sh").read_bytes()
+    assert init.count(_BUSYBOX) == 1
+    return {
+        "init": init.replace(_BUSYBOX, b"B=/bin/without-overlay\n"),
+        "bin/without-overlay": (directory / "without-overlay.sh").read_bytes(),
+    }
+
+
+def _build(
+    kit: KernelKit,
+    without: Sequence[str],
+    files: Mapping[str, Path],
+    programs: Mapping[str, bytes],
+    place: Path,
+) -> None:
     assert kit.modules_image is not None
     shutil.rmtree(place, ignore_errors=True)
     with tempfile.TemporaryDirectory(dir=place.parent, prefix=".building-") as name:
@@ -131,7 +154,7 @@ def _build(kit: KernelKit, without: Sequence[str], files: Mapping[str, Path], pl
         index_modules(staging, kit.release)
         order, _ = _order(own)
         early = [(Path(path).name, (own / path).read_bytes()) for path in order]
-        write_bytes(built / _INITRAMFS, kit.initramfs.read_bytes() + supplement(early))
+        write_bytes(built / _INITRAMFS, kit.initramfs.read_bytes() + supplement(early, programs))
         make_erofs(top, built / _MODULES, "modules", root_owned=True)
         parts = {part: sha256_file(built / part) for part in (_MODULES, _INITRAMFS)}
         write_sealed(built / _FACTS, parts)
@@ -141,7 +164,7 @@ def _build(kit: KernelKit, without: Sequence[str], files: Mapping[str, Path], pl
 def _check(kit: KernelKit, own: Path, without: Sequence[str]) -> None:
     """Refuse to withhold what is not there, or what guests need to come up."""
     have = {module_name(path.name) for path in own.rglob("*.ko")}
-    needed = {module_name(Path(path).name) for path in _order(own)[0]}
+    needed = {module_name(Path(path).name) for path in _order(own)[0]} - {"overlay"}
     builtin = {module_name(Path(line).name) for line in _builtin(own).split()}
     for name in without:
         if name in needed:

@@ -59,6 +59,14 @@ _ATTACH = (
     "-o lowerdir=$PWD/lower,upperdir=$PWD/upper,workdir=$PWD/work project /opt/hyperbox; "
     f"cd /opt/hyperbox; exec {_COMPILE} .",
 )
+# The same where the kernel has no overlay.
+_ATTACH_COPY = (
+    "sh",
+    "-ec",
+    "cd /run; read -r device < hyperbox-project; mkdir project; "
+    'mount -t erofs -o ro "$device" project; mount -t tmpfs project /opt/hyperbox; '
+    f"cp -a project/. /opt/hyperbox/; umount project; cd /opt/hyperbox; exec {_COMPILE} .",
+)
 _PROJECT = 2  # its place among a guest's images
 
 
@@ -122,13 +130,18 @@ def warm_snapshot(
 ) -> Snapshot:
     """Return a kept snapshot of a kernel with the project, or make it; close it after use."""
     qemu, cache, bare = find_qemu(), SnapshotCache(), _without_project(hardware)
+    attach = _attach(kit)
 
     def make() -> Snapshot:
         boot = functools.partial(_boot, kit, bare, qemu, report)
         with contextlib.closing(cache.get(qemu, bare, (_WARM_UP,), boot)) as booted:
-            return booted.derive(PreparationStep(_ATTACH), hardware)
+            return booted.derive(PreparationStep(attach), hardware)
 
-    return cache.get(qemu, hardware, (_WARM_UP, _ATTACH), make)
+    return cache.get(qemu, hardware, (_WARM_UP, attach), make)
+
+
+def _attach(kit: KernelKit) -> tuple[str, ...]:
+    return _ATTACH_COPY if "overlay" in kit.withheld else _ATTACH
 
 
 class VmSource:
@@ -190,7 +203,7 @@ class VmLaboratory:
         """Boot the kernel or take its kept snapshot; run the experiment's preparation once."""
         kit = self._kit(kernel, experiment)
         hardware = self._hardware(kit, experiment, lane)
-        steps = (_WARM_UP, _ATTACH, *([experiment.prepare] if experiment.prepare else []))
+        steps = (_WARM_UP, _attach(kit), *([experiment.prepare] if experiment.prepare else []))
         with self._locks[kernel]:
             snapshot = self._snapshot(kit, hardware, steps)
         found = snapshot.repeatability
