@@ -54,4 +54,10 @@ def _is_live(name: str) -> bool:
     try:
         return state.read_text().strip() == "live"
     except FileNotFoundError:
-        return state.parent.exists()  # built in
+        return state.parent.exists() or _is_file_system(name)  # built in
+
+
+def _is_file_system(name: str) -> bool:
+    """Whether the kernel has a file system; one that is built in may be nowhere else to be seen."""
+    lines = Path("/proc/filesystems").read_text().splitlines()
+    return name in (line.split()[-1] for line in lines)

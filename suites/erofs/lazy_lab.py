@@ -16,6 +16,7 @@ import socket
 import subprocess
 import sys
 import tarfile
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -180,8 +181,8 @@ def lazy_lab(seed: int) -> Iterator[LazyLab]:
         If something does not start.
     """
     with contextlib.ExitStack() as stack:
-        top = Path("/tmp/lazy")  # noqa: S108 - of a guest
-        top.mkdir()
+        place = tempfile.TemporaryDirectory(prefix="hyperbox-", ignore_cleanup_errors=True)
+        top = Path(stack.enter_context(place))
         disk = stack.enter_context(ext4_disk(top, _DISK_MIB))
         contents = _contents(random.Random(seed))  # noqa: S311 - repeatable
         layer = _layer(top, contents)

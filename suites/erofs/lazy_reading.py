@@ -2,7 +2,8 @@
 
 ``--scene integrity``: the source flips, cuts, refuses; ``survival``: the worker is killed while
 readers read; ``orphaned``: its supervisor is killed with it; ``persistence``: a second use, after a
-restart too, fetches nothing; ``ladder``: which mechanism is chosen where none is asked for. Each on
+restart too, fetches nothing; ``ladder``: which mechanism is chosen where none is asked for;
+``volume``: so many reads over faults and kills, each image fetched anew again and again. Each on
 every mechanism that the kernel has. Every read is compared with the file that it should be of.
 """
 
@@ -18,6 +19,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from hyperbox.errors import KernelFeatureMissing
@@ -33,6 +35,9 @@ _FAULTS = ("flip", "cut", "short", "wrong range", "refuse", "no range")
 _FAULT_S = 1.0
 _KILLS = 2
 _LONGEST = 60_000
+_SHORTEST = 4096  # bytes at most of most reads, where it is their number that counts
+_ROUND = 20_000  # reads until an image is fetched anew
+_COLD = 20  # one read in so many is not from memory
 
 
 @dataclass
@@ -62,12 +67,16 @@ class _Tally:
                 self.examples.append(f"{where}: {len(found)} bytes, {zeros} zeros at their end")
 
 
-def _read(lab: LazyLab, tally: _Tally, name: str, offset: int, length: int) -> bool:
+def _read(
+    lab: LazyLab, tally: _Tally, name: str, offset: int, length: int, *, cold: bool = False
+) -> bool:
     """Read a range of a file and count it; whether all of it came."""
     expected = lab.contents[name][offset : offset + length]
     try:
         handle = os.open(lab.point / name, os.O_RDONLY | os.O_CLOEXEC)
         try:
+            if cold:
+                os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
             found = os.pread(handle, length, offset)
         finally:
             os.close(handle)
@@ -79,17 +88,18 @@ def _read(lab: LazyLab, tally: _Tally, name: str, offset: int, length: int) -> b
 
 
 @contextlib.contextmanager
-def _readers(lab: LazyLab, tally: _Tally) -> Iterator[None]:
+def _readers(lab: LazyLab, tally: _Tally, longest: int = _LONGEST) -> Iterator[None]:
     """Let threads read at random for the block."""
     ending = threading.Event()
 
     def work(number: int) -> None:
-        seeded = random.Random(seed() * 100 + number)  # noqa: S311 - repeatable
+        seeded = random.Random(seed() * 100 + number + tally.reads)  # noqa: S311 - repeatable
         names = sorted(lab.contents)
         while not ending.is_set():
             name = seeded.choice(names)
             offset = seeded.randrange(len(lab.contents[name]))
-            _read(lab, tally, name, offset, seeded.randrange(1, _LONGEST))
+            cold = not seeded.randrange(_COLD)
+            _read(lab, tally, name, offset, seeded.randrange(1, longest), cold=cold)
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(_READERS)]
     for thread in threads:
@@ -169,6 +179,30 @@ def _ladder(lab: LazyLab, tally: _Tally) -> Mapping[str, float]:
     return {"unreadable": _everything(lab, tally)}
 
 
+def _volume(lab: LazyLab, tally: _Tally, reads: int) -> Mapping[str, float]:
+    """Read so many times; every round has all faults and a kill, and fetches the image anew."""
+    seeded = random.Random(seed())  # noqa: S311 - repeatable
+    unreadable, mechanism = 0, Mechanism(lab.state()["mechanism"])
+    while tally.reads < reads:
+        aim = min(reads, tally.reads + _ROUND)
+        with _readers(lab, tally, _SHORTEST):
+            for fault in _FAULTS:
+                lab.server.fault = fault
+                time.sleep(seeded.random() / 5)
+                lab.server.fault = ""
+                time.sleep(seeded.random() / 20)
+            worker = lab.service.worker()
+            os.kill(worker, signal.SIGKILL)
+            lab.service.worker()
+            while tally.reads < aim:
+                time.sleep(0.05)
+        unreadable += _everything(lab, tally)
+        lab.unmount(lab.state()["name"])
+        lab.forget()
+        lab.mount(f"volume-{tally.reads}", mechanism)
+    return {"unreadable": unreadable}
+
+
 def _choice(lab: LazyLab, worked: Sequence[str], notes: dict[str, object]) -> float:
     """Return whether another mechanism is chosen than the first that works: 1 or 0."""
     chosen = []
@@ -190,9 +224,11 @@ _SCENES: Mapping[str, Callable[[LazyLab, _Tally], Mapping[str, float]]] = {
     "persistence": _persistence,
     "ladder": _ladder,
 }
+_VOLUME = "volume"
 
 
-def _measure(scene: str) -> Measured:
+def _measure(scene: str, reads: int) -> Measured:
+    act = partial(_volume, reads=reads) if scene == _VOLUME else _SCENES[scene]
     notes: dict[str, object] = {}
     sums = {"wrong": 0.0, "reads": 0.0, "unreadable": 0.0, "mechanisms": 0.0}
     worked: list[str] = []
@@ -205,7 +241,7 @@ def _measure(scene: str) -> Measured:
             except KernelFeatureMissing as missing:
                 notes[str(mechanism)] = missing.message
                 continue
-            found = {**_SCENES[scene](lab, tally), "wrong": tally.wrong, "reads": tally.reads}
+            found = {**act(lab, tally), "wrong": tally.wrong, "reads": tally.reads}
             notes[str(mechanism)] = {
                 **found,
                 "errors": tally.errors,
@@ -228,9 +264,10 @@ def _measure(scene: str) -> Measured:
 def main() -> int:
     """Measure a scene; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--scene", choices=sorted(_SCENES), required=True)
-    scene = parser.parse_args().scene
-    return run_program(lambda: _measure(scene))
+    parser.add_argument("--scene", choices=sorted((*_SCENES, _VOLUME)), required=True)
+    parser.add_argument("--reads", type=int, default=1_000_000, help="of volume, each mechanism")
+    chosen = parser.parse_args()
+    return run_program(lambda: _measure(chosen.scene, chosen.reads))
 
 
 if __name__ == "__main__":

@@ -218,6 +218,7 @@ def test_absent_module_is_a_missing_feature() -> None:
 def test_what_is_loaded_or_built_in_is_there() -> None:
     present = sorted(path.name for path in Path("/sys/module").iterdir())
     assert why_not_loadable(present[0]) == ""
+    load_module("proc")  # built in without parameters: not below /sys/module
 
 
 def test_swap_of_another_mount_namespace_is_called_as_it_is_here() -> None:
