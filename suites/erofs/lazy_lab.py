@@ -124,6 +124,8 @@ class LazyLab:
     """An image whose files are known, as a layer behind a server, and the service."""
 
     directory: Path
+    disk: Path
+    """A file system of its own, with the cache."""
     contents: Mapping[str, bytes]
     layer: WrittenLayer
     server: BlobServer
@@ -134,6 +136,16 @@ class LazyLab:
     def point(self) -> Path:
         """Return where the image is mounted."""
         return self.directory / "mount"
+
+    @property
+    def image(self) -> Path:
+        """Return the image as one file."""
+        return self.directory / "image.erofs"
+
+    @property
+    def tar(self) -> Path:
+        """Return the layer that it was made of."""
+        return self.directory / "layer.tar"
 
     def mount(self, name: str, mechanism: Mechanism | None) -> Mapping[str, Any]:
         """Mount the image, by the first mechanism that works where None is asked for.
@@ -189,7 +201,7 @@ def lazy_lab(seed: int) -> Iterator[LazyLab]:
         server = stack.enter_context(serving(top / "blobs"))
         service = stack.enter_context(_service(top, disk))
         cache = ContentCache(disk / "lazy" / "cache")
-        yield LazyLab(top, contents, layer, server, service, cache)
+        yield LazyLab(top, disk, contents, layer, server, service, cache)
 
 
 def _contents(seeded: random.Random) -> Mapping[str, bytes]:
