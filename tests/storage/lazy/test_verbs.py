@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
+import subprocess
 import sys
 import tarfile
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +27,7 @@ from hyperbox.storage.layer_reading import Layer as TarLayer
 from hyperbox.storage.lazy.layer_writer import write_layer
 from hyperbox.storage.listing import list_directory
 from suites.erofs.lazy_lab import ImagesProcess
-from tests.storage.conftest import Made, described, skopeo, write_layout
+from tests.storage.conftest import Made, busybox, described, layer, skopeo, write_layout
 from tests.storage.conftest import image as made_of
 
 pytestmark = pytest.mark.root
@@ -165,6 +168,48 @@ def test_pull_of_what_is_not_lazy_or_has_a_digest_is_refused(
     assert main(["pull", "--lazy", attached.replace("attached", "plain"), *words]) != 0
     assert "push --attach-lazy" in capsys.readouterr().err
     assert service.ask("GET", "/images/mounts") == []
+
+
+def test_container_of_a_complete_image_depends_on_no_process(
+    docker_registry: str, service: ImagesProcess, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name, builder = f"{docker_registry}/shell:1", os.fspath(tmp_path / "builder")
+    layout = write_layout(tmp_path / "layout", made_of([busybox(), layer(("big", CONTENT))]))
+    assert main(["pull", f"oci:{layout}", "--name", name, "--root", builder]) == 0
+    assert main(["push", name, "--attach-lazy", "--root", builder]) == 0
+    words = ["--root", os.fspath(tmp_path / "store"), "--service", os.fspath(service.path)]
+    places = {"HYPERBOX_STATE": "state", "HYPERBOX_IMAGES_ROOT": "store"}
+    variables = {name: os.fspath(tmp_path / place) for name, place in places.items()}
+
+    def sum_in_container() -> str:
+        argv = [sys.executable, "-m", "hyperbox", "run", "--image", name, "--"]
+        done = subprocess.run(
+            [*argv, "sh", "-c", "sha256sum /big"],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+            env={**os.environ, **variables},
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout.split()[0]
+
+    expected = hashlib.sha256(CONTENT).hexdigest()
+    assert main(["pull", "--lazy", name, *words]) == 0
+    (one,) = service.ask("GET", "/images/mounts")
+    assert one["missing_bytes"] > len(CONTENT) / 2
+    assert sum_in_container() == expected
+    service.ask("POST", f"/images/mounts/{one['name']}/complete", {})
+    while service.ask("GET", "/images/mounts")[0]["missing_chunks"]:
+        time.sleep(0.05)
+    service.ask("DELETE", f"/images/mounts/{one['name']}")
+    assert main(["pull", "--lazy", name, *words]) == 0
+    service.kill()  # worker and supervisor
+    assert sum_in_container() == expected
+    service.start()
+    (one,) = service.ask("GET", "/images/mounts")
+    assert (one["phase"], one["served_by_a_process"]) == ("complete", False)
+    service.ask("DELETE", f"/images/mounts/{one['name']}")
 
 
 def test_absent_service_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
