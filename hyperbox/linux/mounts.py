@@ -56,17 +56,22 @@ def mounts(kind: str) -> tuple[Mount, ...]:
     return tuple(found for found in parse_mountinfo(text) if found.kind == kind)
 
 
-def mounted_elsewhere(found: Mount) -> tuple[int, Path] | None:
-    """Return a process that has a mount's file system at another place, too, and that place.
+def mounted_elsewhere(kind: str, device: str, point: Path) -> tuple[int, Path] | None:
+    """Return a process that has a file system at another place than a point, and that place.
 
-    Containers have namespaces of their own, where an unmount of `found` changes nothing.
+    Containers have namespaces of their own, where an unmount of the point changes nothing.
+
+    Parameters
+    ----------
+    device
+        Of the super block, as `Mount.device`; the kernel gives numbers again that are free.
     """
     for process in Path("/proc").iterdir():
         if process.name.isdecimal():
             with contextlib.suppress(OSError, ValueError):  # it has ended
                 text = (process / "mountinfo").read_bytes().decode(errors="surrogateescape")
                 for one in parse_mountinfo(text):
-                    if one.device == found.device and one.point != found.point:
+                    if (one.kind, one.device) == (kind, device) and one.point != point:
                         return int(process.name), one.point
     return None
 

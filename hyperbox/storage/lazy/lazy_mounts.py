@@ -12,7 +12,7 @@ import os
 import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from hyperbox.errors import ConfigError, HyperboxError, ImageError, WorkloadError
@@ -124,11 +124,8 @@ class LazyMounts:
         """Serve what an earlier process of this machine has mounted, and clear up after it."""
         with self._guard:
             for record in read_records(self._state):
-                if (
-                    record.phase is Phase.BEGUN
-                    or record.phase is Phase.BROKEN
-                    or not _is_mounted(record)
-                ):
+                begun_or_broken = record.phase in (Phase.BEGUN, Phase.BROKEN)
+                if begun_or_broken or not (_is_mounted(record) or _user(record)):
                     self._clear(record)
                 else:
                     try:
@@ -176,7 +173,8 @@ class LazyMounts:
                     live.let_go()
                 raise
             served = live.descriptor is not None
-            live.record = record.at(Phase.SERVED if served else Phase.COMPLETE)
+            found = record.at(Phase.SERVED if served else Phase.COMPLETE)
+            live.record = replace(found, device=_device(record))
             live.record.write(self._state)
 
     def unmount(self, name: str) -> None:
@@ -195,7 +193,8 @@ class LazyMounts:
                 return
             live = self._named(name)
             _refuse_use(live.record)
-            unmount(Path(live.record.point))
+            if _is_mounted(live.record):  # else somebody has done so by hand
+                unmount(Path(live.record.point))
             self._take_away(live)
 
     def complete(self, name: str, *, rate: int = 0) -> None:
@@ -310,7 +309,8 @@ class LazyMounts:
 
     def _give_up(self, record: MountRecord, why: str) -> None:
         """Take a mount out of the tree that nobody can serve; it stays on record."""
-        unmount(Path(record.point), detach=True)
+        if _is_mounted(record):
+            unmount(Path(record.point), detach=True)
         self._broken[record.name] = record.at(Phase.BROKEN, why)
         self._broken[record.name].write(self._state)
 
@@ -338,10 +338,12 @@ class LazyMounts:
         if live.record.mechanism is not Mechanism.LOOP:
             return live.adapter.releases(live.image, live.descriptor, self._place(live.record))
         point = Path(live.record.point)
-        device = next(Path(one.source) for one in mounts("erofs") if one.point == point)
+        found = [Path(one.source) for one in mounts("erofs") if one.point == point]
+        if not found:  # unmounted by hand
+            return False
         handle = os.open(live.image.cached.data, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            change_loop_file(device, handle)
+            change_loop_file(found[-1], handle)
         finally:
             os.close(handle)
         return True
@@ -386,16 +388,25 @@ def _is_mounted(record: MountRecord) -> bool:
     return any(os.fspath(one.point) == record.point for one in mounts("erofs"))
 
 
+def _device(record: MountRecord) -> str:
+    found = [one.device for one in mounts("erofs") if os.fspath(one.point) == record.point]
+    return found[-1] if found else ""
+
+
+def _user(record: MountRecord) -> tuple[int, Path] | None:
+    """Return a process that has the image at another place, such as a container's, and where."""
+    return mounted_elsewhere("erofs", record.device, Path(record.point))
+
+
 def _refuse_use(record: MountRecord) -> None:
     """Raise WorkloadError if another mount shows the image: it would lose who serves it."""
-    for one in mounts("erofs"):
-        found = mounted_elsewhere(one) if os.fspath(one.point) == record.point else None
-        if found is not None:
-            process, place = found
-            raise WorkloadError(
-                f"lazy mount {record.name} is in use: process {process} has it at {place}",
-                hint="end the container, or unmount it there, first",
-            )
+    found = _user(record)
+    if found is not None:
+        process, place = found
+        raise WorkloadError(
+            f"lazy mount {record.name} is in use: process {process} has it at {place}",
+            hint="end the container, or unmount it there, first",
+        )
 
 
 def _words(record: MountRecord) -> Mapping[str, object]:

@@ -53,6 +53,8 @@ class MountRecord:
     layer: LayerRecord
     phase: Phase
     reason: str = ""
+    device: str = ""
+    """Of the super block, ``major:minor``: where else it is mounted."""
 
     def write(self, directory: Path) -> None:
         """Write it; HarnessError if that cannot be done."""
@@ -82,6 +84,7 @@ def read_records(directory: Path) -> Sequence[MountRecord]:
                     LayerRecord.of(said["layer"]),
                     Phase(said["phase"]),
                     said["reason"],
+                    said.get("device", ""),
                 )
             )
     return found

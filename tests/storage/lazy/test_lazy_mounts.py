@@ -25,7 +25,7 @@ from hyperbox.errors import (
     KernelFeatureMissing,
     WorkloadError,
 )
-from hyperbox.linux.mounts import mounts
+from hyperbox.linux.mounts import mount, mounts, unmount
 from hyperbox.storage.conversion import Converter
 from hyperbox.storage.layer_reading import Layer as TarLayer
 from hyperbox.storage.lazy.chunk_index import BadIndex, ChunkIndex, encode_chunk_index
@@ -267,6 +267,26 @@ def test_what_nobody_serves_any_more_is_taken_out_of_the_tree(image: Image) -> N
     later.unmount("one")
     assert later.state() == []
     later.stop()
+
+
+def test_mount_in_use_elsewhere_is_served_on_when_its_own_place_is_gone(image: Image) -> None:
+    """A container's is not seen in this tree; without its server fanotify would show holes."""
+    table, other = image.table(), image.directory / "other"
+    image.mounted(table, Mechanism.LOOP)
+    other.mkdir()
+    mount("none", other, source=os.fspath(image.point), flags=0x1000)  # MS_BIND
+    with pytest.raises(WorkloadError, match=f"has it at {other}"):
+        table.unmount("one")
+    unmount(image.point)  # by hand
+    with pytest.raises(WorkloadError, match=f"has it at {other}"):
+        table.unmount("one")
+    for name, data in image.contents.items():
+        assert (other / name).read_bytes() == data
+    unmount(other)
+    table.unmount("one")
+    assert table.state() == []
+    table.stop()
+    assert not [one for one in mounts("fuse") if image.directory in one.point.parents]
 
 
 def test_mount_whose_index_is_gone_does_not_stop_the_others(image: Image) -> None:
