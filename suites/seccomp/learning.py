@@ -17,7 +17,7 @@ import sys
 import tempfile
 import textwrap
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hyperbox.errors import WorkloadError
@@ -54,20 +54,29 @@ def main() -> int:
     parser.add_argument("--learn-under", default="runc", choices=RUNTIMES)
     parser.add_argument("--enforce-under", default="crun", choices=RUNTIMES)
     parser.add_argument("--recorder", default="bpf", choices=BACK_ENDS)
+    parser.add_argument(
+        "--no-new-privileges",
+        action="store_true",
+        help="learn in containers that set it: runtimes then load the filter later",
+    )
     chosen = parser.parse_args()
-    pattern, runtimes = PATTERNS[chosen.pattern], (chosen.learn_under, chosen.enforce_under)
-    return run_program(lambda: _measure(pattern, *runtimes, (chosen.recorder,)))
+    return run_program(lambda: _measure(PATTERNS[chosen.pattern], chosen))
 
 
-def _measure(
-    pattern: Pattern, learn_under: str, enforce_under: str, back_ends: tuple[str, ...]
-) -> Measured:
+def _measure(pattern: Pattern, chosen: argparse.Namespace) -> Measured:
+    learn_under, enforce_under = chosen.learn_under, chosen.enforce_under
     for program in (*pattern.needs, learn_under, enforce_under):
         require(program, program)
     default = default_profile()
     with container_root() as rootfs:
         learned = {
-            name: _learned(container(rootfs, script, default), learn_under, back_ends)
+            name: _learned(
+                replace(
+                    container(rootfs, script, default), no_new_privileges=chosen.no_new_privileges
+                ),
+                learn_under,
+                (chosen.recorder,),
+            )
             for name, script in pattern.runs.items()
         }
         broken = {name: ran.ended for name, (ran, _) in learned.items() if ran.ended != "exit 0"}
