@@ -28,6 +28,7 @@ _TIMEOUT_S = 120.0
 _NAME = "web"
 _WORK = ("/bin/sh", "-c", "echo one > /tmp/a; cat /tmp/a; ls /tmp | sort; rm /tmp/a")
 _FAILING = ("/bin/sh", "-c", "cat /nosuch 2> /dev/null; echo end; exit 3")
+_STATUSES = {_WORK: 0, _FAILING: 3}
 _OTHER = ("/bin/sh", "-c", "mkfifo /tmp/f && rm /tmp/f && echo made")
 _NOT_THERE = 127
 
@@ -77,21 +78,16 @@ def _measure() -> Measured:
 def _learn_and_enforce(call: Callable[..., Completed], expectations: _Expectations) -> list[str]:
     """Run everything; return what learning said."""
     expect = expectations.expect
+    plain = {command: call("--", *command) for command in _STATUSES}
     said = []
-    for place, (command, status) in enumerate(((_WORK, 0), (_FAILING, 3)), start=1):
-        plain = call("--", *command)
-        expect(f"status of run {place} under the default", found=plain.status, wanted=status)
-        learned = call(f"--learn-seccomp={_NAME}", "--", *command)
-        expect(f"status of run {place} while learning", found=learned.status, wanted=status)
-        expect(f"output of run {place} while learning", found=learned.stdout, wanted=plain.stdout)
-        said += learned.stderr.decode(errors="replace").splitlines()
-    for place, (command, status) in enumerate(((_WORK, 0), (_FAILING, 3)), start=1):
-        enforced = call("--seccomp", _NAME, "--", *command)
-        plain = call("--", *command)
-        expect(f"status of run {place} under its profile", found=enforced.status, wanted=status)
-        expect(
-            f"output of run {place} under its profile", found=enforced.stdout, wanted=plain.stdout
-        )
+    for option, when in ((f"--learn-seccomp={_NAME}", "while learning"), ("--seccomp", "enforced")):
+        value = (_NAME,) if option == "--seccomp" else ()
+        for command, status in _STATUSES.items():
+            what = f"{' '.join(command)}, {when}"
+            found = call(option, *value, "--", *command)
+            expect(f"status of {what}", found=found.status, wanted=status)
+            expect(f"output of {what}", found=found.stdout, wanted=plain[command].stdout)
+            said += found.stderr.decode(errors="replace").splitlines()
     expect("another command, under the default", found=call("--", *_OTHER).status, wanted=0)
     denied = call("--seccomp", _NAME, "--", *_OTHER)
     expect("another command is denied its call", found=denied.status != 0 and not denied.stdout)
