@@ -187,6 +187,7 @@ def test_gates_are_those_of_the_suites() -> None:
         "erofs.lazy_pull_time.",
         "erofs.lazy_first_use.",
         "erofs.lazy_full_read.",
+        "erofs.lazy_warm.",
         "ebpf.cpu_overhead.",
         "ebpf.memory.",
     )
