@@ -18,6 +18,7 @@ from hyperbox.isolation.profile import Profile
 from hyperbox.isolation.recorders import BACK_ENDS
 from hyperbox.isolation.seccomp_gen import generate
 from hyperbox.linux.knob import write_knob
+from hyperbox.linux.mounts import mount, mounts
 from hyperbox.linux.oci_runtime import RUNTIMES
 from hyperbox.processes import require
 from hyperbox.runtime.containers import prepared
@@ -86,6 +87,8 @@ def _recorded(rootfs: Path, runtime: str, back_ends: tuple[str, ...]) -> Recorde
 def _lock_down_guest() -> None:
     if _GUESTS_ONLY not in Path("/proc/cmdline").read_text():
         raise WorkloadError("lockdown stays until the next boot: it is tried in guests only")
+    if not mounts("securityfs"):
+        mount("securityfs", _LOCKDOWN.parent)
     write_knob(_LOCKDOWN, "confidentiality")
 
 
