@@ -163,10 +163,10 @@ _NGINX_UP = """
                 access_log /tmp/n/log/access; sendfile on; gzip on;
                 client_body_temp_path /tmp/n/b; proxy_temp_path /tmp/n/p; uwsgi_temp_path /tmp/n/u;
                 scgi_temp_path /tmp/n/s; fastcgi_temp_path /tmp/n/f;
-                server { listen 127.0.0.1:8080; root /tmp/n/html; location /no { return 403; } }
+                server { listen 127.0.0.1:8080; root /tmp/n/html; location /shut { return 403; } }
             }
 END
-            chmod -R a+rX /tmp/n; nginx -p /tmp/n -e /tmp/n/log/error -c /tmp/n/conf
+            chmod -R a+rX /tmp/n; nginx -p /tmp/n -e /tmp/n/log/error -c /tmp/n/conf || exit 1
 """
 _NGINX_DOWN = """
             nginx -p /tmp/n -e /tmp/n/log/error -c /tmp/n/conf -s quit
@@ -186,7 +186,7 @@ _NGINX = Pattern(
             get /large; {_NGINX_DOWN}
         """,
         "errors": f"""{_NGINX_UP}{_GET}
-            get /nosuch; get /no; get /
+            get /nosuch; get /shut; get /
             nginx -t -e /dev/null -c /nosuch 2> /dev/null || echo refused; {_NGINX_DOWN}
         """,
         "restart": f"""{_NGINX_UP}{_GET}
@@ -199,9 +199,9 @@ _NGINX = Pattern(
 
 _POSTGRES_UP = """
             export PATH=/usr/lib/postgresql/17/bin:$PATH PGHOST=/tmp PGUSER=postgres; cd /tmp
-            as() { setpriv --reuid=postgres --regid=postgres --clear-groups "$@"; }
-            as initdb -D /tmp/data -A trust -N > /dev/null
-            as pg_ctl -D /tmp/data -o '-k /tmp' -l /tmp/log -w start > /dev/null
+            as() { setpriv --reuid=nobody --regid=nogroup --clear-groups "$@"; }
+            as initdb -D /tmp/data -U postgres -A trust -N > /dev/null || exit 1
+            as pg_ctl -D /tmp/data -o '-k /tmp' -l /tmp/log -w start > /dev/null || exit 1
 """
 _POSTGRES_DOWN = "as pg_ctl -D /tmp/data -m fast -w stop > /dev/null; rm -rf /tmp/data; echo ended"
 _POSTGRES = Pattern(
