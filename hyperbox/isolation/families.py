@@ -66,6 +66,8 @@ capget capset chdir close close_range dup3 epoll_ctl execve execveat faccessat2 
 fstat fstatfs futex getcwd getdents64 getpid getppid gettid ioctl keyctl mmap newfstatat openat
 prctl read seccomp setgid setgroups setresgid setresuid setuid statfs umask write
 """  # between loading the filter and execve(), in runc 1.1, crun 1.8 and crun 1.21
+_GO = "futex_requeue futex_wait futex_waitv futex_wake"
+"""Threads of runc call futex() in some starts only; its family must not depend on that."""
 _LIBC = """
 access arch_prctl brk exit exit_group getegid geteuid getgid getrandom getuid lseek madvise mprotect
 mremap munmap pread64 prlimit64 readlink rseq sched_getaffinity sched_yield set_robust_list
@@ -76,7 +78,7 @@ kill nanosleep restart_syscall rt_sigaction rt_sigprocmask rt_sigreturn sigaltst
 wait4
 """  # handlers, restarts after a stop, abort()
 
-FLOOR: frozenset[str] = frozenset((_RUNTIME_START + _LIBC + _SIGNALS).split())
+FLOOR: frozenset[str] = frozenset(" ".join((_RUNTIME_START, _GO, _LIBC, _SIGNALS)).split())
 """What every container needs, from its runtime's last steps to the program's end."""
 
 
