@@ -176,7 +176,15 @@ def test_gates_are_those_of_the_suites() -> None:
     gates = {gate.id for suite in load_suites() for gate in suite.gates}
     families = (
         "harness.",
-        "seccomp.",
+        "seccomp.profile_size.",
+        "seccomp.filter_size.",
+        "seccomp.false_negatives.",
+        "seccomp.no_regression.",
+        "seccomp.enforced_run.",
+        "seccomp.deterministic.",
+        "seccomp.complete.",
+        "seccomp.crossed.",
+        "seccomp.slowdown.",
         "erofs.lazy_recovery.",
         "erofs.pull_time.",
         "erofs.first_use.",
