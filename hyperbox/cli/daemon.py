@@ -70,6 +70,8 @@ def _traced(settings: DaemonSettings) -> Traced | None:
     if not settings.trace:
         if settings.trace_cgroup is not None:
             raise ConfigError("--trace-cgroup is for tracing", hint="add --trace")
+        if settings.grpc:
+            raise ConfigError("--grpc is for tracing", hint="add --trace")
         return None
     cgroup = None if settings.trace_cgroup is None else Path(settings.trace_cgroup)
     if cgroup is not None and not (cgroup / "cgroup.procs").exists():
@@ -77,7 +79,8 @@ def _traced(settings: DaemonSettings) -> Traced | None:
     wanted = os.environ.get("OTEL_TRACES_EXPORTER", "otlp")
     if wanted not in ("otlp", "none", ""):
         raise ConfigError(f"OTEL_TRACES_EXPORTER: {wanted!r} is not known", hint="otlp or none")
-    return Traced(cgroup, None if wanted == "none" else target(os.environ))
+    grpc = tuple(Path(one) if "/" in one else parse_address(one) for one in settings.grpc)
+    return Traced(cgroup, None if wanted == "none" else target(os.environ), grpc)
 
 
 def _socket(text: str | None) -> Path | None:

@@ -5,12 +5,16 @@ A new feature joins here: make its service from the options, and add it to the t
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from hyperbox.daemon.options import DaemonOptions
 from hyperbox.daemon.process_service import ProcessService
-from hyperbox.daemon.service import Service
+from hyperbox.daemon.service import Service, Status
 from hyperbox.daemon.services.pressure import PressureService
-from hyperbox.daemon.services.traces import TracesService
+from hyperbox.daemon.services.traces import GrpcFace, TracesService
+from hyperbox.daemon.services.traces_stream import Readers
 from hyperbox.daemon.services.tuner import TunerListener
+from hyperbox.observability.span_store import SpanStore
 
 __all__ = ["services"]
 
@@ -38,7 +42,21 @@ def _traces(options: DaemonOptions) -> Service:
     to, cgroup = traced.target, traced.cgroup
     scope = Scope(Filter.ALL) if cgroup is None else Scope(Filter.CGROUP, cgroup)
     exporter = None if to is None else lambda: exporter_to(to)
-    return TracesService(TracerSource(scope), exporter=exporter)
+    return TracesService(TracerSource(scope), exporter=exporter, grpc=_grpc(options))
+
+
+def _grpc(
+    options: DaemonOptions,
+) -> Callable[[SpanStore, Readers, Callable[[], Status]], GrpcFace] | None:
+    """Return what makes the gRPC face; its packages are imported where it is wanted only."""
+    places = options.traced.grpc if options.traced is not None else ()
+    if not places:
+        return None
+    from hyperbox.daemon.services.traces_grpc import GrpcTraces  # noqa: PLC0415
+
+    return lambda store, readers, status: GrpcTraces(
+        places, store=store, readers=readers, status=status, remote=options.remote
+    )
 
 
 def _pressure(options: DaemonOptions) -> Service:

@@ -21,9 +21,11 @@ __all__ = [
     "Address",
     "ListenError",
     "default_socket",
+    "may_listen",
     "parse_address",
     "tcp_listener",
     "unix_listener",
+    "unix_place",
 ]
 
 SOCKET_MODE = 0o660
@@ -93,6 +95,21 @@ def default_socket() -> Path:
     return runtime / "hyperbox" / "hyperbox.sock"
 
 
+def may_listen(address: Address, *, remote: bool) -> None:
+    """Refuse an address that other machines can reach, unless that is allowed.
+
+    Raises
+    ------
+    ConfigError
+        With what to do.
+    """
+    if not address.loopback and not remote:
+        raise ConfigError(
+            f"{address} can be reached from other machines, and there is no authentication",
+            hint="listen on 127.0.0.1, or allow it with --allow-remote",
+        )
+
+
 @contextlib.contextmanager
 def tcp_listener(address: Address, *, remote: bool = False) -> Iterator[socket.socket]:
     """Listen on TCP for the block.
@@ -109,11 +126,7 @@ def tcp_listener(address: Address, *, remote: bool = False) -> Iterator[socket.s
     ListenError
         If the port is taken, or this machine has no such address.
     """
-    if not address.loopback and not remote:
-        raise ConfigError(
-            f"{address} can be reached from other machines, and there is no authentication",
-            hint="listen on 127.0.0.1, or allow it with --allow-remote",
-        )
+    may_listen(address, remote=remote)
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     kind = socket.SOCK_STREAM | socket.SOCK_CLOEXEC
     # The protocol by name: asyncio switches Nagle's algorithm off only for sockets that have
@@ -141,32 +154,43 @@ def unix_listener(path: Path) -> Iterator[socket.socket]:
         If another daemon serves there, something else lies there, or the directory cannot
         be used.
     """
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    with listener, contextlib.ExitStack() as stack:
+        with unix_place(path, stack):
+            listener.bind(os.fspath(path))
+            listener.listen(BACKLOG)
+        yield listener
+
+
+@contextlib.contextmanager
+def unix_place(path: Path, until: contextlib.ExitStack) -> Iterator[None]:
+    """Make place for a unix socket, mode 0660, that is bound in the block.
+
+    It is removed when `until` is left.
+
+    Raises
+    ------
+    ConfigError
+        If the path is too long.
+    ListenError
+        If another daemon serves there, something else lies there, or the directory cannot
+        be used.
+    """
     if len(os.fsencode(path)) > _LONGEST_PATH:
         raise ConfigError(f"{path} is too long for a socket: at most {_LONGEST_PATH} bytes")
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-    with listener:
-        try:
-            path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-            with _alone_in(path.parent):
-                _clear(path)
-                _bind(listener, path)
-                ours = path.lstat()
-        except OSError as error:
-            raise _explained(error, str(path)) from error
-        try:
-            yield listener
-        finally:
-            _remove(path, ours)
-
-
-def _bind(listener: socket.socket, path: Path) -> None:
-    # Never accessible to others, not for a moment; only this thread makes files by now.
-    before = os.umask(0o777 & ~SOCKET_MODE)
     try:
-        listener.bind(os.fspath(path))
-    finally:
-        os.umask(before)
-    listener.listen(BACKLOG)
+        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        with _alone_in(path.parent):
+            _clear(path)
+            # Never accessible to others, not for a moment; only this thread makes files by now.
+            before = os.umask(0o777 & ~SOCKET_MODE)
+            try:
+                yield
+            finally:
+                os.umask(before)
+            until.callback(_remove, path, path.lstat())
+    except OSError as error:
+        raise _explained(error, str(path)) from error
 
 
 @contextlib.contextmanager

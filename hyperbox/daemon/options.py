@@ -61,6 +61,12 @@ class DaemonSettings:
         "trace the processes of this cgroup (v2) only",
         metavar="PATH",
     )
+    grpc: tuple[str, ...] = declared(
+        (),
+        "serve traces over gRPC, too: TCP address or path of a unix socket; may be repeated",
+        SettingKind.LIST,
+        metavar="IP:PORT|PATH",
+    )
     lazy_images: bool = declared(
         False,
         "serve images that are mounted before they are here, by a process that outlives this one",
@@ -85,10 +91,13 @@ class Traced:
         A directory of cgroup v2; None traces the machine.
     target
         The collector; None if spans are only served.
+    grpc
+        Where they are served over gRPC.
     """
 
     cgroup: Path | None
     target: ExportTarget | None
+    grpc: tuple[Address | Path, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ _OPTIONS = (
 
 
 class GrpcTransport:
-    """Sends batches by unary calls; see `hyperbox.observability.exporter.Transport`.
+    """Sends batches by unary calls; see `hyperbox.observability.exporter.ExportTransport`.
 
     Raises
     ------
@@ -43,7 +43,7 @@ class GrpcTransport:
         )
 
     def send(self, batches: Sequence[Batch]) -> Outcome:
-        """Send batches as one request; see `Transport.send`."""
+        """Send batches as one request; see `ExportTransport.send`."""
         message = b"".join(batch.data for batch in batches)
         try:
             answer: bytes = self._export(
@@ -57,7 +57,7 @@ class GrpcTransport:
         return of_grpc(0, "", b"", answer)
 
     def close(self) -> None:
-        """End the channel; see `Transport.close`."""
+        """End the channel; see `ExportTransport.close`."""
         self._channel.close()
 
 

@@ -31,7 +31,7 @@ _FAST_GZIP = 1  # level: two thirds of what the best one saves, for a fraction o
 
 
 class HttpTransport:
-    """Sends batches by POST; see `hyperbox.observability.exporter.Transport`.
+    """Sends batches by POST; see `hyperbox.observability.exporter.ExportTransport`.
 
     Raises
     ------
@@ -47,7 +47,7 @@ class HttpTransport:
         self._connection: http.client.HTTPConnection | None = None
 
     def send(self, batches: Sequence[Batch]) -> Outcome:
-        """Send batches as one request; see `Transport.send`."""
+        """Send batches as one request; see `ExportTransport.send`."""
         message = b"".join(batch.data for batch in batches)
         body = otlp_json.encode(decode(message)) if self._json else message
         if self._target.gzip:
@@ -67,7 +67,7 @@ class HttpTransport:
             return Retry(_reason(error))
 
     def close(self) -> None:
-        """End the connection; see `Transport.close`."""
+        """End the connection; see `ExportTransport.close`."""
         connection = self._connection
         if connection is not None:
             _cut(connection)

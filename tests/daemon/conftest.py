@@ -101,21 +101,25 @@ def by_command(
 
 
 def by_options(
-    options: str, limits: str = "Limits()", *, socket: Path | None = None, files: int = 1024
+    options: str,
+    limits: str = "ConnectionLimits()",
+    *,
+    socket: Path | None = None,
+    files: int = 1024,
 ) -> contextlib.AbstractContextManager[Daemon]:
     """Run the daemon with options, limits and descriptors that the command line does not have."""
     at = f"Path({os.fspath(socket)!r})" if socket else "None"
     program = (
         "import resource, sys; from pathlib import Path\n"
         f"resource.setrlimit(resource.RLIMIT_NOFILE, ({files}, {files}))\n"
-        "from hyperbox.daemon.connections import Limits\n"
+        "from hyperbox.daemon.connections import ConnectionLimits\n"
         "from hyperbox.daemon.listeners import Address\n"
         "from hyperbox.daemon.logs import configure\n"
-        "from hyperbox.daemon.options import Options\n"
+        "from hyperbox.daemon.options import DaemonOptions\n"
         "from hyperbox.daemon.lifetime import run\n"
         "configure()\n"
         "here = (Address('127.0.0.1', 0),)\n"
-        f"sys.exit(run(Options(socket={at}, listen=here, {options}), {limits}))\n"
+        f"sys.exit(run(DaemonOptions(socket={at}, listen=here, {options}), {limits}))\n"
     )
     return daemon(["-c", program], socket)
 

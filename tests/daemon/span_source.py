@@ -1,6 +1,7 @@
 """A daemon whose traces are of this very process: a span for each of its reads of a file.
 
-``python3 -m tests.daemon.span_source [COLLECTOR]`` serves them; lines on standard input are
+``python3 -m tests.daemon.span_source [COLLECTOR [SOCKET]]`` serves them, over gRPC too if there
+is a socket; lines on standard input are
 orders: ``N BYTES`` makes N reads, with a text of so many bytes in each span.
 """
 
@@ -10,17 +11,22 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 
 from hyperbox.daemon.listeners import Address, tcp_listener
 from hyperbox.daemon.logs import configure
 from hyperbox.daemon.server import serve
+from hyperbox.daemon.service import Status
 from hyperbox.daemon.service_group import ServiceGroup
-from hyperbox.daemon.services.traces import Sink, TracesService
+from hyperbox.daemon.services.traces import GrpcFace, Sink, TracesService
+from hyperbox.daemon.services.traces_grpc import GrpcTraces
+from hyperbox.daemon.services.traces_stream import Readers
 from hyperbox.errors import HyperboxError
 from hyperbox.observability.export_http import HttpTransport
 from hyperbox.observability.export_target import target
 from hyperbox.observability.exporter import Exporter
+from hyperbox.observability.span_store import SpanStore
 from hyperbox.observability.spans import ResourceSpans, Span, SpanResource
 
 TRACE = bytes(range(16))
@@ -75,13 +81,18 @@ def main() -> None:
     """Serve on a port of the kernel's choice."""
     configure()
     exporter = None
-    if len(sys.argv) > 1:
+    if sys.argv[1:] and sys.argv[1] != "none":
         to = target({"OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"}, sys.argv[1])
 
         def exporter() -> Exporter:
             return Exporter(HttpTransport(to))
 
-    service = TracesService(ReadingSource(), exporter=exporter)
+    places: list[Address | Path] = [Address("127.0.0.1", 0), *map(Path, sys.argv[2:])]
+
+    def grpc(store: SpanStore, readers: Readers, status: Callable[[], Status]) -> GrpcFace:
+        return GrpcTraces(places, store=store, readers=readers, status=status)
+
+    service = TracesService(ReadingSource(), exporter=exporter, grpc=grpc if places[1:] else None)
     with tcp_listener(Address("127.0.0.1", 0)) as listener, ServiceGroup([service]) as group:
         serve(group, [listener])
 

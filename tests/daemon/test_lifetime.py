@@ -192,14 +192,17 @@ def never_reads(wire: socket.socket) -> None:
 def test_slow_clients_are_dropped_and_hold_nobody(
     tmp_path: Path, act: Callable[[socket.socket], None]
 ) -> None:
-    limits = "Limits(receive_s=0.3, send_s=0.3, keep_alive_s=1)"
+    limits = "ConnectionLimits(receive_s=0.3, send_s=0.3, keep_alive_s=1)"
     with by_options("", limits, socket=tmp_path / "s") as running:
         dropped(running, act)
         assert running.end() == 0
 
 
 def test_too_many_connections_are_told_so() -> None:
-    with by_options("", "Limits(connections=3)") as running, contextlib.ExitStack() as stack:
+    with (
+        by_options("", "ConnectionLimits(connections=3)") as running,
+        contextlib.ExitStack() as stack,
+    ):
         for _ in range(3):
             stack.enter_context(running.client()).get("/healthz").raise_for_status()
         answer = stack.enter_context(running.client()).get("/healthz")
@@ -238,7 +241,7 @@ def settled_again(running: Daemon) -> None:
 
 
 def test_connections_that_say_nothing_do_not_use_up_its_files(tmp_path: Path) -> None:
-    with by_options("", "Limits(connections=3)", socket=tmp_path / "s") as running:
+    with by_options("", "ConnectionLimits(connections=3)", socket=tmp_path / "s") as running:
         with contextlib.ExitStack() as stack:
             settled(silent(stack, running.port, 50), 6)
             with running.client(unix=True) as client:  # its places are its own
@@ -288,7 +291,7 @@ def test_root_finds_a_place_when_others_have_taken_all(tmp_path: Path) -> None:
         "for wire in wires: wire.connect('s')\n"
         "print(flush=True); sys.stdin.read()\n"
     )
-    with by_options("", "Limits(connections=3)", socket=path) as running:
+    with by_options("", "ConnectionLimits(connections=3)", socket=path) as running:
         for place in (path, tmp_path):
             place.chmod(0o777)
         # It starts in the directory: those above may be closed to it.

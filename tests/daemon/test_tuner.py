@@ -91,7 +91,7 @@ from pathlib import Path
 from hyperbox.daemon import composition, lifetime
 from hyperbox.daemon.listeners import Address
 from hyperbox.daemon.logs import configure
-from hyperbox.daemon.options import Options
+from hyperbox.daemon.options import DaemonOptions
 from hyperbox.daemon.services.pressure import PressureService
 
 class Listener:
@@ -108,7 +108,7 @@ class Listener:
 knob = Path({knob!r})
 configure()
 lifetime.services = lambda options: (PressureService(listener=Listener, interval_s=0.01),)
-sys.exit(lifetime.run(Options(listen=(Address("127.0.0.1", 0),))))
+sys.exit(lifetime.run(DaemonOptions(listen=(Address("127.0.0.1", 0),))))
 """
 
 

@@ -12,6 +12,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Protocol
 
 from prometheus_client import Metric
@@ -34,10 +35,11 @@ from hyperbox.observability.span_query import Query
 from hyperbox.observability.span_store import STORE_BYTES, SpanStore
 from hyperbox.observability.spans import ResourceSpans
 
-__all__ = ["Sink", "SpanSource", "TracesService"]
+__all__ = ["GrpcFace", "Sink", "SpanSource", "TracesService"]
 
 _LOG = logging.getLogger(__name__)
 _MOST_READERS = 64
+_PROTO = Path(__file__).with_name("traces.proto")
 _MOST_BATCHES = 4 << 20  # bytes of one answer of /traces/batches
 _FLUSH_S = 0.2  # for what waits for a collector, when the daemon ends
 
@@ -70,6 +72,16 @@ class SpanSource(Protocol):
         """Return what has ended it, if anything has; from any thread."""
 
 
+class GrpcFace(Protocol):
+    """Serves traces over gRPC, whether there are any or not."""
+
+    def start(self) -> None:
+        """Begin to serve; raises HyperboxError if it cannot listen."""
+
+    def stop(self) -> None:
+        """End it; harmless if it has not started."""
+
+
 class TracesService:
     """Serves spans below ``/traces``.
 
@@ -81,6 +93,9 @@ class TracesService:
         What is kept, in bytes.
     exporter
         Makes what exports all spans; None exports none.
+    grpc
+        Makes what serves the store over gRPC, of it, its readers, and how this service is; None
+        serves HTTP only.
     """
 
     name = "traces"
@@ -91,6 +106,7 @@ class TracesService:
         *,
         store_bytes: int = STORE_BYTES,
         exporter: Callable[[], Exporter] | None = None,
+        grpc: Callable[[SpanStore, Readers, Callable[[], Status]], GrpcFace] | None = None,
     ) -> None:
         self._source = source
         self._make_exporter = exporter
@@ -100,9 +116,12 @@ class TracesService:
         self._oversized = 0
         self._taking = threading.Lock()
         self._status = Status(ServiceState.STOPPED)
+        self._grpc = None if grpc is None else grpc(self._store, self._readers, self.status)
 
     def start(self) -> None:
         """Begin to trace; see `Service.start`."""
+        if self._grpc is not None:
+            self._grpc.start()
         if self._source is None:
             self._status = Status(
                 ServiceState.UNAVAILABLE, "tracing was not asked for", "hyperbox daemon --trace"
@@ -115,7 +134,11 @@ class TracesService:
             self._source.start(self._take)
         except KernelFeatureMissing as error:
             self._status = Status(ServiceState.UNAVAILABLE, error.message, error.hint)
-            raise
+            if self._grpc is None:
+                raise
+            # Whoever asks over gRPC is to hear the reason, and not that nobody listens.
+            _LOG.warning("service unavailable", extra=fields(service=self.name, why=error.message))
+            return
         self._status = Status.running()
 
     def stop(self) -> None:
@@ -123,6 +146,8 @@ class TracesService:
         if self._source is not None:
             self._source.stop()
         self._readers.end()
+        if self._grpc is not None:
+            self._grpc.stop()
         if self._exporter is not None:
             report = self._exporter.close(_FLUSH_S)
             if report.dropped_at_end:
@@ -194,6 +219,12 @@ class TracesService:
                 f"{asked.MISSED_HEADER} the number of batches that are no longer kept, -1 if "
                 f"the cursor is of an earlier daemon. {refused}",
                 parameters=[asked.AFTER, wanted],
+            ),
+            Endpoint(
+                "/traces.proto",
+                "The service and messages of traces over gRPC, which --grpc serves.",
+                _proto,
+                {"text/plain": {"type": "string"}},
             ),
             Endpoint(
                 "/traces/stats",
@@ -319,6 +350,10 @@ class TracesService:
                 "export_ended": export.dropped_at_end,
             }
         return lost
+
+
+async def _proto(_request: Request) -> Response:
+    return Response(_PROTO.read_bytes(), media_type="text/plain")
 
 
 def _accepted(request: Request, offered: Sequence[str]) -> str:

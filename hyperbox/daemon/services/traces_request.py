@@ -19,6 +19,7 @@ __all__ = [
     "JSON",
     "MISSED_HEADER",
     "MOST_SPANS",
+    "NAME",
     "NDJSON",
     "PAGE",
     "PROTOBUF",
@@ -43,7 +44,8 @@ MISSED_HEADER = "hyperbox-missed"
 MOST_SPANS = 1000
 
 _MOST_NUMBER = (1 << 63) - 1
-_NAME = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
+NAME = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
+"""Names that conditions may have."""
 _WHOLE: Schema = {"type": "integer", "minimum": 0, "maximum": _MOST_NUMBER}
 _WORD: Schema = {"type": "string", "pattern": "^[A-Za-z0-9_.:-]{1,128}$"}
 _CURSOR: Schema = {
@@ -169,6 +171,6 @@ def trace_id_of(text: str) -> bytes:
 
 def _word(given: Mapping[str, str], name: str) -> str | None:
     text = given.get(name)
-    if text is not None and not _NAME.fullmatch(text):
+    if text is not None and not NAME.fullmatch(text):
         raise HTTPException(400, f"{name} has letters, digits, `_`, `.`, `:` and `-` only")
     return text

@@ -12,14 +12,16 @@ import json
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Protocol
 
 from hyperbox.observability import otlp_json
 from hyperbox.observability.batches import Batch
 from hyperbox.observability.otlp_decoding import decode
+from hyperbox.observability.otlp_protobuf import encode
 from hyperbox.observability.span_query import Query
 from hyperbox.observability.span_store import Cursor, Page, SpanStore
 
-__all__ = ["EventLines", "JsonLines", "Reader", "Readers"]
+__all__ = ["EventLines", "JsonLines", "Lines", "Reader", "Readers"]
 
 MOST_BEHIND = 4 << 20
 """Bytes that a reader may be behind the newest span."""
@@ -28,8 +30,23 @@ _AT_ONCE = 128 << 10  # bytes of batches between two looks at the clock and at t
 _HEARTBEAT_S = 10.0  # so that proxies keep the connection, and a reader knows that we live
 
 
+class Lines(Protocol):
+    """How a stream is written."""
+
+    protobuf: bool
+    """Whether spans come as protobuf; else as JSON."""
+
+    def spans(self, encoded: bytes, cursor: Cursor) -> bytes:
+        """Return what is sent for spans; `encoded` is a TracesData."""
+
+    def notice(self, kind: str, said: dict[str, object], cursor: Cursor) -> bytes:
+        """Return what is sent of something else: a gap, the end, a sign of life."""
+
+
 class JsonLines:
     """A JSON object a line: TracesData with the cursor after it, or what else there is to say."""
+
+    protobuf = False
 
     def spans(self, encoded: bytes, cursor: Cursor) -> bytes:
         """Return the text of spans; `encoded` is a TracesData object."""
@@ -42,6 +59,8 @@ class JsonLines:
 
 class EventLines:
     """Server-sent events (HTML standard, 9.2): ``Last-Event-ID`` is the cursor."""
+
+    protobuf = False
 
     def spans(self, encoded: bytes, cursor: Cursor) -> bytes:
         """Return the text of spans; `encoded` is a TracesData object."""
@@ -91,9 +110,7 @@ class Readers:
         self._ended = True
         self.wake()
 
-    async def follow(
-        self, cursor: Cursor, query: Query, lines: JsonLines | EventLines
-    ) -> AsyncIterator[bytes]:
+    async def follow(self, cursor: Cursor, query: Query, lines: Lines) -> AsyncIterator[bytes]:
         """Yield what comes after a cursor, without end unless it is too slow or all is over."""
         reader = Reader(asyncio.get_running_loop(), asyncio.Event())
         self._open.add(reader)
@@ -128,23 +145,25 @@ def _gap(page: Page) -> dict[str, object]:
     return {"reason": "no longer kept", "batches": page.missed}
 
 
-def _text(
-    batches: Sequence[Batch], query: Query, lines: JsonLines | EventLines, cursor: Cursor
-) -> bytes:
-    """Return the text of batches, each with a cursor of its own."""
+def _text(batches: Sequence[Batch], query: Query, lines: Lines, cursor: Cursor) -> bytes:
+    """Return what is sent for batches, each with a cursor of its own."""
     parts = []
     for place, batch in enumerate(batches, cursor.number - len(batches) + 1):
-        encoded = _encoded(batch, query)
+        encoded = _encoded(batch, query, lines.protobuf)
         if encoded:
             parts.append(lines.spans(encoded, Cursor(cursor.epoch, place)))
     return b"".join(parts)
 
 
 @lru_cache(maxsize=64)  # readers who follow the newest spans ask for the same
-def _encoded(batch: Batch, query: Query) -> bytes:
-    """Return what of a batch is asked for, as JSON; nothing if there is nothing."""
+def _encoded(batch: Batch, query: Query, protobuf: bool) -> bytes:
+    """Return what of a batch is asked for; nothing if there is nothing."""
+    if protobuf and query == Query():
+        return batch.data
     found = decode(batch.data) if query == Query() else query.filtered(batch)
-    return otlp_json.encode(found) if found else b""
+    if not found:
+        return b""
+    return encode(found) if protobuf else otlp_json.encode(found)
 
 
 async def _changed(reader: Reader) -> bool:
