@@ -93,7 +93,14 @@ ALLOWED: Mapping[str, tuple[str, ...]] = {
     "hyperbox.cli": ("hyperbox",),
     "hyperbox.__main__": ("hyperbox.cli",),
     "suites": ("hyperbox", "hyperbox.runtime", "workloads", *PRODUCT, *GROUND),
-    "suites.benchmarks": ("hyperbox", "hyperbox.harness", *GROUND),
+    "suites.benchmarks": (
+        "hyperbox",
+        "hyperbox.console",
+        "hyperbox.harness",
+        "workloads",
+        *PRODUCT,
+        *GROUND,
+    ),
     "workloads": ("hyperbox", *PRODUCT, *GROUND),
 }
 STARTERS = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from typing import IO, Protocol
 
 from hyperbox.storage.inode import Content, Extent
@@ -12,6 +12,7 @@ from hyperbox.storage.tar_header import Span
 __all__ = [
     "BLOCK_BYTES",
     "INLINE_BYTES",
+    "PACKED_BYTES",
     "BlobSink",
     "ContentSink",
     "Hasher",
@@ -24,6 +25,12 @@ BLOCK_BYTES = 4096
 
 INLINE_BYTES = 64
 """Longest file that is kept with the metadata, as in composefs."""
+
+PACKED_BYTES = 1024
+"""Longest file of a blob that shares a block with others; images have it in their metadata.
+
+A block of its own costs such a file 3 KiB or more, which is worth a copy in each of a few images.
+"""
 
 _ZEROS = bytes(1 << 20)
 
@@ -85,7 +92,9 @@ def aligned(spans: Iterable[Span]) -> list[Span]:
 
 
 class BlobSink:
-    """One blob of a layer's files, each at a multiple of the block size; equal ones once.
+    """One blob of a layer's files, equal ones once.
+
+    Each is at a multiple of the block size; short ones share blocks.
 
     Parameters
     ----------
@@ -93,12 +102,18 @@ class BlobSink:
         The blob: seekable, empty.
     blob
         Its key, for the extents.
+    below
+        Digest and size of files that another blob has: they get no extents here.
     """
 
-    def __init__(self, stream: IO[bytes], blob: str) -> None:
+    def __init__(
+        self, stream: IO[bytes], blob: str, below: Container[tuple[str, int]] = ()
+    ) -> None:
         self._stream = stream
         self._blob = blob
+        self._below = below
         self._end = 0
+        self._page = (0, 0)  # of short files: where the next one goes, and where its block ends
         self._known: dict[tuple[str, int], tuple[Extent, ...]] = {}
 
     def put(
@@ -109,6 +124,8 @@ class BlobSink:
             return Content()
         if size <= INLINE_BYTES:
             return inline_content(size, pieces)
+        if size <= PACKED_BYTES:
+            return self._packed(inline_content(size, pieces))
         extents, end = [], self._end
         for offset, length in aligned(spans):
             extents.append(Extent(offset, end, length))
@@ -125,9 +142,26 @@ class BlobSink:
             hasher.add(offset, data)
         sha256 = hasher.digest(size)
         key = (sha256, size)
+        if key in self._below:
+            return Content(size, sha256)
         if key not in self._known:
             self._known[key] = tuple(extents)
             self._end = end
+        return Content(size, sha256, self._blob, self._known[key])
+
+    def _packed(self, content: Content) -> Content:
+        size, sha256, key = content.size, content.sha256, (content.sha256, content.size)
+        if key in self._below:
+            return Content(size, sha256)
+        if key not in self._known:
+            place, end = self._page
+            if end - place < size:
+                place, end = self._end, self._end + BLOCK_BYTES
+                self._end = end
+            self._page = (place + size, end)
+            self._stream.seek(place)
+            self._stream.write(content.inline or b"")
+            self._known[key] = (Extent(0, place, size),)
         return Content(size, sha256, self._blob, self._known[key])
 
     def finish(self) -> int:

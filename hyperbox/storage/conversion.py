@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from hyperbox.storage.image_mounts import (
     layers_mounted,
     overlay_mounted,
 )
-from hyperbox.storage.layer_reading import Layer
+from hyperbox.storage.layer_reading import Layer, chain_ids
 from hyperbox.storage.layer_store import LayerStore, StoredLayer
 from hyperbox.storage.limits import Limits
 from hyperbox.storage.object_layers import ObjectLayers
@@ -32,7 +31,7 @@ from hyperbox.storage.rung import Rung
 from hyperbox.storage.tree import Tree
 from hyperbox.storage.unpacking import unpack
 
-__all__ = ["Converted", "Converter", "chain_ids"]
+__all__ = ["Converted", "Converter"]
 
 
 @dataclass(frozen=True)
@@ -91,7 +90,7 @@ class Converter:
         }
         image = self.image(layers, rung)
         with self.making(rung):
-            if not complete(image.manifest):
+            if not (complete(image.manifest) and all(part.exists() for part in image.parts)):
                 makers[rung](layers, image)
         return image
 
@@ -107,8 +106,7 @@ class Converter:
         manifest = self.root / "manifests" / f"{chain[-1]}.{rung}.json"
         top = self.root / rung
         if rung is Rung.EROFS:
-            keys = dict.fromkeys(layer.key for layer in layers)
-            parts = tuple(self.layers.blob(key) for key in keys)
+            parts = tuple(self.layers.blob(one) for one in chain)
         elif rung is Rung.COMPOSEFS:
             parts = (self.objects.store.root,)
         else:  # overlayfs wants two layers at least: an empty one below all
@@ -120,7 +118,7 @@ class Converter:
 
     def tree(self, layers: Sequence[Layer]) -> Tree:
         """Return the files of an image."""
-        return _merged([self.layers.get(layer, self._limits) for layer in layers])
+        return _merged(self.layers.stack(layers, self._limits))
 
     def write_plain(self, layers: Sequence[Layer], path: Path) -> None:
         """Write an EROFS image that has all data in itself and mounts on any kernel since 5.4."""
@@ -145,7 +143,8 @@ class Converter:
         verify(image.manifest)
         point = point.resolve()
         if image.rung is Rung.EROFS:
-            mounting = erofs_mounted(image.path, image.parts, point)
+            full = [part for part in image.parts if part.stat().st_size]
+            mounting = erofs_mounted(image.path, full, point)
         elif image.rung is Rung.LAYERS:
             mounting = layers_mounted(image.parts[0], image.parts[1:], point)
         elif image.rung is Rung.COMPOSEFS:
@@ -156,18 +155,18 @@ class Converter:
             yield point
 
     def _make_erofs(self, layers: Sequence[Layer], image: Converted) -> None:
-        stored = [self.layers.get(layer, self._limits) for layer in layers]
-        unique = {one.key: one for one in stored}
-        numbers = {key: number for number, key in enumerate(unique, start=1)}
-        devices = [Device(one.key[:63], one.bytes) for one in unique.values()]
+        stored = list(self.layers.stack(layers, self._limits))
+        full = [one for one in stored if one.bytes]
+        numbers = {one.key: number for number, one in enumerate(full, start=1)}
+        devices = [Device(one.key[:63], one.bytes) for one in full]
         with atomic_writer(image.path) as stream:
             write_image(
                 stream,
                 _merged(stored),
-                lambda inode: chunked_body(inode, numbers),
+                lambda inode: chunked_body(inode, numbers, self.layers.read),
                 devices=devices,
             )
-        blobs = {one.blob: one.sha256 for one in unique.values()}
+        blobs = {one.blob: one.sha256 for one in stored}
         record(image.manifest, {image.path: sha256_file(image.path), **blobs})
 
     def _make_composefs(self, layers: Sequence[Layer], image: Converted) -> None:
@@ -225,9 +224,9 @@ class Converter:
 
     def _deltas(self, layers: Sequence[Layer], scratch: LayerStore) -> Iterator[list[Placed]]:
         tree = Tree()
-        for number, layer in enumerate(layers):
+        for number, layer in enumerate(scratch.stack(layers, self._limits)):
             before = copied(tree) if number else {}
-            tree.apply(scratch.get(layer, self._limits).changes)
+            tree.apply(layer.changes)
             yield delta(before, tree)
 
 
@@ -236,7 +235,7 @@ def _write_plain(tree: Tree, data: LayerStore, path: Path) -> None:
         write_image(stream, tree, lambda inode: plain_body(inode, data.read), pieces=data.pieces)
 
 
-def _merged(layers: Sequence[StoredLayer]) -> Tree:
+def _merged(layers: Iterable[StoredLayer]) -> Tree:
     tree = Tree()
     for layer in layers:
         tree.apply(layer.changes)
@@ -245,14 +244,3 @@ def _merged(layers: Sequence[StoredLayer]) -> Tree:
 
 def _text(name: bytes) -> str:
     return name.decode(errors="surrogateescape")
-
-
-def chain_ids(layers: Sequence[Layer]) -> list[str]:
-    """Return the chain ID's digits of every layer (config.md of the OCI image specification)."""
-    chain = layers[0].diff_id
-    found = [chain]
-    for layer in layers[1:]:
-        digest = hashlib.sha256(f"{chain} {layer.diff_id}".encode()).hexdigest()
-        chain = f"sha256:{digest}"
-        found.append(chain)
-    return [one.partition(":")[2] for one in found]

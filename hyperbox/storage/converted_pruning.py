@@ -10,11 +10,10 @@ from pathlib import Path
 from hyperbox.errors import HarnessError
 from hyperbox.files import locked
 from hyperbox.linux.mounts import mounts
-from hyperbox.storage.conversion import chain_ids
 from hyperbox.storage.image_mounts import OVERLAY_SOURCE
 from hyperbox.storage.layer import Added
 from hyperbox.storage.layer_index import read_index
-from hyperbox.storage.layer_reading import Layer
+from hyperbox.storage.layer_reading import Layer, chain_ids
 from hyperbox.storage.rung import Rung
 
 __all__ = ["prune_converted"]
@@ -55,7 +54,7 @@ def _unneeded(top: Path, kept: Iterable[Sequence[Layer]]) -> Iterator[Path]:
         chains.update(chain_ids(layers))
     yield from top.glob(".new-*")
     yield from top.glob(".trial-*")
-    places = {"blobs": keys, "object-layers": keys, "manifests": chains}
+    places = {"blobs": chains, "object-layers": keys, "manifests": chains}
     places |= dict.fromkeys(Rung, chains)
     for name, wanted in places.items():
         for path in (top / name).glob("*"):

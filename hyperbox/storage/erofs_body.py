@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from hyperbox.errors import ImageError
+from hyperbox.storage.content_sink import PACKED_BYTES
 from hyperbox.storage.erofs_format import (
     BLOCK_BITS,
     CHUNK_BASED,
@@ -107,13 +108,19 @@ def plain_body(inode: Inode, read: Callable[[Content, int, int], bytes]) -> Body
     return Body(FLAT_PLAIN, content.size, xattrs, blocks=-(-content.size >> BLOCK_BITS))
 
 
-def chunked_body(inode: Inode, devices: Mapping[str, int]) -> Body:
+def chunked_body(
+    inode: Inode, devices: Mapping[str, int], read: Callable[[Content, int, int], bytes]
+) -> Body:
     """Return the body of a regular file whose data is in blobs beside the image (Linux 5.16).
+
+    Short ones are in the image, too: in their blobs they are not at multiples of the block size.
 
     Parameters
     ----------
     devices
         Number of each blob's device, from 1.
+    read
+        Returns a part of a content: offset, length.
 
     Raises
     ------
@@ -125,6 +132,8 @@ def chunked_body(inode: Inode, devices: Mapping[str, int]) -> Body:
         return bytes_body(content.inline, xattrs)
     if not content.size:
         return Body(FLAT_PLAIN, 0, xattrs)
+    if content.size <= PACKED_BYTES:
+        return bytes_body(read(content, 0, content.size), xattrs)
     device = devices[content.blob] if content.extents else 0
     bits, places = _chunks(content)
     indexes = b"".join(

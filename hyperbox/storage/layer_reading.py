@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import hashlib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from hyperbox.storage.layer import Change, change_of
 from hyperbox.storage.limits import Limits
 from hyperbox.storage.tar_stream import TarStream
 
-__all__ = ["Layer", "read_layer"]
+__all__ = ["Layer", "chain_ids", "read_layer"]
 
 
 @dataclass(frozen=True)
@@ -80,3 +81,14 @@ def _changes(tar: TarStream, sink: ContentSink, limits: Limits) -> Iterable[Chan
         change = change_of(entry.header, content, limits)
         if change is not None:
             yield change
+
+
+def chain_ids(layers: Sequence[Layer]) -> list[str]:
+    """Return the chain ID's digits of every layer (config.md of the OCI image specification)."""
+    chain = layers[0].diff_id
+    found = [chain]
+    for layer in layers[1:]:
+        digest = hashlib.sha256(f"{chain} {layer.diff_id}".encode()).hexdigest()
+        chain = f"sha256:{digest}"
+        found.append(chain)
+    return [one.partition(":")[2] for one in found]

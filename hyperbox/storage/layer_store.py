@@ -1,25 +1,27 @@
 """Layers as EROFS images use them: one blob of all files' data, and the list of changes beside.
 
-A blob is made once for a layer, whatever images have it, and is then shared by all of them.
+A blob is made once for a layer on the layers below it, whatever images have them, and is then
+shared by all of them. It has no file that a layer below has: that one's blob is pointed to.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from hyperbox.files import atomic_writer, locked, sha256_file, write_bytes
+from hyperbox.files import atomic_writer, locked, note_sha256, sha256_file, write_bytes
 from hyperbox.storage.content_sink import BlobSink
 from hyperbox.storage.inode import Content
-from hyperbox.storage.layer import Change
+from hyperbox.storage.layer import Added, Change
 from hyperbox.storage.layer_index import encode_index, read_index
-from hyperbox.storage.layer_reading import Layer, read_layer
+from hyperbox.storage.layer_reading import Layer, chain_ids, read_layer
 from hyperbox.storage.limits import Limits
 
 __all__ = ["LayerStore", "StoredLayer"]
 
 _PIECE = 1 << 20
+_File = tuple[str, int]  # SHA-256 and size
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class StoredLayer:
     Parameters
     ----------
     key
-        The diff ID's digits.
+        The digits of the chain ID up to the layer.
     blob
         File with the data of its files.
     bytes, sha256
@@ -53,24 +55,36 @@ class LayerStore:
         """Return where a layer's blob is."""
         return self._root / key / "data"
 
-    def get(self, layer: Layer, limits: Limits) -> StoredLayer:
-        """Return a layer, read from its blob the first time.
+    def stack(self, layers: Sequence[Layer], limits: Limits) -> Iterator[StoredLayer]:
+        """Yield layers, the lowest first, each read from its blob the first time.
 
         Several processes may ask for the same one: one of them reads it, the others wait.
 
         Raises
         ------
         ImageError
-            If the layer is broken, hostile, or not the one that its diff ID names.
+            If a layer is broken, hostile, or not the one that its diff ID names.
         HarnessError
             If the store cannot be written.
         """
-        index = self._root / layer.key / "index.json"
-        with locked(self._root / f".{layer.key}.lock"):
-            if not (index.exists() and self.blob(layer.key).exists()):
-                self._read(layer, limits, index)
-        changes, size, sha256 = read_index(index, layer.key)
-        return StoredLayer(layer.key, self.blob(layer.key), size, sha256, tuple(changes))
+        below: dict[_File, Content] = {}
+        for key, layer in zip(chain_ids(layers), layers, strict=True):
+            found = self._get(key, layer, limits, below)
+            below |= {
+                (one.sha256, one.size): one for one in _contents(found.changes) if one.extents
+            }
+            yield found
+
+    def _get(
+        self, key: str, layer: Layer, limits: Limits, below: Mapping[_File, Content]
+    ) -> StoredLayer:
+        index = self._root / key / "index.json"
+        with locked(self._root / f".{key}.lock"):
+            if not (index.exists() and self.blob(key).exists()):
+                self._read(key, layer, limits, index, below)
+        changes, size, sha256 = read_index(index, key)
+        whole = tuple(_found_below(change, below) for change in changes)
+        return StoredLayer(key, self.blob(key), size, sha256, whole)
 
     def read(self, content: Content, offset: int, length: int) -> bytes:
         """Return a part of a file's data, holes as zeros."""
@@ -91,9 +105,28 @@ class LayerStore:
         for offset in range(0, content.size, _PIECE):
             yield self.read(content, offset, min(_PIECE, content.size - offset))
 
-    def _read(self, layer: Layer, limits: Limits, index: Path) -> None:
-        with atomic_writer(self.blob(layer.key)) as stream:
-            sink = BlobSink(stream, layer.key)
+    def _read(
+        self, key: str, layer: Layer, limits: Limits, index: Path, below: Container[_File]
+    ) -> None:
+        with atomic_writer(self.blob(key)) as stream:
+            sink = BlobSink(stream, key, below)
             changes = read_layer(layer, sink, limits)
             size = sink.finish()
-        write_bytes(index, encode_index(changes, size, sha256_file(self.blob(layer.key))))
+        sha256 = sha256_file(self.blob(key))
+        note_sha256(self.blob(key), sha256)
+        write_bytes(index, encode_index(changes, size, sha256))
+
+
+def _contents(changes: Iterable[Change]) -> Iterator[Content]:
+    return (change.inode.content for change in changes if isinstance(change, Added))
+
+
+def _found_below(change: Change, below: Mapping[_File, Content]) -> Change:
+    """Return a change whose file's data, if the layer's own blob has none, is in a lower one's."""
+    if not isinstance(change, Added):
+        return change
+    content = change.inode.content
+    found = below.get((content.sha256, content.size))
+    if content.extents or content.inline is not None or found is None:
+        return change
+    return replace(change, inode=replace(change.inode, content=found))

@@ -20,12 +20,12 @@ from hyperbox.errors import ImageError
 from hyperbox.files import atomic_writer, note_sha256, write_bytes
 from hyperbox.storage.artifacts import complete, record
 from hyperbox.storage.compression import decompressed
-from hyperbox.storage.conversion import Converted, Converter, chain_ids
+from hyperbox.storage.conversion import Converted, Converter
 from hyperbox.storage.erofs import layers_of
 from hyperbox.storage.erofs_format import BLOCK_BITS, check_super_block
 from hyperbox.storage.images import Image, ImageStore
 from hyperbox.storage.ladder import probed
-from hyperbox.storage.layer_reading import Layer
+from hyperbox.storage.layer_reading import Layer, chain_ids
 from hyperbox.storage.lazy.zstd_frame import compress
 from hyperbox.storage.limits import Limits
 from hyperbox.storage.oci import EMPTY, EROFS_LAYER, Descriptor, Manifest, parse_manifest

@@ -137,8 +137,8 @@ def _damage(
     files = sorted(files_of(image.manifest))
     largest = sorted(files, key=lambda path: path.stat().st_size)[-2:]
     for path in {*largest, image.path, *chance.sample(files, min(_DAMAGED, len(files)))}:
-        if not path.is_file():
-            continue
+        if not path.is_file() or not path.stat().st_size:
+            continue  # of an empty file there is nothing to damage
         data = path.read_bytes()
         bit = chance.randrange(8 * len(data))
         flipped = bytearray(data)

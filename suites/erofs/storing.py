@@ -27,9 +27,9 @@ def _measure() -> Measured:
     return Measured(
         {
             **{f"{rung}_bytes": bytes_ for rung, bytes_ in size.items()},
-            "of_composefs": 100 * size[Rung.LAYERS] / size[Rung.COMPOSEFS],
-            "of_unpacked": 100 * size[Rung.LAYERS] / size[Rung.OVERLAY],
-            "merged_of_composefs": 100 * size[Rung.EROFS] / size[Rung.COMPOSEFS],
+            "of_composefs": 100 * size[Rung.EROFS] / size[Rung.COMPOSEFS],
+            "of_unpacked": 100 * size[Rung.EROFS] / size[Rung.OVERLAY],
+            "layers_of_composefs": 100 * size[Rung.LAYERS] / size[Rung.COMPOSEFS],
         }
     )
 
