@@ -77,6 +77,12 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         help="what tracing may take of the CPU time before it looks at less "
         f"(default {100 * BUDGET:g})",
     )
+    parser.add_argument(
+        "--duty-cycle",
+        action="store_true",
+        help="keep to the budget at the price of missed calls: trace nothing for some seconds "
+        "where counting alone exceeds it",
+    )
     parser.add_argument("--duration", type=_seconds, metavar="S", help="end after S seconds")
     parser.add_argument(
         "--output", type=Path, metavar="FILE", help="write spans (default: OTLP JSON lines)"
@@ -131,7 +137,12 @@ def _view(arguments: argparse.Namespace) -> int:
 def _run(arguments: argparse.Namespace) -> int:
     scope = _scope(arguments)
     summary = Summary()
-    tracer = Tracer(scope, budget=arguments.budget / 100, arguments=arguments.arguments)
+    tracer = Tracer(
+        scope,
+        budget=arguments.budget / 100,
+        duty_cycle=arguments.duty_cycle,
+        arguments=arguments.arguments,
+    )
     with contextlib.ExitStack() as stack:
         process = None
         if arguments.command:

@@ -94,7 +94,10 @@ class Tracer:
     mode
         What is looked at; by default the governor decides for each window, within `budget`.
     budget
-        What tracing may take of the CPU time that the machine is busy, from 0 to 1.
+        What tracing may take of the CPU time that the machine is busy, from 0 to 1. Calls are
+        counted even beyond it.
+    duty_cycle
+        Whether the budget goes before coverage: windows are left out if counting exceeds it.
     arguments
         Whether the command lines of processes are read; they may hold secrets.
     perf
@@ -112,12 +115,14 @@ class Tracer:
         *,
         mode: Mode | None = None,
         budget: float = BUDGET,
+        duty_cycle: bool = False,
         arguments: bool = False,
         perf: bool | None = None,
     ) -> None:
         self.instrument = Instrument(scope, perf=perf)
         self._mode = mode
         self._budget = budget
+        self._duty_cycle = duty_cycle
         paths = _CgroupPaths()
         outside = Outside(
             read_process, paths.of, command_line if arguments else lambda _process: ()
@@ -134,7 +139,9 @@ class Tracer:
         # A command may be over within a window; a machine or a service is known to be busy.
         first = Mode.FULL if self.instrument.scope.filter is Filter.TREE else Mode.HYBRID
         first = first if self._mode is None else self._mode
-        self.governor = Governor(self.instrument.costs(), budget=self._budget, first=first)
+        self.governor = Governor(
+            self.instrument.costs(), budget=self._budget, first=first, duty_cycle=self._duty_cycle
+        )
         self._since_ns = time.monotonic_ns()
         self._busy_ns, self._own_ns = busy_cpu_ns(), time.process_time_ns()
         self.instrument.change(self.governor.mode)

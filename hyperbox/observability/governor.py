@@ -42,12 +42,21 @@ class WindowLoad:
 class Governor:
     """Steps down at once, and up when there has been room for it for some windows.
 
-    Where counting alone costs too much, only every n-th window is counted.
+    It never does less than count every call, even beyond the budget, unless `duty_cycle` is set:
+    then only every n-th window is counted where counting alone costs too much.
     """
 
-    def __init__(self, costs: Costs, *, budget: float = BUDGET, first: Mode = Mode.FULL) -> None:
+    def __init__(
+        self,
+        costs: Costs,
+        *,
+        budget: float = BUDGET,
+        first: Mode = Mode.FULL,
+        duty_cycle: bool = False,
+    ) -> None:
         self._costs = costs
         self._budget = budget
+        self._duty_cycle = duty_cycle
         self.mode = first
         self._room = 0
         self._rest = 0
@@ -92,7 +101,7 @@ class Governor:
             self.mode = fitting[0]
         elif poorer:
             self.mode = Mode.COUNT
-        else:
+        elif self._duty_cycle:
             times = self._would_cost(load, Mode.COUNT) / self._budget
             self.mode, self._rest = Mode.OFF, min(_LONGEST_REST, max(1, math.ceil(times) - 1))
 

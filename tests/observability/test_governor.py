@@ -26,8 +26,14 @@ def test_each_rate_has_its_mode() -> None:
         assert set(modes(Governor(COSTS), calls, 20)) == {mode}
 
 
-def test_above_all_modes_only_some_windows_are_counted() -> None:
-    found = modes(Governor(COSTS), 1_000_000, 70)  # counting would take 12 %
+def test_above_all_modes_every_call_is_still_counted() -> None:
+    governor = Governor(COSTS)
+    assert set(modes(governor, 1_000_000, 70)) == {Mode.COUNT}
+    assert governor.cost(load(1_000_000)) == 0.12
+
+
+def test_with_a_duty_cycle_only_some_windows_are_counted() -> None:
+    found = modes(Governor(COSTS, duty_cycle=True), 1_000_000, 70)  # counting would take 12 %
     counted = found.count(Mode.COUNT) / len(found)
     assert 0.1 < counted < 0.2
     assert set(found[1:]) == {Mode.COUNT, Mode.OFF}
@@ -57,7 +63,7 @@ def test_calls_of_others_and_our_own_time_count() -> None:
 
 @given(st.lists(st.integers(0, 2_000_000), min_size=1, max_size=80))
 def test_one_window_above_the_budget_is_the_last_of_its_mode(rates: list[int]) -> None:
-    governor = Governor(COSTS)
+    governor = Governor(COSTS, duty_cycle=True)
     for calls in rates:
         before = governor.mode
         above = governor.cost(load(calls)) > 0.02
