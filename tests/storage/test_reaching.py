@@ -89,6 +89,7 @@ def test_proxies_of_the_environment(
         monkeypatch.setenv("http_proxy", f"http://user:{SECRET}@{proxy.host}")
         monkeypatch.setenv("no_proxy", "inside.test")
         assert pull("registry.test:80", tmp_path / "store", "--plain-http") == ExitCode.PASS
+        assert proxy.seen
         assert all(path.startswith("http://registry.test") for _, path, _ in proxy.seen)
         proxy.rule = lambda request: request.answer(403)
         assert pull("registry.test:80", tmp_path / "other", "--plain-http") != ExitCode.PASS

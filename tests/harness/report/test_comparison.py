@@ -73,12 +73,12 @@ def scaled(run: RunData, factor: float) -> RunData:
 
 def test_runs_of_one_seed_are_compared_in_pairs(run: RunData) -> None:
     found = compare(run, scaled(run, 1.002))
-    assert all(row.shift.paired for row in found.rows)
+    assert {row.shift.paired for row in found.rows} == {True}
     sure = [row for row in found.rows if row.metric.id == "some_us"]
-    assert all(row.finding is SideFinding.FIRST_BETTER for row in sure)
+    assert {row.finding for row in sure} == {SideFinding.FIRST_BETTER}
     assert all(row.change[0] == pytest.approx(0.002) for row in sure)
     other = compare(run, replace(scaled(run, 1.002), seed=2))
-    assert not any(row.shift.paired for row in other.rows)
+    assert {row.shift.paired for row in other.rows} == {False}
 
 
 def test_a_run_against_itself_finds_nothing(run: RunData) -> None:
@@ -143,14 +143,13 @@ def test_identical_is_what_no_block_contradicts(run: RunData, seed: int) -> None
 def test_the_exact_lane_claims_nothing_below_what_it_tells(run: RunData) -> None:
     found = compare(run, scaled(run, 1.0008))
     some = [row for row in found.rows if row.metric.id == "some_us"]
-    assert all(row.p <= 0.05 and row.finding is SideFinding.NOT_SURE for row in some)
+    assert {(row.p <= 0.05, row.finding) for row in some} == {(True, SideFinding.NOT_SURE)}
     assert any("by less than 0.1 % no side is called better" in text for text in found.remarks)
     host = tuple(replace(c, cell=replace(c.cell, lane=Lane.KVM)) for c in run.cells)
     there = replace(run, cells=host)
     shown = compare(there, scaled(there, 1.0008))
-    assert all(
-        r.finding is SideFinding.FIRST_BETTER for r in shown.rows if r.metric.id == "some_us"
-    )
+    found_there = {row.finding for row in shown.rows if row.metric.id == "some_us"}
+    assert found_there == {SideFinding.FIRST_BETTER}
     assert any(text.startswith("host time: ") for text in shown.remarks)
 
 
