@@ -222,9 +222,11 @@ def test_a_real_run_joins_its_evidence(
     monkeypatch.setattr(verb, "scenarios", lambda: itertools.islice(scenarios(), 20))
     run = ["--suites", str(tmp_path / "suites"), "--run-directory", "run", "--seed", "5"]
     main(["validate", "--target", "host", *run])
-    capsys.readouterr()
+    measured = capsys.readouterr()
     main(["calibrate", "--quick", "--run", "run", "--out", "out", "--json"])
-    (seen,) = json.loads(capsys.readouterr().out)["evidence"]
+    out, error = capsys.readouterr()
+    assert out, f"{error}\n{measured.out}\n{measured.err}"
+    (seen,) = json.loads(out)["evidence"]
     assert (seen["alarms"]["count"], seen["alarms"]["trials"]) == (0, 1)
     assert seen["above"]["trials"] == 1
     assert (seen["false_pass"]["count"], seen["false_pass"]["trials"]) == (0, 2)
