@@ -28,7 +28,7 @@ def test_the_index_of_this_repository_is_current() -> None:
 def test_of_what_can_be_made_again_only_what_is_read_here_is_kept() -> None:
     runs = sorted(path.parent for path in REPORTS.glob("*/run.json"))
     assert runs
-    shown = "".join((ROOT / name).read_text() for name in ("README.md", "docs/psi.md"))
+    shown = "".join(path.read_text() for path in (ROOT / "README.md", *ROOT.glob("docs/*.md")))
     for run in runs:
         kept = {path.relative_to(run / "report").as_posix() for path in run.rglob("report/**/*.*")}
         assert kept >= {"report.md", "summary.json"}
