@@ -60,6 +60,11 @@ class Status:
         """Return the status of a service that runs."""
         return cls(ServiceState.RUNNING)
 
+    @property
+    def why(self) -> str:
+        """Reason and hint in a line; the state where there is no reason."""
+        return "; ".join(text for text in (self.reason or str(self.state), self.hint) if text)
+
     def as_json(self) -> dict[str, object]:
         """Return it as JSON values; reason and hint only where there are any."""
         said = {"state": str(self.state), "reason": self.reason, "hint": self.hint}

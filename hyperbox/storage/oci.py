@@ -24,7 +24,9 @@ __all__ = [
     "DOCKER_LAYER_GZIP",
     "DOCKER_MANIFEST",
     "EMPTY",
+    "EROFS_IMAGE",
     "EROFS_LAYER",
+    "EROFS_TYPES",
     "INDEXES",
     "MANIFESTS",
     "OCI_CONFIG",
@@ -59,6 +61,10 @@ DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar"
 DOCKER_LAYER_GZIP = f"{DOCKER_LAYER}.gzip"
 EROFS_LAYER = "application/vnd.erofs.layer.v1"
 """A layer that is an EROFS image, as containerd's erofs snapshotter and differ take it."""
+EROFS_IMAGE = "application/vnd.erofs"
+"""An EROFS image in chunks, of the draft EROFS image layer specification."""
+EROFS_TYPES = tuple(f"{one}{zstd}" for one in (EROFS_IMAGE, EROFS_LAYER) for zstd in ("", "+zstd"))
+"""Types of layers that are EROFS images."""
 
 MANIFESTS = (OCI_MANIFEST, DOCKER_MANIFEST)
 INDEXES = (OCI_INDEX, DOCKER_INDEX)

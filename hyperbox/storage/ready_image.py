@@ -17,7 +17,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from hyperbox.errors import ImageError
-from hyperbox.files import atomic_writer, note_sha256, write_bytes
+from hyperbox.files import atomic_writer, note_sha256
 from hyperbox.storage.artifacts import complete, record
 from hyperbox.storage.compression import decompressed
 from hyperbox.storage.conversion import Converted, Converter
@@ -26,13 +26,13 @@ from hyperbox.storage.erofs_format import BLOCK_BITS, check_super_block
 from hyperbox.storage.images import Image, ImageStore
 from hyperbox.storage.ladder import probed
 from hyperbox.storage.layer_reading import Layer, chain_ids
-from hyperbox.storage.lazy.zstd_frame import compress
 from hyperbox.storage.limits import Limits
-from hyperbox.storage.oci import EMPTY, EROFS_LAYER, Descriptor, Manifest, parse_manifest
+from hyperbox.storage.oci import EROFS_LAYER, EROFS_TYPES, Descriptor, parse_manifest
 from hyperbox.storage.pull import Fetch
 from hyperbox.storage.registry import Registry
 from hyperbox.storage.rung import Rung
 from hyperbox.storage.upload import Upload
+from hyperbox.storage.zstd import compress
 
 __all__ = ["CHAIN_ID", "LEVEL", "ReadyImages", "TakeReady", "attach", "checked_layers"]
 
@@ -43,9 +43,6 @@ CHAIN_ID = "hyperbox.chain-id"
 """Annotation of a layer: the chain ID (config.md) of the image's layers up to this one."""
 
 _UNCOMPRESSED = "org.erofs.uncompressed-digest"
-_TYPES = tuple(
-    f"{one}{zstd}" for one in (EROFS_LAYER, "application/vnd.erofs") for zstd in ("", "+zstd")
-)
 _MOST_OFFERS = 8  # referrers of one image that are looked at
 _PIECE = 1 << 20
 _FRAME = 4 << 20  # bytes of an image in each zstd frame
@@ -96,11 +93,7 @@ def attach(
             upload.blob(descriptor, blob)
             blob.unlink()
             sent.append(descriptor)
-        write_bytes(Path(directory) / "empty", b"{}")
-        upload.blob(EMPTY, Path(directory) / "empty")
-    whole = image.descriptor
-    subject = Descriptor(whole.media_type, whole.digest, whole.size)
-    return upload.artifact(Manifest(EMPTY, tuple(sent), artifact_type=EROFS_LAYER, subject=subject))
+    return upload.attach(image.descriptor, sent, EROFS_LAYER)
 
 
 class ReadyImages:
@@ -253,6 +246,6 @@ def checked_layers(
     if found.artifact_type != kind:
         raise ImageError(f"its type is {found.artifact_type[:200]!r}")
     for one in found.layers:
-        if one.media_type not in _TYPES:
+        if one.media_type not in EROFS_TYPES:
             raise ImageError(f"it has a layer of the type {one.media_type[:200]!r}")
     return found.layers

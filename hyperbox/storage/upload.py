@@ -6,15 +6,17 @@ Follows "Push" of the OCI distribution specification 1.1.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import quote, urlencode, urljoin, urlsplit
 
 from hyperbox.errors import ImageError
+from hyperbox.files import write_bytes
 from hyperbox.foreign import open_regular
 from hyperbox.storage.digests import digest_of
-from hyperbox.storage.oci import Descriptor, Index, Manifest, encode, parse_index
+from hyperbox.storage.oci import EMPTY, Descriptor, Index, Manifest, encode, parse_index
 from hyperbox.storage.registry import Registry, refusal
 from hyperbox.storage.transport import Fault, Request, Response, shown
 
@@ -101,24 +103,32 @@ class Upload:
             raise ImageError(f"{shown(url)}: the registry has kept another content than was sent")
         return headers
 
-    def artifact(self, manifest: Manifest) -> Descriptor:
-        """Send the manifest of an artifact whose blobs are there, and file it with its subject.
+    def attach(
+        self, image: Descriptor, layers: Sequence[Descriptor], artifact_type: str
+    ) -> Descriptor:
+        """Send an artifact with layers that are there, attached to an image; return it.
 
         A registry without the referrers API gets it into the index of the tag ``sha256-DIGITS``.
         Two clients that do so at once may lose one of both entries (the specification says so).
+
+        Raises
+        ------
+        ImageError
+            If the registry refuses.
         """
-        assert manifest.subject is not None
+        with tempfile.TemporaryDirectory() as name:
+            empty = Path(name) / "empty"
+            write_bytes(empty, b"{}")
+            self.blob(EMPTY, empty)
+        subject = Descriptor(image.media_type, image.digest, image.size)
+        manifest = Manifest(EMPTY, tuple(layers), artifact_type=artifact_type, subject=subject)
         data = encode(manifest)
         headers = self.manifest(data, manifest.media_type)
         descriptor = Descriptor(
-            manifest.media_type,
-            digest_of(data),
-            len(data),
-            annotations=manifest.annotations,
-            artifact_type=manifest.artifact_type or manifest.config.media_type,
+            manifest.media_type, digest_of(data), len(data), artifact_type=artifact_type
         )
         if "OCI-Subject" not in headers:
-            self._file(descriptor, manifest.subject.digest.replace(":", "-"))
+            self._file(descriptor, image.digest.replace(":", "-"))
         return descriptor
 
     def _file(self, descriptor: Descriptor, tag: str) -> None:

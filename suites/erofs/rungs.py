@@ -77,9 +77,12 @@ def _measure() -> Measured:
         images = write_images(Path(directory), seed(), _SCALE)
         source = Converter(Path(directory) / "source")
         expected = {name: _Expected.of(source, one) for name, one in images.images.items()}
+        top = Path(directory)
+        tried = probed(top / "tried.json", top, tuple(Rung)).values()
+        reads = -(-_READS // max(1, sum(not why for why in tried)))
         for rung in Rung:
             try:
-                _on_rung(images, rung, expected, tally)
+                _on_rung(images, rung, expected, tally, reads)
             except (KernelFeatureMissing, WorkloadError) as error:
                 refused[rung] = error.message
         _choices(Path(directory), refused, tally)
@@ -102,7 +105,7 @@ def _measure() -> Measured:
 
 
 def _on_rung(
-    images: ImageSet, rung: Rung, expected: Mapping[str, _Expected], tally: _Tally
+    images: ImageSet, rung: Rung, expected: Mapping[str, _Expected], tally: _Tally, reads: int
 ) -> None:
     chance = random.Random(f"{rung} {seed()}")  # noqa: S311 - repeatable, not secret
     converter = Converter(images.directory / f"store-{rung}")
@@ -113,13 +116,15 @@ def _on_rung(
         with converter.mounted(image, point):
             found = differences(expected[name].names, list_directory(point))
             tally.wrong += [f"{rung} {name}: {line}" for line in found]
-            _read(expected[name], point, chance, tally)
+            _read(expected[name], point, chance, tally, reads)
     _damage(converter, image, point, chance, tally)
 
 
-def _read(expected: _Expected, point: Path, chance: random.Random, tally: _Tally) -> None:
+def _read(
+    expected: _Expected, point: Path, chance: random.Random, tally: _Tally, reads: int
+) -> None:
     """Compare random parts of random files with what the layers have there."""
-    for path, content in chance.choices(expected.files, k=_READS // len(Rung) // _READS_OF_A_FILE):
+    for path, content in chance.choices(expected.files, k=-(-reads // _READS_OF_A_FILE)):
         whole = b"".join(expected.data.pieces(content))
         with (point / path).open("rb", buffering=0) as stream:
             for _ in range(_READS_OF_A_FILE):

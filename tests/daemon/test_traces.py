@@ -6,7 +6,7 @@ import json
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import httpx
 import jsonschema
@@ -21,6 +21,19 @@ from tests.daemon.span_source import TRACE
 from tests.observability.peers import HttpPeer, http_peer
 
 PROTOBUF = {"accept": "application/x-protobuf"}
+CONDITIONS: Sequence[tuple[dict[str, str], int]] = (
+    ({"call": "pread64"}, 10),
+    ({"call": "openat"}, 0),
+    ({"error": "EBADF"}, 9),
+    ({"container": "abcdef"}, 10),
+    ({"container": "abd"}, 0),
+    ({"process": "1"}, 0),
+    ({"min_duration_ns": str(10**12)}, 0),
+    ({"until_unix_ns": "1"}, 0),
+    ({"since_unix_ns": "1"}, 10),
+    ({"trace": TRACE.hex()}, 10),
+)
+"""What is asked for, and how many of ten spans are found."""
 
 
 @pytest.fixture(scope="module")
@@ -71,21 +84,7 @@ def test_pages_have_all_spans_the_newest_first(traced: Daemon) -> None:
     assert found == list(range(10, 0, -1))
 
 
-@pytest.mark.parametrize(
-    ("conditions", "count"),
-    [
-        ({"call": "pread64"}, 10),
-        ({"call": "openat"}, 0),
-        ({"error": "EBADF"}, 9),
-        ({"container": "abcdef"}, 10),
-        ({"container": "abd"}, 0),
-        ({"process": "1"}, 0),
-        ({"min_duration_ns": str(10**12)}, 0),
-        ({"until_unix_ns": "1"}, 0),
-        ({"since_unix_ns": "1"}, 10),
-        ({"trace": TRACE.hex()}, 10),
-    ],
-)
+@pytest.mark.parametrize(("conditions", "count"), CONDITIONS)
 def test_conditions(traced: Daemon, conditions: dict[str, str], count: int) -> None:
     with traced.client() as client:
         assert len(ids(client.get("/traces", params=conditions).json())) == count

@@ -33,7 +33,7 @@ from hyperbox.storage.reference import parse_reference
 from hyperbox.storage.registry import content_range
 from hyperbox.storage.tar_stream import TarStream
 from hyperbox.storage.transport import retry_after
-from hyperbox.storage.zstd_stream import ZstdStream
+from hyperbox.storage.zstd import ZstdStream
 
 CORPUS = Path(__file__).parent / "corpus"
 _LIMITS = Limits(entries=200, depth=20, total_bytes=1 << 20, header_bytes=1 << 14)

@@ -12,7 +12,7 @@ import pytest
 
 from hyperbox.errors import ImageError
 from hyperbox.storage.images import ImageStore
-from hyperbox.storage.oci import EMPTY, Manifest
+from hyperbox.storage.oci import EMPTY
 from hyperbox.storage.pull import PullOptions, connect, pull
 from hyperbox.storage.push import push
 from hyperbox.storage.reference import parse_reference
@@ -112,10 +112,8 @@ def test_artifacts_are_found_by_what_they_belong_to(served: str, tmp_path: Path)
     registry = connect(parse_reference(served), PullOptions(), actions="pull,push")
     upload = Upload(registry)
     assert registry.referrers(image.descriptor.digest) == ()
-    (tmp_path / "empty").write_bytes(b"{}")
-    upload.blob(EMPTY, tmp_path / "empty")
     sent = [
-        upload.artifact(Manifest(EMPTY, (EMPTY,), artifact_type=kind, subject=image.descriptor))
+        upload.attach(image.descriptor, (EMPTY,), kind)  # which is there, as its configuration
         for kind in ("application/vnd.a", "application/vnd.b")
     ]
     assert registry.referrers(image.descriptor.digest) == tuple(sent)

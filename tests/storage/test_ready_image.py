@@ -20,7 +20,6 @@ from hyperbox.storage.erofs_format import check_super_block
 from hyperbox.storage.images import ImageStore
 from hyperbox.storage.ladder import Enabled
 from hyperbox.storage.layouts import import_layout
-from hyperbox.storage.lazy.zstd_frame import compress
 from hyperbox.storage.listing import ListedEntry, list_directory
 from hyperbox.storage.oci import EROFS_LAYER, Manifest, encode, parse_manifest
 from hyperbox.storage.pull import PullOptions, connect, pull
@@ -29,7 +28,7 @@ from hyperbox.storage.ready_image import CHAIN_ID, ReadyImages, TakeReady, attac
 from hyperbox.storage.reference import parse_reference
 from hyperbox.storage.rung import Rung
 from hyperbox.storage.transport import Options
-from hyperbox.storage.zstd_stream import ZstdStream
+from hyperbox.storage.zstd import ZstdStream, compress
 from tests.storage.conftest import Made, described, write_layout
 from tests.storage.misbehaving import Handler, Registry, misbehaving
 

@@ -38,7 +38,6 @@ from hyperbox.observability.spans import ResourceSpans
 __all__ = ["GrpcFace", "Sink", "SpanSource", "TracesService"]
 
 _LOG = logging.getLogger(__name__)
-_MOST_READERS = 64
 _PROTO = Path(__file__).with_name("traces.proto")
 _MOST_BATCHES = 4 << 20  # bytes of one answer of /traces/batches
 _FLUSH_S = 0.2  # for what waits for a collector, when the daemon ends
@@ -252,7 +251,7 @@ class TracesService:
 
     async def _search(self, request: Request) -> Response:
         self._check()
-        query, before = asked.query_of(request), asked.cursor_of(request, "before")
+        query, before = asked.query_of(request.query_params), asked.cursor_of(request, "before")
         limit = asked.number_of(
             "limit", request.query_params.get("limit", "100"), 1, asked.MOST_SPANS
         )
@@ -294,14 +293,14 @@ class TracesService:
 
     async def _stream(self, request: Request) -> Response:
         self._check()
-        query, after = asked.query_of(request), asked.cursor_of(request, "after")
+        query, after = asked.query_of(request.query_params), asked.cursor_of(request, "after")
         media = _accepted(request, (asked.NDJSON, asked.SSE))
         if media == asked.SSE and (last := request.headers.get("last-event-id")) is not None:
             after = asked.cursor_from("Last-Event-ID", last)
         if request.method == "HEAD":
             return _varied(b"", media)
-        if len(self._readers) >= _MOST_READERS:
-            raise HTTPException(503, f"{_MOST_READERS} streams are open already")
+        if self._readers.full:
+            raise HTTPException(503, f"{len(self._readers)} streams are open already")
         lines = EventLines() if media == asked.SSE else JsonLines()
         cursor = self._store.newest() if after is None else after
         return StreamingResponse(
@@ -330,8 +329,7 @@ class TracesService:
         """Refuse with 503 and the reason where nothing is traced."""
         status = self.status()
         if status.state is not ServiceState.RUNNING:
-            hint = f"; {status.hint}" if status.hint else ""
-            raise HTTPException(503, f"no traces here: {status.reason or status.state}{hint}")
+            raise HTTPException(503, f"no traces here: {status.why}")
 
     def _export_report(self) -> ExportReport | None:
         return None if self._exporter is None else self._exporter.report()

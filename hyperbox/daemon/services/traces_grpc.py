@@ -13,18 +13,25 @@ import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
 from grpc import aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
+from starlette.exceptions import HTTPException
 
 from hyperbox.daemon.listeners import Address, ListenError, may_listen, unix_place
 from hyperbox.daemon.logs import fields
 from hyperbox.daemon.service import ServiceState, Status
 from hyperbox.daemon.services import traces_messages as messages
-from hyperbox.daemon.services.traces_request import MOST_SPANS, NAME
+from hyperbox.daemon.services.traces_request import (
+    MOST_SPANS,
+    cursor_from,
+    number_of,
+    query_of,
+    trace_id_of,
+)
 from hyperbox.daemon.services.traces_stream import Readers
 from hyperbox.observability.otlp_protobuf import encode
 from hyperbox.observability.span_query import Query
@@ -33,13 +40,12 @@ from hyperbox.observability.span_store import Cursor, SpanStore
 __all__ = ["GrpcTraces"]
 
 _LOG = logging.getLogger(__name__)
-_MOST_READERS = 64
-_MOST_NUMBER = (1 << 63) - 1
 _START_S = 10.0
 _GRACE_S = 0.2  # for answers under way at the end
 _OPTIONS = (("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", 64 << 10))
 
 Context = aio.ServicerContext[Any, Any]
+T = TypeVar("T")
 
 
 class GrpcTraces:
@@ -147,17 +153,17 @@ class GrpcTraces:
 
     async def _list(self, request: Any, context: Context) -> bytes:
         await self._check(context)
-        limit = request.limit or 100
-        if not 1 <= limit <= MOST_SPANS:
-            await _refuse(context, f"limit is a whole number from 1 to {MOST_SPANS}")
-        query = await _query(request.conditions, context)
-        before = await _cursor(request.before, "before", context)
+        limit = await _sensible(
+            context, lambda: number_of("limit", str(request.limit or 100), 1, MOST_SPANS)
+        )
+        query = await _sensible(context, lambda: query_of(_texts(request.conditions)))
+        before = await _cursor(context, "before", request.before)
         found = await asyncio.to_thread(self._store.search, query, limit, before)
         return messages.list_response(encode(found.spans), found.next)
 
     async def _get(self, request: Any, context: Context) -> bytes:
         await self._check(context)
-        trace_id = await _trace_id(request.trace_id, context)
+        trace_id = await _sensible(context, lambda: trace_id_of(request.trace_id.hex()))
         query = Query(trace_id=trace_id)
         batches = await asyncio.to_thread(self._store.trace, trace_id)
         spans = [whole for batch in batches for whole in query.filtered(batch)]
@@ -167,10 +173,10 @@ class GrpcTraces:
 
     async def _stream(self, request: Any, context: Context) -> AsyncIterator[bytes]:
         await self._check(context)
-        query = await _query(request.conditions, context)
-        after = await _cursor(request.after, "after", context)
-        if len(self._readers) >= _MOST_READERS:
-            said = f"{_MOST_READERS} streams are open already"
+        query = await _sensible(context, lambda: query_of(_texts(request.conditions)))
+        after = await _cursor(context, "after", request.after)
+        if self._readers.full:
+            said = f"{len(self._readers)} streams are open already"
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, said)
         cursor = self._store.newest() if after is None else after
         async for message in self._readers.follow(cursor, query, messages.StreamMessages()):
@@ -179,9 +185,7 @@ class GrpcTraces:
     async def _check(self, context: Context) -> None:
         status = self._status()
         if status.state is not ServiceState.RUNNING:
-            hint = f"; {status.hint}" if status.hint else ""
-            said = f"no traces here: {status.reason or status.state}{hint}"
-            await context.abort(grpc.StatusCode.UNAVAILABLE, said)
+            await context.abort(grpc.StatusCode.UNAVAILABLE, f"no traces here: {status.why}")
 
 
 class _Health(health.aio.HealthServicer):  # type: ignore[misc,name-defined]  # no stubs
@@ -229,41 +233,26 @@ def _added(server: aio.Server, address: str, said: str) -> int:
         ) from error
 
 
-async def _refuse(context: Context, said: str) -> None:
-    await context.abort(grpc.StatusCode.INVALID_ARGUMENT, said)
+def _texts(conditions: Any) -> dict[str, str]:
+    """Return conditions as HTTP has them, so that one place knows what they may be."""
+    found = {
+        field.name: str(value)
+        for field, value in conditions.ListFields()
+        if field.name != "trace_id"
+    }
+    if conditions.trace_id:
+        found["trace"] = conditions.trace_id.hex()
+    return found
 
 
-async def _cursor(text: str, name: str, context: Context) -> Cursor | None:
+async def _cursor(context: Context, name: str, text: str) -> Cursor | None:
+    return await _sensible(context, lambda: cursor_from(name, text)) if text else None
+
+
+async def _sensible(context: Context, read: Callable[[], T]) -> T:
+    """Return what is read of a request; end the call where it makes no sense."""
     try:
-        return Cursor.parse(text) if text else None
-    except ValueError:
-        await _refuse(context, f"{name} is a cursor from an earlier answer")
+        return read()
+    except HTTPException as refused:
+        await context.abort(grpc.StatusCode.INVALID_ARGUMENT, refused.detail)
         raise
-
-
-async def _trace_id(given: bytes, context: Context) -> bytes:
-    if len(given) != 16:
-        await _refuse(context, "a trace id has 16 bytes")
-    return given
-
-
-async def _query(asked: Any, context: Context) -> Query:
-    words = {name: getattr(asked, name) or None for name in ("container", "call", "error")}
-    for name, text in words.items():
-        if text is not None and not NAME.fullmatch(text):
-            await _refuse(context, f"{name} has letters, digits, `_`, `.`, `:` and `-` only")
-    numbers = ("process", "min_duration_ns", "since_unix_ns", "until_unix_ns")
-    given = {name: getattr(asked, name) if asked.HasField(name) else None for name in numbers}
-    for name, number in given.items():
-        if number is not None and number < 0:
-            await _refuse(context, f"{name} is a whole number from 0 to {_MOST_NUMBER}")
-    return Query(
-        pid=given["process"],
-        container=words["container"],
-        call=words["call"],
-        error=words["error"],
-        least_ns=given["min_duration_ns"],
-        since_unix_ns=given["since_unix_ns"],
-        until_unix_ns=given["until_unix_ns"],
-        trace_id=await _trace_id(asked.trace_id, context) if asked.trace_id else None,
-    )

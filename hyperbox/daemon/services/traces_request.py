@@ -19,7 +19,6 @@ __all__ = [
     "JSON",
     "MISSED_HEADER",
     "MOST_SPANS",
-    "NAME",
     "NDJSON",
     "PAGE",
     "PROTOBUF",
@@ -44,8 +43,7 @@ MISSED_HEADER = "hyperbox-missed"
 MOST_SPANS = 1000
 
 _MOST_NUMBER = (1 << 63) - 1
-NAME = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
-"""Names that conditions may have."""
+_NAME = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 _WHOLE: Schema = {"type": "integer", "minimum": 0, "maximum": _MOST_NUMBER}
 _WORD: Schema = {"type": "string", "pattern": "^[A-Za-z0-9_.:-]{1,128}$"}
 _CURSOR: Schema = {
@@ -113,15 +111,14 @@ STATS: Schema = {
 }
 
 
-def query_of(request: Request) -> Query:
-    """Return the conditions of a request.
+def query_of(given: Mapping[str, str]) -> Query:
+    """Return the conditions of a request, of their texts by `CONDITIONS`.
 
     Raises
     ------
     HTTPException
         400 for a value that is none.
     """
-    given = request.query_params
     numbers = {
         name: None if (text := given.get(name)) is None else number_of(name, text)
         for name in ("process", "min_duration_ns", "since_unix_ns", "until_unix_ns")
@@ -165,12 +162,12 @@ def cursor_from(name: str, text: str) -> Cursor:
 def trace_id_of(text: str) -> bytes:
     """Return a trace's id; HTTPException 400 if it is none."""
     if not re.fullmatch(r"[0-9A-Fa-f]{32}", text):
-        raise HTTPException(400, "a trace id has 32 hex digits")
+        raise HTTPException(400, "a trace id has 16 bytes, that is 32 hex digits")
     return bytes.fromhex(text)
 
 
 def _word(given: Mapping[str, str], name: str) -> str | None:
     text = given.get(name)
-    if text is not None and not NAME.fullmatch(text):
+    if text is not None and not _NAME.fullmatch(text):
         raise HTTPException(400, f"{name} has letters, digits, `_`, `.`, `:` and `-` only")
     return text

@@ -27,6 +27,7 @@ MOST_BEHIND = 4 << 20
 """Bytes that a reader may be behind the newest span."""
 
 _AT_ONCE = 128 << 10  # bytes of batches between two looks at the clock and at the reader's lag
+_MOST_READERS = 64
 _HEARTBEAT_S = 10.0  # so that proxies keep the connection, and a reader knows that we live
 
 
@@ -99,6 +100,11 @@ class Readers:
 
     def __len__(self) -> int:
         return len(self._open)
+
+    @property
+    def full(self) -> bool:
+        """Whether as many follow as may."""
+        return len(self._open) >= _MOST_READERS
 
     def wake(self) -> None:
         """Let all look at the store; from any thread."""

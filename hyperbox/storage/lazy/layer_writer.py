@@ -22,14 +22,15 @@ from hyperbox.storage.lazy.chunk_index import (
     encode_chunk_index,
     skippable_frame,
 )
-from hyperbox.storage.lazy.zstd_frame import compress
+from hyperbox.storage.oci import EROFS_IMAGE
+from hyperbox.storage.zstd import compress
 
 __all__ = ["CHUNK_SIZE", "WrittenLayer", "write_layer"]
 
 CHUNK_SIZE = 1 << 20
 """Bytes of a chunk: one request at 50 ms and 100 Mb/s then waits as long as it transfers."""
 
-_TYPES = {Compression.NONE: "application/vnd.erofs", Compression.ZSTD: "application/vnd.erofs+zstd"}
+_TYPES = {Compression.NONE: EROFS_IMAGE, Compression.ZSTD: f"{EROFS_IMAGE}+zstd"}
 _UNCOMPRESSED = "org.erofs.uncompressed-digest"
 
 

@@ -11,13 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from hyperbox.errors import ImageError, KernelFeatureMissing
-from hyperbox.files import write_bytes
 from hyperbox.storage.conversion import Converter
 from hyperbox.storage.erofs import layers_of
 from hyperbox.storage.images import Image, ImageStore
 from hyperbox.storage.lazy.layer_writer import CHUNK_SIZE, write_layer
 from hyperbox.storage.limits import Limits
-from hyperbox.storage.oci import EMPTY, Descriptor, Manifest
+from hyperbox.storage.oci import EROFS_IMAGE, EROFS_TYPES, Descriptor, Manifest
 from hyperbox.storage.pull import Fetch
 from hyperbox.storage.ready_image import LEVEL, checked_layers
 from hyperbox.storage.registry import Registry
@@ -25,12 +24,8 @@ from hyperbox.storage.upload import Upload
 
 __all__ = ["ARTIFACT", "LazyImages", "attach_lazy", "lazy_layer"]
 
-ARTIFACT = "application/vnd.erofs+zstd"
+ARTIFACT = f"{EROFS_IMAGE}+zstd"
 """Type of the artifact and of its layer (draft EROFS image layer specification)."""
-
-_TYPES = tuple(
-    f"application/vnd.erofs{kind}{zstd}" for kind in ("", ".layer.v1") for zstd in ("", "+zstd")
-)
 
 
 def attach_lazy(
@@ -61,16 +56,12 @@ def attach_lazy(
     converter, upload = Converter(store.root, limits), Upload(registry)
     converter.root.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=converter.root, prefix=".new-") as directory:
-        plain, blob, empty = (Path(directory) / name for name in ("plain", "blob", "empty"))
+        plain, blob = Path(directory) / "plain", Path(directory) / "blob"
         converter.write_plain(layers_of(store, image), plain)
         made = write_layer(plain, blob, level=level, chunk_size=chunk_size)
         layer = Descriptor(made.media_type, made.digest, made.size, annotations=made.annotations)
         upload.blob(layer, blob)
-        write_bytes(empty, b"{}")
-        upload.blob(EMPTY, empty)
-    whole = image.descriptor
-    subject = Descriptor(whole.media_type, whole.digest, whole.size)
-    return upload.artifact(Manifest(EMPTY, (layer,), artifact_type=ARTIFACT, subject=subject))
+    return upload.attach(image.descriptor, (layer,), ARTIFACT)
 
 
 def lazy_layer(
@@ -88,7 +79,7 @@ def lazy_layer(
     ImageError
         If there is none.
     """
-    if len(manifest.layers) == 1 and manifest.layers[0].media_type in _TYPES:
+    if len(manifest.layers) == 1 and manifest.layers[0].media_type in EROFS_TYPES:
         return manifest.layers[0]
     hint = "its builder attaches one: hyperbox push --attach-lazy; or pull it whole"
     if registry.reference.digest and not pinned:

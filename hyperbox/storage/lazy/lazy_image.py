@@ -21,7 +21,7 @@ from hyperbox.errors import WorkloadError
 from hyperbox.storage.lazy.chunk_index import Chunk, ChunkIndex, Compression
 from hyperbox.storage.lazy.chunk_source import ChunkSource, SourceFailed
 from hyperbox.storage.lazy.content_cache import CachedImage
-from hyperbox.storage.lazy.zstd_frame import BadFrame, decompress
+from hyperbox.storage.zstd import BadFrame, decompress
 
 __all__ = ["Counts", "LazyImage", "Unreadable"]
 

@@ -22,7 +22,7 @@ from hyperbox.storage.lazy.chunk_index import (
     parse_chunk_index,
 )
 from hyperbox.storage.lazy.layer_writer import write_layer
-from hyperbox.storage.lazy.zstd_frame import BadFrame, compress, decompress
+from hyperbox.storage.zstd import BadFrame, compress, decompress
 
 SIZES = st.lists(st.tuples(st.integers(1, 5000), st.integers(1, 5000)), max_size=8)
 
