@@ -222,7 +222,10 @@ class Trigger:
         At least `stall_us` microseconds of `kind` stall within `window_us`. Windows are
         500 ms to 10 s, shorter ones too on later kernels. Who lacks CAP_SYS_RESOURCE may have
         multiples of 2 s only, where the kernel looks every 2 s (Linux 6.4, d82caa273565; the
-        stable series of 6.1 has it too), and before that no trigger at all.
+        stable series of 6.1 has it too), and before that no trigger at all. A reader of the
+        same file can take such a look's turn, since reading brings the averages up to date
+        without looking at triggers (`psi_show` in kernel/sched/psi.c): beside one that reads
+        every millisecond none fires (seen on 6.18).
 
     Raises
     ------

@@ -240,30 +240,24 @@ def test_trigger_waits_out_its_time_on_a_calm_line() -> None:
         assert trigger.wait(0.05) is False
 
 
-def _cpu_stall_us() -> int:
-    with PressureFile(Resource.CPU, PROC_PRESSURE / "cpu") as file:
-        line = file.read().line(StallKind.SOME)
-    assert line is not None
-    return line.total_us
-
-
+@has_cgroup2
 @has_pressure
 @pytest.mark.root
 def test_trigger_fires_under_pressure() -> None:
+    # In a cgroup of its own: root may lack CAP_SYS_RESOURCE, and then whoever reads the same
+    # file can take the trigger's turn (Trigger says why); other tests read /proc/pressure.
     bursts = Path(__file__).parents[2] / "workloads" / "cpu_bursts.py"
-    load = spawn([sys.executable, bursts, "--burst-ms", "100", "--period-ms", "250"])
-    try:
-        before = _cpu_stall_us()
-        # One waited for 80 s and one for more than 120 s, beside other tests; why is not known.
-        for _ in range(8):
-            with Trigger(PROC_PRESSURE / "cpu", StallKind.SOME, 10_000, 2_000_000) as trigger:
-                if trigger.wait(15):
-                    break
-        else:
-            stall_us = _cpu_stall_us() - before
-            pytest.fail(f"no event, {stall_us} us of stall; the load: {load.poll()}")
-    finally:
-        stop(load)
+    with cgroup(f"hyperbox-test-{os.getpid()}") as group:
+        path = group.directory / "cpu.pressure"
+        command = ["--burst-ms", "100", "--period-ms", "250"]
+        enter = 'echo $$ >"$0" && exec "$@"'
+        procs = group.directory / "cgroup.procs"
+        load = spawn(["sh", "-c", enter, procs, sys.executable, bursts, *command])
+        try:
+            with Trigger(path, StallKind.SOME, 10_000, 2_000_000) as trigger:
+                assert trigger.wait(60), path.read_text()
+        finally:
+            stop(load)
 
 
 @has_pressure
