@@ -24,7 +24,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import brentq
-from scipy.stats import norm
+from scipy.special import ndtr
 
 from hyperbox.harness.statistics.design import LOOKS
 
@@ -70,7 +70,7 @@ def _mixture(*parts: tuple[float, float, float]) -> Draw:
 
 def _median(weights: Matrix, means: Matrix, deviations: Matrix) -> float:
     def above(point: float) -> float:
-        return float(weights @ norm.cdf(point, means, deviations)) - 0.5
+        return float(weights @ ndtr((point - means) / deviations)) - 0.5
 
     reach = float(np.abs(means).max() + 10 * deviations.max())
     return float(brentq(above, -reach, reach, xtol=1e-12))

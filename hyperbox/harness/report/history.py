@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from scipy.stats import mannwhitneyu
 
 from hyperbox.harness.model import Gate
 from hyperbox.harness.report.axes import (
@@ -227,4 +226,7 @@ def _p_value(before: Sequence[Sequence[float]], after: Sequence[Sequence[float]]
     one, two = ([value for run in side for value in run] for side in (before, after))
     if not one or not two or len({*one, *two}) == 1:
         return 1.0
+    # Every start of `hyperbox validate` would pay a second for it, few reports have a history.
+    from scipy.stats import mannwhitneyu  # noqa: PLC0415
+
     return float(mannwhitneyu(one, two, alternative="two-sided", method="auto").pvalue)

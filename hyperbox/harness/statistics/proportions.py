@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
-from scipy.stats import beta
+from scipy.special import betaincinv
 
 __all__ = ["CONFIDENCE", "Rate"]
 
@@ -29,14 +29,14 @@ class Rate:
         """Upper bound (Clopper and Pearson 1934) at `CONFIDENCE`; 1 without any trial."""
         if self.count >= self.trials:
             return 1.0
-        return float(beta.ppf(CONFIDENCE, self.count + 1, self.trials - self.count))
+        return float(betaincinv(self.count + 1, self.trials - self.count, CONFIDENCE))
 
     @property
     def lower(self) -> float:
         """Lower bound at `CONFIDENCE`."""
         if self.count == 0:
             return 0.0
-        return float(beta.ppf(1 - CONFIDENCE, self.count, self.trials - self.count + 1))
+        return float(betaincinv(self.count, self.trials - self.count + 1, 1 - CONFIDENCE))
 
     def document(self) -> dict[str, float]:
         """Return the rate as JSON data."""
