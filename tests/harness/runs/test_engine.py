@@ -46,7 +46,7 @@ title = "A tiny suite"
 [[experiment]]
 id = "{suite}.work"
 title = "Deterministic work"
-program = ["python3", "work.py", "{{arm}}", "{suite}"]
+program = ["sh", "work.sh", "{{arm}}", "{suite}"]
 changes_machine = false
 blocks = 8
 timeout_s = 60
@@ -65,12 +65,11 @@ arm = "on"
 baseline = "off"
 """
 
+# A shell: what starts hundreds of times need not be a Python.
 _WORK = """
-import json, os, random, sys, time
-dice = random.Random(int(os.environ["HYPERBOX_SEED"]))
-time.sleep(float(os.environ.get("WORK_SECONDS", "0")))
-value = 1000 + dice.random() - (100 + dice.random() if sys.argv[1] == "on" else 0)
-print(json.dumps({"metrics": {"time": value}, "notes": {"suite": sys.argv[2]}}))
+value=$((1000 + HYPERBOX_SEED % 97))
+[ "$1" = on ] && value=$((value - 100 - HYPERBOX_SEED % 7))
+echo "{\\"metrics\\": {\\"time\\": $value}, \\"notes\\": {\\"suite\\": \\"$2\\"}}"
 """
 
 
@@ -82,7 +81,7 @@ def project(tmp_path: Path) -> Path:
         directory = top / "suites" / suite
         directory.mkdir(parents=True)
         (directory / "suite.toml").write_text(_SUITE.format(suite=suite))
-    (top / "work.py").write_text(_WORK)
+    (top / "work.sh").write_text(_WORK)
     return top
 
 
@@ -189,21 +188,21 @@ def test_blocks_stop_when_every_gate_is_settled(project: Path, tmp_path: Path) -
     ("program", "state", "reason"),
     [
         (
-            "import sys; sys.exit('no luck')",
+            "echo no luck >&2; exit 1",
             AttemptState.FAILED,
             "of block 0: exit status 1: no luck",
         ),
-        ("print('hello')", AttemptState.FAILED, "last line of output is not JSON"),
-        ("import os; os.kill(os.getpid(), 9)", AttemptState.FAILED, "killed by signal 9"),
-        ('print(\'{"skip": "no zram"}\'); raise SystemExit(77)', AttemptState.SKIPPED, "no zram"),
+        ("echo hello", AttemptState.FAILED, "last line of output is not JSON"),
+        ("kill -9 $$", AttemptState.FAILED, "killed by signal 9"),
+        ('echo \'{"skip": "no zram"}\'; exit 77', AttemptState.SKIPPED, "no zram"),
     ],
 )
 def test_a_failing_program_is_a_record_and_not_tried_again(
     project: Path, tmp_path: Path, program: str, state: AttemptState, reason: str
 ) -> None:
-    (project / "broken.py").write_text(program)
+    (project / "broken.sh").write_text(program)
     path = project / "suites" / "one" / "suite.toml"
-    path.write_text(path.read_text().replace("work.py", "broken.py"))
+    path.write_text(path.read_text().replace("work.sh", "broken.sh"))
     plan = _plan(project)
     store = _store(tmp_path / "run", plan)
     _run(plan, HostLaboratory(project=project), store)
@@ -404,8 +403,8 @@ def test_an_interruption_ends_machines_and_the_run_can_be_resumed(
     project: Path, tmp_path: Path
 ) -> None:
     path = project / "suites" / "two" / "suite.toml"
-    path.write_text(path.read_text().replace("work.py", "slow.py"))
-    (project / "slow.py").write_text("import time; time.sleep(600)")
+    path.write_text(path.read_text().replace("work.sh", "slow.sh"))
+    (project / "slow.sh").write_text("sleep 600")
     plan = _plan(project)
     store = _store(tmp_path / "run", plan)
 
@@ -423,7 +422,7 @@ def test_an_interruption_ends_machines_and_the_run_can_be_resumed(
     one, two = plan.cells()
     assert store.latest(one) is not None
     assert store.records(two) == ()
-    (project / "slow.py").write_text(_WORK)
+    (project / "slow.sh").write_text(_WORK)
     _run(plan, HostLaboratory(project=project), store)
     assert unfinished(plan, store) == ()
 
