@@ -136,6 +136,9 @@ def test_writes_json_and_page(
     assert status == (ExitCode.PASS if printed["kept"] else ExitCode.GATE_FAILED)
     assert len(printed["rows"]) == len(tuple(scenarios())) == 92
     promised = [row for row in printed["rows"] if row["promised"]]
+    assert {row["false_pass"]["trials"] for row in promised} == {TINY.at_limit}
+    # Enough for a rate of twice what is promised to be seen.
+    assert Rate(TINY.at_limit // 20, TINY.at_limit).lower > 0.025
     assert all(row["false_pass"]["lower"] <= 0.025 for row in promised)
 
 

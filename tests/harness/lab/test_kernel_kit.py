@@ -129,6 +129,7 @@ def test_kit_has_all_that_a_guest_needs(kernel: SmallKernel, tmp_path: Path) -> 
     assert {path.name for path in unpacked.iterdir()} == {kit.release, ".hyperbox-image"}
     assert (unpacked / kit.release / "modules.dep.bin").exists()
     modules = list(unpacked.rglob("*.ko*"))
+    assert modules
     assert all(path.suffix == ".ko" and path.read_bytes()[:4] == b"\x7fELF" for path in modules)
     assert not list(unpacked.rglob("vmlinuz"))
 
