@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable
 
 from rich.table import Table
 
+from hyperbox.cli.kernels import mirror_action
 from hyperbox.console import TerminalConsole
 from hyperbox.errors import ExitCode
 from hyperbox.harness.lab.guest_lock import (
@@ -29,27 +29,13 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     """Add the verb with its three actions."""
     parser = verbs.add_parser("guests", help="list, lock and update what guests are made of")
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-    one = _action(actions, "list", "show the root and the layers with their locked packages", _list)
+    one = mirror_action(
+        actions, "list", "show the root and the layers with their locked packages", _list
+    )
     one.add_argument("--refresh", action="store_true", help="ask the mirror what it has now")
     one.add_argument("--json", action="store_true", help="print JSON")
-    _action(actions, "lock", "lock the packages, unless all are locked already", _lock)
-    _action(actions, "update", "lock the newest version of every package", _update)
-
-
-def _action(
-    actions: argparse._SubParsersAction[argparse.ArgumentParser],
-    name: str,
-    text: str,
-    function: Callable[[argparse.Namespace], int],
-) -> argparse.ArgumentParser:
-    parser = actions.add_parser(name, help=text, description=text)
-    parser.add_argument(
-        "--mirror",
-        metavar="URL",
-        help="Debian mirror instead of the one this machine uses; may be a snapshot of the archive",
-    )
-    parser.set_defaults(run=function)
-    return parser
+    mirror_action(actions, "lock", "lock the packages, unless all are locked already", _lock)
+    mirror_action(actions, "update", "lock the newest version of every package", _update)
 
 
 def _list(arguments: argparse.Namespace) -> int:

@@ -18,22 +18,24 @@ from hyperbox.harness.lab.kernel_matrix import KernelRelease, Matrix, Package, n
 from hyperbox.harness.lab.kernel_selectors import expand_kernels
 from hyperbox.printing import complain, one_line
 
-__all__ = ["add_parser"]
+__all__ = ["add_parser", "mirror_action"]
 
 
 def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the verb with its four actions."""
     parser = verbs.add_parser("kernels", help="list, fetch, lock and update kernels")
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-    one = _action(actions, "list", "show the matrix: locked, available and cached versions", _list)
+    one = mirror_action(
+        actions, "list", "show the matrix: locked, available and cached versions", _list
+    )
     one.add_argument("--refresh", action="store_true", help="fetch the mirror's lists first")
     one.add_argument("--json", action="store_true", help="print JSON")
-    one = _action(actions, "fetch", "fetch kernels and build what guests boot", _fetch)
+    one = mirror_action(actions, "fetch", "fetch kernels and build what guests boot", _fetch)
     one.add_argument("series", nargs="*", metavar="KERNEL", help=_KERNEL_HELP)
     one.add_argument("--json", action="store_true", help="print JSON")
-    one = _action(actions, "lock", "lock the series that have no locked version yet", _lock)
+    one = mirror_action(actions, "lock", "lock the series that have no locked version yet", _lock)
     one.add_argument("--allow-unsigned", action="store_true", help=_UNSIGNED_HELP)
-    one = _action(actions, "update", "lock the newest version of each series", _update)
+    one = mirror_action(actions, "update", "lock the newest version of each series", _update)
     one.add_argument("--allow-unsigned", action="store_true", help=_UNSIGNED_HELP)
     one.add_argument("series", nargs="*", metavar="SERIES", help=_SERIES_HELP)
 
@@ -46,15 +48,18 @@ _SERIES_HELP = "a series such as 6.12, a set (default, full), or all"
 _KERNEL_HELP = f"{_SERIES_HELP}, a packaged version such as 6.12.90, or host"
 
 
-def _action(
+def mirror_action(
     actions: argparse._SubParsersAction[argparse.ArgumentParser],
     name: str,
     text: str,
     function: Callable[[argparse.Namespace], int],
 ) -> argparse.ArgumentParser:
+    """Add an action that asks a Debian mirror, and return its parser."""
     parser = actions.add_parser(name, help=text, description=text)
     parser.add_argument(
-        "--mirror", metavar="URL", help="Debian mirror instead of the one this machine uses"
+        "--mirror",
+        metavar="URL",
+        help="Debian mirror instead of the one this machine uses; may be a snapshot of the archive",
     )
     parser.set_defaults(run=function)
     return parser

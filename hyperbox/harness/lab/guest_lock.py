@@ -9,12 +9,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from hyperbox import files
 from hyperbox.errors import ConfigError
-from hyperbox.foreign import parse_json, read_text
+from hyperbox.foreign import read_text
 from hyperbox.harness.lab.debian_archive import DebianArchive, PackageGone, Progress
-from hyperbox.harness.lab.kernel_matrix import Package, package_from
+from hyperbox.harness.lab.kernel_matrix import (
+    LOCK_FORMAT,
+    Package,
+    package_from,
+    parse_lock_file,
+)
 from hyperbox.paths import cache_directory, project_directory
 
 __all__ = [
@@ -38,7 +44,6 @@ __all__ = [
 GUEST_SUITE = "trixie"
 ROOT = "root"
 """The part of the lock that is every guest's; the others have the names of layers."""
-_LOCK_FORMAT = 1
 _SHOWN = 3  # moved packages that a remark names
 
 
@@ -100,19 +105,13 @@ def parse_guest_lock(text: str) -> GuestLock:
     ConfigError
         If it is not JSON, of another format, or an entry is incomplete.
     """
-    try:
-        document = parse_json(text)
-        if document["format"] != _LOCK_FORMAT:
-            raise ConfigError(f"guest.lock.json has the unknown format {document['format']!r}")
-        packages = {one.name: one for one in map(package_from, document["packages"])}
-        parts = {str(part): tuple(names) for part, names in document["parts"].items()}
-        unknown = [name for names in parts.values() for name in names if name not in packages]
-    except KeyError as error:
-        raise ConfigError(f"guest.lock.json lacks the key {error.args[0]!r}") from error
-    except (TypeError, AttributeError) as error:
-        raise ConfigError(f"guest.lock.json has a value of the wrong kind: {error}") from error
-    except ValueError as error:
-        raise ConfigError(f"guest.lock.json is broken: {error}") from error
+    return parse_lock_file("guest.lock.json", text, _lock_of)
+
+
+def _lock_of(document: Any) -> GuestLock:
+    packages = {one.name: one for one in map(package_from, document["packages"])}
+    parts = {str(part): tuple(names) for part, names in document["parts"].items()}
+    unknown = [name for names in parts.values() for name in names if name not in packages]
     if unknown:
         raise ConfigError(f"guest.lock.json names {unknown[0]!r} and has no such package")
     return GuestLock(packages, parts)
@@ -121,7 +120,7 @@ def parse_guest_lock(text: str) -> GuestLock:
 def guest_lock_document(lock: GuestLock) -> dict[str, object]:
     """Return the JSON document that `parse_guest_lock` reads; pure."""
     return {
-        "format": _LOCK_FORMAT,
+        "format": LOCK_FORMAT,
         "packages": [asdict(lock.packages[name]) for name in sorted(lock.packages)],
         "parts": {part: list(names) for part, names in lock.parts.items()},
     }

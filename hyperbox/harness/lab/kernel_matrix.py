@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import cmp_to_key
 from itertools import zip_longest
+from typing import Any, TypeVar
 
 from hyperbox.errors import ConfigError, HarnessError
 from hyperbox.foreign import parse_json, parse_toml
 
 __all__ = [
+    "LOCK_FORMAT",
     "KernelRelease",
     "Matrix",
     "Package",
@@ -28,12 +30,16 @@ __all__ = [
     "package_from",
     "packages_in",
     "parse_lock",
+    "parse_lock_file",
     "parse_matrix",
     "releases",
     "unlisted_releases",
 ]
 
 LOCK_FORMAT = 1
+"""Of the lock files of kernels and of guests."""
+
+_Locked = TypeVar("_Locked")
 _PARTS = ("base", "binary", "image", "modules")
 _EMPTY_PACKAGE = 1_000_000  # bytes; packages that only depend on others are below
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -162,20 +168,36 @@ def parse_lock(text: str) -> dict[str, KernelRelease]:
     ConfigError
         If it is not JSON, of another format, or an entry is incomplete.
     """
+
+    def read(document: Any) -> dict[str, KernelRelease]:
+        entries = document["kernels"].items()
+        return {label: _locked_release(label, entry) for label, entry in entries}
+
+    return parse_lock_file("kernels.lock.json", text, read)
+
+
+def parse_lock_file(name: str, text: str, read: Callable[[Any], _Locked]) -> _Locked:
+    """Return what `read` makes of the JSON document of a lock file.
+
+    Raises
+    ------
+    ConfigError
+        If it is not JSON, of another format, or `read` misses a key or meets a wrong value.
+    """
     try:
         document = parse_json(text)
-        if document["format"] != LOCK_FORMAT:
-            raise ConfigError(f"kernels.lock.json has the unknown format {document['format']!r}")
-        found = {
-            label: _locked_release(label, entry) for label, entry in document["kernels"].items()
-        }
-    except KeyError as error:
-        raise ConfigError(f"kernels.lock.json lacks the key {error.args[0]!r}") from error
-    except (TypeError, AttributeError) as error:
-        raise ConfigError(f"kernels.lock.json has a value of the wrong kind: {error}") from error
     except ValueError as error:
-        raise ConfigError(f"kernels.lock.json is not JSON: {error}") from error
-    return found
+        raise ConfigError(f"{name} is not JSON: {error}") from error
+    try:
+        if document["format"] != LOCK_FORMAT:
+            raise ConfigError(f"{name} has the unknown format {document['format']!r}")
+        return read(document)
+    except KeyError as error:
+        raise ConfigError(f"{name} lacks the key {error.args[0]!r}") from error
+    except (TypeError, AttributeError) as error:
+        raise ConfigError(f"{name} has a value of the wrong kind: {error}") from error
+    except ValueError as error:
+        raise ConfigError(f"{name} is broken: {error}") from error
 
 
 def lock_document(locked: Mapping[str, KernelRelease]) -> dict[str, object]:
