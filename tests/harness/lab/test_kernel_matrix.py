@@ -44,7 +44,7 @@ def test_committed_lock_covers_the_committed_matrix() -> None:
         assert release.kernel_package.listed
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(VERSIONS, VERSIONS)
 def test_versions_compare_as_dpkg_says(left: str, right: str) -> None:
     ours = compare_versions(left, right)

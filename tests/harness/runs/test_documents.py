@@ -58,7 +58,7 @@ def test_what_is_written_is_read_again(
     assert read_document(path, "run") == document
 
 
-@settings(max_examples=200, deadline=None)  # of 50 inputs each
+@settings(max_examples=100, deadline=None)  # of 50 inputs each
 @given(texts=batches([RECORD.read_text()]))
 def test_a_record_is_read_as_it_was_written_or_refused(
     tmp_path_factory: pytest.TempPathFactory, texts: list[str]
