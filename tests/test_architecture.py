@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 
@@ -208,6 +208,7 @@ def may_import(name: str, imported: str) -> bool:
     return any(within(imported, prefix) for prefix in (*own, *granted))
 
 
+@cache
 def closure(name: str) -> frozenset[str]:
     """Everything of the project that importing a module runs, parents included."""
     seen: set[str] = set()
@@ -223,17 +224,30 @@ def closure(name: str) -> frozenset[str]:
     return frozenset(seen)
 
 
-@pytest.mark.parametrize("name", sources())
-def test_imports_point_downwards(name: str) -> None:
-    ours = [imported for imported in imports(name) if imported.partition(".")[0] in OURS]
-    assert [imported for imported in ours if not may_import(name, imported)] == []
+Faults = list[int] | list[str]
 
 
-@pytest.mark.parametrize("name", sources())
-def test_no_module_imports_itself_through_others(name: str) -> None:
-    assert all(
-        name not in closure(imported) or within(name, imported) for imported in imports(name)
-    )
+def offenders(faults_of: Callable[[str], Faults], names: Iterable[str]) -> dict[str, Faults]:
+    """Return the modules in which a rule finds something, and what."""
+    found = {name: faults_of(name) for name in names}
+    assert len(found) > 20, "a rule over nothing forbids nothing"
+    return {name: faults for name, faults in found.items() if faults}
+
+
+def test_imports_point_downwards() -> None:
+    def upwards(name: str) -> list[str]:
+        ours = [imported for imported in imports(name) if imported.partition(".")[0] in OURS]
+        return [imported for imported in ours if not may_import(name, imported)]
+
+    assert offenders(upwards, sources()) == {}
+
+
+def test_no_module_imports_itself_through_others() -> None:
+    def circles(name: str) -> list[str]:
+        others = [imported for imported in imports(name) if not within(name, imported)]
+        return [imported for imported in others if name in closure(imported)]
+
+    assert offenders(circles, sources()) == {}
 
 
 def in_guests() -> Iterator[str]:
@@ -247,15 +261,12 @@ def in_guests() -> Iterator[str]:
     yield "hyperbox.harness.lab.supervisor"
 
 
-@pytest.mark.parametrize("name", list(in_guests()))
-def test_what_runs_in_guests_needs_what_guests_have(name: str) -> None:
-    foreign = {
-        f"{module} imports {imported}"
-        for module in closure(name)
-        for imported in imports(module)
-        if imported.partition(".")[0] not in {*OURS, *sys.stdlib_module_names, *packages(module)}
-    }
-    assert foreign == set()
+def test_what_runs_in_guests_needs_what_guests_have() -> None:
+    def foreign(name: str) -> list[str]:
+        known = {*OURS, *sys.stdlib_module_names, *packages(name)}
+        return [one for one in imports(name) if one.partition(".")[0] not in known]
+
+    assert offenders(foreign, {one for name in in_guests() for one in closure(name)}) == {}
 
 
 def packages(module: str) -> tuple[str, ...]:
@@ -313,17 +324,16 @@ def behind_doors() -> list[str]:
     return [name for name in sources() if not within(name, "suites.benchmarks")]
 
 
-@pytest.mark.parametrize("name", behind_doors())
-def test_programs_start_through_one_door(name: str) -> None:
-    if relative(name) not in MAY_START:
-        assert lines(name, starts) == []
+def test_programs_start_through_one_door() -> None:
+    bound = [name for name in behind_doors() if relative(name) not in MAY_START]
+    assert offenders(lambda name: lines(name, starts), bound) == {}
 
 
-@pytest.mark.parametrize("name", behind_doors())
-def test_files_are_written_through_one_door(name: str) -> None:
-    path = relative(name)
-    if path not in MAY_WRITE and not path.startswith(KERNEL_INTERFACES):
-        assert lines(name, writes) == []
+def test_files_are_written_through_one_door() -> None:
+    paths = {name: relative(name) for name in behind_doors()}
+    bound = [name for name, path in paths.items() if not path.startswith(KERNEL_INTERFACES)]
+    bound = [name for name in bound if paths[name] not in MAY_WRITE]
+    assert offenders(lambda name: lines(name, writes), bound) == {}
 
 
 def uses_strerror(node: ast.AST) -> bool:
@@ -346,10 +356,14 @@ def prints_unchecked(node: ast.AST) -> bool:
     return not isinstance(node.args[0], ast.Constant) and called(node.args[0]) not in safe
 
 
-@pytest.mark.parametrize("name", [name for name in sources() if within(name, "hyperbox.cli")])
-def test_what_is_printed_goes_through_one_door(name: str) -> None:
+def makes_console(node: ast.AST) -> bool:
+    return called(node) == ("", "Console")
+
+
+def test_what_is_printed_goes_through_one_door() -> None:
     """Terminals obey escape sequences, and names of cgroups or kernels are anybody's choice."""
-    assert lines(name, prints_unchecked) == []
+    verbs = [name for name in sources() if within(name, "hyperbox.cli")]
+    assert offenders(lambda name: lines(name, prints_unchecked), verbs) == {}
 
 
 @pytest.mark.parametrize(
@@ -364,6 +378,7 @@ def test_what_is_printed_goes_through_one_door(name: str) -> None:
         (writes, "shutil.copyfile(a, b)"),
         (uses_strerror, "error.strerror"),
         (prints_unchecked, "print(name)"),
+        (makes_console, "Console(stderr=True)"),
     ],
 )
 def test_each_rule_finds_what_it_forbids(rule: Callable[[ast.AST], bool], code: str) -> None:
@@ -376,10 +391,8 @@ def test_what_only_reads_or_is_constant_breaks_no_rule(code: str) -> None:
     assert [n for n in nodes if starts(n) or writes(n) or prints_unchecked(n)] == []
 
 
-@pytest.mark.parametrize("name", sources())
-def test_consoles_are_ours(name: str) -> None:
-    made = [node for node in ast.walk(tree(name)) if called(node) == ("", "Console")]
-    assert made == []
+def test_consoles_are_ours() -> None:
+    assert offenders(lambda name: lines(name, makes_console), sources()) == {}
 
 
 @pytest.mark.parametrize(("listed", "rule"), [(MAY_START, starts), (MAY_WRITE, writes)])
@@ -390,12 +403,17 @@ def test_every_exception_is_still_needed(
     assert [p for p in listed if p not in by_path or not lines(by_path[p], rule)] == []
 
 
-@pytest.mark.parametrize("name", sources())
-def test_module_is_one_noun_of_readable_size(name: str) -> None:
-    path = sources()[name]
-    assert path.stem not in ("utils", "helpers", "common", "manager", "misc")
-    assert len(path.read_text().splitlines()) <= 500
-    assert ast.get_docstring(tree(name)), "a module says what it is"
+def test_module_is_one_noun_of_readable_size() -> None:
+    def misshapen(name: str) -> list[str]:
+        path = sources()[name]
+        faults = {
+            "is no noun": path.stem in ("utils", "helpers", "common", "manager", "misc"),
+            "is longer than 500 lines": len(path.read_text().splitlines()) > 500,
+            "does not say what it is": not ast.get_docstring(tree(name)),
+        }
+        return [fault for fault, true in faults.items() if true]
+
+    assert offenders(misshapen, sources()) == {}
 
 
 def test_every_test_is_of_a_feature() -> None:
@@ -405,8 +423,7 @@ def test_every_test_is_of_a_feature() -> None:
     assert [one for one in names if not any(belongs(one, feature) for feature in TESTS_OF)] == []
 
 
-@pytest.mark.parametrize("name", sources())
-def test_public_names_are_listed_and_exist(name: str) -> None:
+def unlisted_or_absent(name: str) -> list[str]:
     body = tree(name).body
     listed = [
         ast.literal_eval(node.value)
@@ -421,9 +438,13 @@ def test_public_names_are_listed_and_exist(name: str) -> None:
         elif isinstance(node, ast.AnnAssign):
             defined.add(ast.unparse(node.target))
     public = {one.name for one in body if isinstance(one, kinds) and not one.name.startswith("_")}
-    if public and within(name, "hyperbox"):
-        assert len(listed) == 1, "`__all__` lists what is public"
-    assert all(set(names) <= defined for names in listed)
+    if public and within(name, "hyperbox") and len(listed) != 1:
+        return ["`__all__` lists what is public"]
+    return sorted({one for names in listed for one in names} - defined)
+
+
+def test_public_names_are_listed_and_exist() -> None:
+    assert offenders(unlisted_or_absent, sources()) == {}
 
 
 def test_no_two_public_classes_have_the_same_name() -> None:
