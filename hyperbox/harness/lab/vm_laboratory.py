@@ -50,22 +50,18 @@ _WARM_UP = (
     "statistics, tempfile, threading'",
 )
 # What `vm-images/init.sh` does for a guest that boots with its project.
-_ATTACH = (
-    "sh",
-    "-ec",
+_MOUNT = (
     "cd /run; read -r device < hyperbox-project; mkdir project; "
     "mount -t tmpfs project project; cd project; mkdir lower upper work; "
     'mount -t erofs -o ro "$device" lower; mount -t overlay '
     "-o lowerdir=$PWD/lower,upperdir=$PWD/upper,workdir=$PWD/work project /opt/hyperbox; "
-    f"cd /opt/hyperbox; exec {_COMPILE} .",
+    "cd /opt/hyperbox"
 )
 # The same where the kernel has no overlay.
-_ATTACH_COPY = (
-    "sh",
-    "-ec",
+_MOUNT_COPY = (
     "cd /run; read -r device < hyperbox-project; mkdir project; "
     'mount -t erofs -o ro "$device" project; mount -t tmpfs project /opt/hyperbox; '
-    f"cp -a project/. /opt/hyperbox/; umount project; cd /opt/hyperbox; exec {_COMPILE} .",
+    "cp -a project/. /opt/hyperbox/; umount project; cd /opt/hyperbox"
 )
 _PROJECT = 2  # its place among a guest's images
 
@@ -128,9 +124,13 @@ def hardware_for(
 def warm_snapshot(
     kit: KernelKit, hardware: GuestHardware, report: Callable[[str, float], None]
 ) -> Snapshot:
-    """Return a kept snapshot of a kernel with the project, or make it; close it after use."""
+    """Return a kept snapshot of a kernel with the project, or make it; close it after use.
+
+    The project is not compiled: after each change of it that would take the first guest longer
+    than to boot, and most commands import little of it.
+    """
     qemu, cache, bare = find_qemu(), SnapshotCache(), _without_project(hardware)
-    attach = _attach(kit)
+    attach = ("sh", "-ec", _mount(kit))
 
     def make() -> Snapshot:
         boot = functools.partial(_boot, kit, bare, qemu, report)
@@ -140,8 +140,8 @@ def warm_snapshot(
     return cache.get(qemu, hardware, (_WARM_UP, attach), make)
 
 
-def _attach(kit: KernelKit) -> tuple[str, ...]:
-    return _ATTACH_COPY if "overlay" in kit.withheld else _ATTACH
+def _mount(kit: KernelKit) -> str:
+    return _MOUNT_COPY if "overlay" in kit.withheld else _MOUNT
 
 
 class VmSource:
@@ -203,7 +203,8 @@ class VmLaboratory:
         """Boot the kernel or take its kept snapshot; run the experiment's preparation once."""
         kit = self._kit(kernel, experiment)
         hardware = self._hardware(kit, experiment, lane)
-        steps = (_WARM_UP, _attach(kit), *([experiment.prepare] if experiment.prepare else []))
+        attach = ("sh", "-ec", f"{_mount(kit)}; exec {_COMPILE} .")
+        steps = (_WARM_UP, attach, *([experiment.prepare] if experiment.prepare else []))
         with self._locks[kernel]:
             snapshot = self._snapshot(kit, hardware, steps)
         found = snapshot.repeatability

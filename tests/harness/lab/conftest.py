@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -9,9 +10,9 @@ import pytest
 
 from hyperbox.harness.lab.guest_image import project_image, root_image
 from hyperbox.harness.lab.kernel_kit import KernelKit, kernel_kit
-from hyperbox.harness.lab.qemu import GuestHardware, find_qemu
-from hyperbox.harness.lab.snapshot import Snapshot, boot_snapshot
-from hyperbox.harness.lab.vm_laboratory import hardware_for
+from hyperbox.harness.lab.qemu import GuestHardware
+from hyperbox.harness.lab.snapshot import Snapshot
+from hyperbox.harness.lab.vm_laboratory import hardware_for, warm_snapshot
 from hyperbox.harness.model import Lane
 
 
@@ -33,11 +34,6 @@ def hardware(kit: KernelKit, tmp_path_factory: pytest.TempPathFactory) -> GuestH
 
 @pytest.fixture(scope="session")
 def snapshot(kit: KernelKit, hardware: GuestHardware) -> Iterator[Snapshot]:
-    made = boot_snapshot(
-        find_qemu(),
-        hardware,
-        kernel_config=kit.config.read_text(),
-        prepare=lambda machine: None,
-    )
-    yield made
-    made.close()
+    made = warm_snapshot(kit, hardware, lambda _text, _fraction: None)
+    with contextlib.closing(made):
+        yield made

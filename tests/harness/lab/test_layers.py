@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,15 +15,12 @@ from hyperbox.files import sha256_file
 from hyperbox.harness.declarations import load_suites
 from hyperbox.harness.lab import layers
 from hyperbox.harness.lab.erofs_image import LABEL
-from hyperbox.harness.lab.guest_image import project_image, root_image
 from hyperbox.harness.lab.kernel_kit import kernel_kit
 from hyperbox.harness.lab.layers import layer_image, parse_layers, read_layers
-from hyperbox.harness.lab.qemu import find_qemu
-from hyperbox.harness.lab.snapshot import boot_snapshot
 from hyperbox.harness.lab.vm import VirtualMachine
-from hyperbox.harness.lab.vm_laboratory import hardware_for
 from hyperbox.harness.model import Lane
 from hyperbox.processes import run
+from tests.guests import kept_guest
 
 LAYER = {"id": "demo", "title": "for tests", "packages": {"hello": "says so"}}
 
@@ -124,15 +122,9 @@ print(json.dumps({
 
 @pytest.fixture(scope="module", params=["5.10", "7.3"])
 def machine(request: pytest.FixtureRequest) -> Iterator[VirtualMachine]:
-    kit = kernel_kit(request.param)
-    images = [layer_image("daemon"), layer_image("redis")]
-    hardware = hardware_for(kit, Lane.FAST, root_image(), project_image(), layers=images)
-    made = boot_snapshot(find_qemu(), hardware, kernel_config="", prepare=lambda machine: None)
-    try:
-        with made.clone() as clone:
-            yield clone
-    finally:
-        made.close()
+    made = kept_guest(kernel_kit(request.param), Lane.FAST, layers=["daemon", "redis"])
+    with contextlib.closing(made), made.clone() as clone:
+        yield clone
 
 
 @pytest.mark.vm

@@ -1,6 +1,6 @@
 """Every way in which a guest can end, planted in the oldest and the newest kernel.
 
-Each kernel is booted once; each fault has a clone of its own.
+Each fault has a clone of its own.
 """
 
 from __future__ import annotations
@@ -22,15 +22,13 @@ from hyperbox.errors import BootTimeout, GuestCrash, HarnessError, HyperboxError
 from hyperbox.harness.lab.capacity import MemoryReservation
 from hyperbox.harness.lab.crash import OOM_KILL, WARN, find_reports
 from hyperbox.harness.lab.dmesg import TAINT, judge
-from hyperbox.harness.lab.guest_image import project_image, root_image
 from hyperbox.harness.lab.kernel_kit import kernel_kit
 from hyperbox.harness.lab.nameless import in_memory
 from hyperbox.harness.lab.protocol import FrameType
 from hyperbox.harness.lab.qemu import GuestHardware, find_qemu
 from hyperbox.harness.lab.snapshot import Snapshot, boot_snapshot
 from hyperbox.harness.lab.vm import VirtualMachine
-from hyperbox.harness.lab.vm_laboratory import hardware_for
-from hyperbox.harness.model import Lane
+from tests.guests import kept_guest
 from tests.harness.lab.planted_faults import Template, assemble
 
 pytestmark = [pytest.mark.vm, pytest.mark.usefixtures("no_leftovers")]
@@ -57,20 +55,28 @@ class Plant:
         machine.put("/tmp/planted.ko", assemble(self.template, fault, self.scratch))
 
 
+@contextlib.contextmanager
+def _plant(kernel: str, scratch: Path) -> Iterator[Plant]:
+    with contextlib.closing(kept_guest(kernel_kit(kernel))) as snapshot:
+        with snapshot.clone() as machine:
+            found = machine.execute(["modinfo", "-n", "erofs"], timeout=60)
+            module = machine.get(found.stdout.decode().strip())
+        yield Plant(snapshot, Template.of(module), scratch)
+
+
 @pytest.fixture(scope="module", params=_KERNELS)
 def plant(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Plant]:
-    kit = kernel_kit(request.param)
-    hardware = hardware_for(kit, Lane.EXACT, root_image(), project_image())
-    snapshot = boot_snapshot(find_qemu(), hardware, kernel_config="", prepare=lambda machine: None)
-    try:
-        with snapshot.clone() as machine:
-            found = machine.execute(["modinfo", "-n", "erofs"], timeout=60)
-            module = machine.get(found.stdout.decode().strip())
-        yield Plant(snapshot, Template.of(module), tmp_path_factory.mktemp("faults"))
-    finally:
-        snapshot.close()
+    with _plant(request.param, tmp_path_factory.mktemp("faults")) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def newest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plant]:
+    """For what QEMU, the host and the harness do: it is the same whichever kernel runs."""
+    with _plant(_KERNELS[-1], tmp_path_factory.mktemp("faults")) as made:
+        yield made
 
 
 @pytest.mark.parametrize(
@@ -135,9 +141,11 @@ def test_guest_that_stands_still_is_noticed_before_its_timeout(
     assert caught.value.fingerprint == "stopped answering: planted_deaf"
 
 
-def test_stopped_processor_is_a_lost_machine(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stopped_processor_is_a_lost_machine(
+    newest: Plant, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("hyperbox.harness.lab.vm._PING_TIMEOUT", 2.0)
-    with plant.snapshot.clone() as machine:
+    with newest.snapshot.clone() as machine:
         machine.ping()
         machine.monitor("stop")
         with pytest.raises(MachineLost) as caught:
@@ -213,8 +221,8 @@ def test_power_off_is_no_crash_and_no_success(plant: Plant) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGBUS])
-def test_death_of_qemu_is_named_by_its_signal(plant: Plant, number: signal.Signals) -> None:
-    with plant.snapshot.clone() as machine:
+def test_death_of_qemu_is_named_by_its_signal(newest: Plant, number: signal.Signals) -> None:
+    with newest.snapshot.clone() as machine:
         machine.ping()
         os.kill(machine.pid, number)
         with pytest.raises(MachineLost) as caught:
@@ -246,35 +254,35 @@ def _stopped_soon(machine: VirtualMachine) -> Iterator[None]:
 
 
 def test_qemu_that_is_stopped_is_noticed_while_a_command_runs(
-    plant: Plant, monkeypatch: pytest.MonkeyPatch
+    newest: Plant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("hyperbox.harness.lab.vm._BEAT", 0.4)
-    with plant.snapshot.clone() as machine, _stopped_soon(machine):
+    with newest.snapshot.clone() as machine, _stopped_soon(machine):
         machine.execute(_ENDLESS, timeout=600)
 
 
-def test_qemu_that_is_stopped_is_noticed_when_the_commands_time_is_over(plant: Plant) -> None:
-    with plant.snapshot.clone() as machine, _stopped_soon(machine):
+def test_qemu_that_is_stopped_is_noticed_when_the_commands_time_is_over(newest: Plant) -> None:
+    with newest.snapshot.clone() as machine, _stopped_soon(machine):
         machine.execute(_ENDLESS, timeout=1)
 
 
 def test_qemu_that_is_stopped_is_noticed_in_a_transfer(
-    plant: Plant, monkeypatch: pytest.MonkeyPatch
+    newest: Plant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("hyperbox.harness.lab.vm._PING_TIMEOUT", 2.0)
-    with plant.snapshot.clone() as machine, _stopped_soon(machine):
+    with newest.snapshot.clone() as machine, _stopped_soon(machine):
         time.sleep(1)
         machine.put("/tmp/file", b"data")
 
 
 def test_qemu_that_is_stopped_is_noticed_while_it_boots(
-    plant: Plant, monkeypatch: pytest.MonkeyPatch
+    newest: Plant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("hyperbox.harness.lab.vm._BEAT", 0.4)
 
     with (
         in_memory("ram") as ram,
-        VirtualMachine(find_qemu(), plant.snapshot.hardware, ram=ram, shared=True) as machine,
+        VirtualMachine(find_qemu(), newest.snapshot.hardware, ram=ram, shared=True) as machine,
         _stopped_soon(machine),
     ):
         machine.wait_ready(600)
@@ -321,12 +329,12 @@ def _small_disk(directory: Path, size: str) -> Iterator[Path]:
 
 
 @pytest.mark.root
-def test_host_without_memory_for_a_guest_is_named(plant: Plant, tmp_path: Path) -> None:
+def test_host_without_memory_for_a_guest_is_named(newest: Plant, tmp_path: Path) -> None:
     with (
         _small_disk(tmp_path / "small", "32m") as small,
         FileIO(small / "ram", "w") as ram,
         pytest.raises(MachineLost) as caught,
-        VirtualMachine(find_qemu(), plant.snapshot.hardware, ram=ram, shared=True) as machine,
+        VirtualMachine(find_qemu(), newest.snapshot.hardware, ram=ram, shared=True) as machine,
     ):
         machine.wait_ready(60)
     assert caught.value.fingerprint == "QEMU death: SIGBUS"
@@ -334,26 +342,26 @@ def test_host_without_memory_for_a_guest_is_named(plant: Plant, tmp_path: Path) 
 
 
 def test_guest_that_does_not_fit_is_not_started(
-    plant: Plant, monkeypatch: pytest.MonkeyPatch
+    newest: Plant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     small = MemoryReservation(lambda: 32 << 20)
     monkeypatch.setattr("hyperbox.harness.lab.snapshot._MEMORY", small)
     with pytest.raises(HarnessError, match="32 MiB of memory are free, a guest needs 768 MiB"):
         boot_snapshot(
-            find_qemu(), plant.snapshot.hardware, kernel_config="", prepare=lambda machine: None
+            find_qemu(), newest.snapshot.hardware, kernel_config="", prepare=lambda machine: None
         )
 
 
 @pytest.mark.root
 def test_panic_is_known_though_the_disk_is_too_full_for_the_console(
-    plant: Plant, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    newest: Plant, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with _small_disk(tmp_path / "full", "64k") as full:
         (full / "filler").write_bytes(bytes(60 << 10))
         with contextlib.suppress(OSError):
             (full / "rest").write_bytes(bytes(64 << 10))
         monkeypatch.setattr("tempfile.tempdir", str(full))
-        with plant.snapshot.clone() as machine:
+        with newest.snapshot.clone() as machine:
             with pytest.raises(GuestCrash) as caught:
                 machine.execute(["sh", "-c", "echo c > /proc/sysrq-trigger"], timeout=60)
             assert machine.console() == ""

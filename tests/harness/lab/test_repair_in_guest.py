@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,22 +26,26 @@ def _run(machine: VirtualMachine, *argv: str) -> Any:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def test_a_program_killed_anywhere_leaves_nothing_after_a_repair(snapshot: Snapshot) -> None:
+@pytest.fixture(scope="module")
+def machine(snapshot: Snapshot) -> Iterator[VirtualMachine]:
+    """One guest: what a test leaves in it is what both look for."""
     with snapshot.clone() as machine:
         machine.put(PROGRAM, Path(crashing.__file__).read_bytes())
-        found = _run(machine, PROGRAM, "kill", str(POINTS), "1")
+        yield machine
+
+
+def test_a_program_killed_anywhere_leaves_nothing_after_a_repair(machine: VirtualMachine) -> None:
+    found = _run(machine, PROGRAM, "kill", str(POINTS), "1")
     assert found["wrong"] == []
     assert set(found["left_behind"]) == set(KINDS)  # each was there to be undone
     assert found["before"]["swap"] == found["before"]["journals"] == []
 
 
-def test_the_repair_program_undoes_everything_and_says_so(snapshot: Snapshot) -> None:
-    with snapshot.clone() as machine:
-        machine.put(PROGRAM, Path(crashing.__file__).read_bytes())
-        found = _run(machine, PROGRAM, "leave")
-        done = machine.execute(["python3", "-m", "hyperbox.linux.undo"], timeout=60)
-        again = machine.execute(["python3", "-m", "hyperbox.linux.undo"], timeout=60)
-        after = _run(machine, PROGRAM, "look")
+def test_the_repair_program_undoes_everything_and_says_so(machine: VirtualMachine) -> None:
+    found = _run(machine, PROGRAM, "leave")
+    done = machine.execute(["python3", "-m", "hyperbox.linux.undo"], timeout=60)
+    again = machine.execute(["python3", "-m", "hyperbox.linux.undo"], timeout=60)
+    after = _run(machine, PROGRAM, "look")
     before, left = found["before"], found["left"]
     assert {key for key in before if before[key] == left[key]} == set()
     assert after == before
