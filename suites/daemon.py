@@ -15,7 +15,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from hyperbox.processes import spawn, stop
 __all__ = ["Daemon", "HttpAnswer", "running_daemon"]
 
 _PROJECT = Path(hyperbox.__file__).resolve().parent.parent
+_LISTENING = "event=listening"
 _PATIENCE_S = 120.0  # until something is called stuck; guests are slow
 
 
@@ -81,15 +82,19 @@ class Daemon:
 
 
 @contextlib.contextmanager
-def running_daemon(options: Sequence[str] = ()) -> Iterator[Daemon]:
+def running_daemon(
+    options: Sequence[str] = (), variables: Mapping[str, str] | None = None
+) -> Iterator[Daemon]:
     """Start the daemon and give it when it listens; it is killed at the end of the block.
+
+    `variables` are added to its environment.
 
     Raises
     ------
     WorkloadError
         If it does not start, with the end of its log: this Python may lack its packages.
     """
-    environment = {"PYTHONPATH": os.fspath(_PROJECT)}
+    environment = {"PYTHONPATH": os.fspath(_PROJECT), **(variables or {})}
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "socket"
         argv = [sys.executable, "-m", "hyperbox", "daemon", "--listen", "none"]
@@ -101,7 +106,8 @@ def running_daemon(options: Sequence[str] = ()) -> Iterator[Daemon]:
         reader = threading.Thread(target=_collect, args=(daemon, listening), name="daemon's log")
         reader.start()
         try:
-            if not listening.wait(_PATIENCE_S) or process.poll() is not None:
+            listening.wait(_PATIENCE_S)
+            if not any(_LISTENING in line for line in daemon.log):
                 raise WorkloadError(f"the daemon did not start: {' '.join(daemon.log[-3:])}")
             yield daemon
         finally:
@@ -117,6 +123,6 @@ def _collect(daemon: Daemon, listening: threading.Event) -> None:
     assert daemon.process.stderr is not None
     for line in daemon.process.stderr:
         daemon.log.append(line.decode(errors="replace").strip())
-        if b"event=listening" in line:
+        if _LISTENING in daemon.log[-1]:
             listening.set()
     listening.set()

@@ -80,7 +80,8 @@ def _traced(settings: DaemonSettings) -> Traced | None:
     if wanted not in ("otlp", "none", ""):
         raise ConfigError(f"OTEL_TRACES_EXPORTER: {wanted!r} is not known", hint="otlp or none")
     grpc = tuple(Path(one) if "/" in one else parse_address(one) for one in settings.grpc)
-    return Traced(cgroup, None if wanted == "none" else target(os.environ), grpc)
+    collector = None if wanted == "none" else target(os.environ)
+    return Traced(cgroup, collector, grpc, settings.trace_budget / 100)
 
 
 def _socket(text: str | None) -> Path | None:

@@ -42,7 +42,9 @@ def _traces(options: DaemonOptions) -> Service:
     to, cgroup = traced.target, traced.cgroup
     scope = Scope(Filter.ALL) if cgroup is None else Scope(Filter.CGROUP, cgroup)
     exporter = None if to is None else lambda: exporter_to(to)
-    return TracesService(TracerSource(scope), exporter=exporter, grpc=_grpc(options))
+    return TracesService(
+        TracerSource(scope, budget=traced.budget), exporter=exporter, grpc=_grpc(options)
+    )
 
 
 def _grpc(

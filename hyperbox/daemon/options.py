@@ -10,6 +10,7 @@ from hyperbox.linux.pressure import PROC_PRESSURE
 from hyperbox.memory.psi import HISTORY, INTERVAL_S
 from hyperbox.memory.tuning import TunerOptions
 from hyperbox.observability.export_target import ExportTarget
+from hyperbox.observability.governor import BUDGET
 from hyperbox.settings import InFile, SettingKind, SettingsTable, declared
 
 __all__ = ["DAEMON", "IMAGES_SOCKET", "DaemonOptions", "DaemonSettings", "Traced"]
@@ -61,6 +62,15 @@ class DaemonSettings:
         "trace the processes of this cgroup (v2) only",
         metavar="PATH",
     )
+    trace_budget: float = declared(
+        100 * BUDGET,
+        "what tracing may take of the CPU time before it looks at less",
+        SettingKind.NUMBER,
+        metavar="PERCENT",
+        least=0.01,
+        most=100.0,
+        usual=f"{100 * BUDGET:g}",
+    )
     grpc: tuple[str, ...] = declared(
         (),
         "serve traces over gRPC, too: TCP address or path of a unix socket; may be repeated",
@@ -93,11 +103,14 @@ class Traced:
         The collector; None if spans are only served.
     grpc
         Where they are served over gRPC.
+    budget
+        What tracing may take of the CPU time, from 0 to 1.
     """
 
     cgroup: Path | None
     target: ExportTarget | None
     grpc: tuple[Address | Path, ...] = ()
+    budget: float = BUDGET
 
 
 @dataclass(frozen=True)

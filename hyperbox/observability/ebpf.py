@@ -36,6 +36,7 @@ from hyperbox.observability.tallies import ABI_SHIFT, Rows, merged, process_of
 __all__ = ["Tracer", "Window"]
 
 _IO_URING = (425, 426, 427)  # io_uring_setup, io_uring_enter, io_uring_register, on every ABI
+_SECOND_NS = 1_000_000_000
 _CAUSES = {
     Counter.SPILLED: "table_full",
     Counter.RING_FULL: "ring_full",
@@ -129,6 +130,7 @@ class Tracer:
         )
         self.lives = Lives(outside, boot=boot_id().encode(), suspended_ns=_suspended_ns())
         self._calls: list[Rows] = []
+        self._taken = self._passed_over = 0
         self._counted: Mapping[Counter, int] = dict.fromkeys(Counter, 0)
         self._missed = 0, 0
         self._spilled = np.zeros((3, SPILLED_NUMBERS), np.uint64)
@@ -144,6 +146,7 @@ class Tracer:
         )
         self._since_ns = time.monotonic_ns()
         self._busy_ns, self._own_ns = busy_cpu_ns(), time.process_time_ns()
+        self._load = WindowLoad(0, 0, _SECOND_NS, 0)
         self.instrument.change(self.governor.mode)
         return self
 
@@ -154,6 +157,11 @@ class Tracer:
         trace: TracebackType | None,
     ) -> None:
         self.instrument.__exit__(kind, error, trace)
+
+    @property
+    def window_start_ns(self) -> int:
+        """Time of CLOCK_MONOTONIC at which the window began that is under way."""
+        return self._since_ns
 
     def add_tree(self, process: int) -> None:
         """Trace a running process and what it has started, for a scope of `Filter.TREE`.
@@ -181,6 +189,26 @@ class Tracer:
             self._calls.append(calls)
         self.lives.note(self.instrument.lives())
 
+    def take_calls(self) -> list[tuple[Life, np.void]]:
+        """Poll, and return the single calls that have come, each with whose it was.
+
+        For readers who cannot wait for the end of the window, which then lacks them. Where the
+        governor decides, a look takes half of what is left for the window at most, so that slow
+        calls late in it have a place.
+        """
+        self.poll()
+        calls = self._come()
+        if self._mode is None:
+            left = self.governor.most_spans(self._load.busy_ns) - self._taken
+            most = max(0, (left + 1) // 2)
+            self._passed_over += max(0, len(calls) - most)
+            calls = _weightiest(calls, most)
+        self._taken += len(calls)
+        return [
+            (self.lives.at(process_of(int(call["key"])), int(call["start_ns"])), call)
+            for call in calls
+        ]
+
     def read(self) -> Window:
         """End the window, begin another one, and return what was in it."""
         # The calls of what ends from now on may be in the next window.
@@ -205,8 +233,7 @@ class Tracer:
     def _window(self, rows: Rows, ended_before_ns: int | None) -> Window:
         start_ns, self._since_ns = self._since_ns, time.monotonic_ns()
         self.poll()
-        calls = np.concatenate(self._calls) if self._calls else np.zeros(0, CALL)
-        self._calls.clear()
+        calls = self._come()
         tallies = merged(rows)
         counters = self.instrument.counters()
         grown = {which: counters[which] - self._counted[which] for which in Counter}
@@ -215,12 +242,16 @@ class Tracer:
         count = int(tallies["count"].sum()) + sum(unattributed.values())
         lost = self._lost(grown)
         elapsed_ns = self._since_ns - start_ns
-        self._load = self._measured(count, grown[Counter.SKIPPED], len(calls), elapsed_ns)
-        if self._mode is None and len(calls) > (
-            most := self.governor.most_spans(self._load.busy_ns)
-        ):
-            lost["span_limit"] = len(calls) - most
+        reported = self._taken + self._passed_over + len(calls)
+        self._load = self._measured(count, grown[Counter.SKIPPED], reported, elapsed_ns)
+        passed_over = self._passed_over
+        if self._mode is None:
+            most = max(0, self.governor.most_spans(self._load.busy_ns) - self._taken)
+            passed_over += max(0, len(calls) - most)
             calls = _weightiest(calls, most)
+        if passed_over:
+            lost["span_limit"] = passed_over
+        self._taken = self._passed_over = 0
         lives = self._lives_of(tallies, calls)
         return Window(
             start_ns=start_ns,
@@ -235,6 +266,11 @@ class Tracer:
             cost=self.governor.cost(self._load),
             skipped=grown[Counter.SKIPPED],
         )
+
+    def _come(self) -> Rows:
+        calls = np.concatenate(self._calls) if self._calls else np.zeros(0, CALL)
+        self._calls.clear()
+        return calls
 
     def _lives_of(self, tallies: Rows, calls: Rows) -> Mapping[int, Sequence[Life]]:
         found: dict[int, list[Life]] = {}
@@ -301,7 +337,9 @@ class _CgroupPaths:
 
 
 def _weightiest(calls: Rows, most: int) -> Rows:
-    """Return the slow ones before the failed ones before examples, the longer ones first."""
+    """Return at most so many: slow ones before failed ones before examples, longer ones first."""
+    if len(calls) <= most:
+        return calls
     slow, failed = calls["why"] & Why.SLOW, calls["why"] & Why.FAILED
     order = np.lexsort((-calls["duration_ns"].astype(np.int64), failed == 0, slow == 0))
     kept: Rows = calls[np.sort(order[:most])]

@@ -17,7 +17,8 @@ __all__ = ["BUDGET", "SPAN_NS", "Governor", "WindowLoad"]
 BUDGET = 0.02
 """Of the CPU time that the machine was busy, or of one processor's where that is more."""
 SPAN_NS = 40_000
-"""What a single call costs that is made into a span and encoded: 36 to 44 us were measured."""
+"""What a single call costs at least that is made into a span and encoded: 36 to 44 us were measured
+on one machine. What it costs on this one is learned from the windows."""
 _SPANS = 0.25  # of the budget: what single calls may take while they are a choice
 _FEWEST_SPANS = 50
 _MARGIN = 0.7  # of the budget: what a richer mode may cost to be taken
@@ -60,6 +61,8 @@ class Governor:
         self.mode = first
         self._room = 0
         self._rest = 0
+        self._span_ns = float(SPAN_NS)
+        self._base_ns = math.inf  # what the tracer's process takes of a window without spans
 
     def cost(self, load: WindowLoad) -> float:
         """Return the share of the machine's CPU time that tracing took, from 0."""
@@ -68,16 +71,17 @@ class Governor:
 
     def most_spans(self, busy_ns: int) -> int:
         """Return how many single calls are made into spans where not all of them are."""
-        return max(_FEWEST_SPANS, int(self._budget * _SPANS * busy_ns / SPAN_NS))
+        return max(_FEWEST_SPANS, int(self._budget * _SPANS * busy_ns / self._span_ns))
 
     def _would_cost(self, load: WindowLoad, mode: Mode) -> float:
         reported = {Mode.FULL: load.calls, Mode.HYBRID: load.reported}.get(mode, 0)
-        own_ns = max(0, load.own_ns - load.reported * SPAN_NS) + reported * SPAN_NS
+        own_ns = max(0, load.own_ns - load.reported * self._span_ns) + reported * self._span_ns
         calls = self._costs.of(mode, load.calls, load.skipped)
         return (calls + own_ns) / max(load.busy_ns, 1)
 
     def step(self, load: WindowLoad) -> Mode:
         """Return the mode of the next window, after one that was traced in `mode`."""
+        self._learn(load)
         if self.mode is Mode.OFF:
             self._rest -= 1
             if self._rest <= 0:
@@ -92,6 +96,12 @@ class Governor:
         else:
             self._room = 0
         return self.mode
+
+    def _learn(self, load: WindowLoad) -> None:
+        if load.reported < _FEWEST_SPANS:
+            self._base_ns = min(self._base_ns, load.own_ns)
+        elif self._base_ns < math.inf:
+            self._span_ns = max(SPAN_NS, (load.own_ns - self._base_ns) / load.reported)
 
     def _down(self, load: WindowLoad) -> None:
         self._room = 0

@@ -98,6 +98,8 @@ class SpanMaker:
 
     machine: Attributes = field(default_factory=dict)
     clock: Clock = field(default_factory=Clock)
+    _ahead: dict[int, tuple[Life, bytes]] = field(default_factory=dict)
+    """Identifiers of windows under way whose calls have been made into spans already."""
     _random: random.Random = field(default_factory=lambda: random.Random(os.urandom(16)))  # noqa: S311 # no secrets
 
     def spans(self, window: Window) -> list[ResourceSpans]:
@@ -111,10 +113,11 @@ class SpanMaker:
             spans.setdefault(id(life), []).append(span)
 
         parents: dict[int, bytes] = {}
-        for life, rows in _by_process(window):
+        for life, rows in (*_by_process(window), *self._without_tally(window)):
             span = self._window_span(window, life, rows)
             parents[id(life)] = span.span_id
             put(life, span)
+        self._ahead.clear()
         for record in window.calls:
             life = window.life(process_of(int(record["key"])), int(record["start_ns"]))
             put(life, self._call_span(life, record, parents.get(id(life), life.span_id)))
@@ -122,6 +125,22 @@ class SpanMaker:
             put(life, self._life_span(life, life.end_ns))
         found = [ResourceSpans(self._resource(lives[key]), made) for key, made in spans.items()]
         return found + self._unattributed(window)
+
+    def calls(
+        self, calls: Sequence[tuple[Life, np.void]], window_start_ns: int
+    ) -> list[ResourceSpans]:
+        """Return the spans of single calls of the window that is under way, by process.
+
+        A call that began in it is a child of the window's span, which comes when it ends.
+        """
+        spans: dict[int, tuple[Life, list[Span]]] = {}
+        for life, record in calls:
+            parent = life.span_id
+            if int(record["start_ns"]) >= window_start_ns:
+                _, parent = self._ahead.setdefault(id(life), (life, self._identifier()))
+            _, made = spans.setdefault(id(life), (life, []))
+            made.append(self._call_span(life, record, parent))
+        return [ResourceSpans(self._resource(life), made) for life, made in spans.values()]
 
     def running(self, lives: Sequence[Life], now_ns: int) -> list[ResourceSpans]:
         """Return the spans of lives that go on when tracing ends: up to now, and marked."""
@@ -174,11 +193,12 @@ class SpanMaker:
         )
 
     def _window_span(self, window: Window, life: Life, rows: Rows) -> Span:
+        _, identifier = self._ahead.get(id(life), (life, b""))
         start_ns = max(window.start_ns, life.start_ns)
         end_ns = min(window.end_ns, life.end_ns or window.end_ns)
         return Span(
             life.trace_id,
-            self._identifier(),
+            identifier or self._identifier(),
             "window",
             self.clock.unix_ns(start_ns),
             self.clock.unix_ns(max(start_ns, end_ns)),
@@ -213,6 +233,16 @@ class SpanMaker:
             found,
             error=error,
         )
+
+    def _without_tally(self, window: Window) -> Iterator[tuple[Life, Rows]]:
+        """Yield lives whose calls have a window's span as parent that nothing was counted for.
+
+        Their tallies had no place, or the start of a call was known to a tick only.
+        """
+        counted = {id(life) for life, _ in _by_process(window)}
+        for key, (life, _) in self._ahead.items():
+            if key not in counted:
+                yield life, window.tallies[:0]
 
     def _unattributed(self, window: Window) -> list[ResourceSpans]:
         """Return a span for calls that were counted without their process, and for losses."""

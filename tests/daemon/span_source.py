@@ -38,7 +38,7 @@ class ReadingSource:
     def __init__(self) -> None:
         self._made = 0
 
-    def start(self, sink: Sink) -> None:
+    def start(self, sink: Sink, followed: Callable[[], bool]) -> None:
         self._sink = sink
         threading.Thread(target=self._obey, daemon=True).start()
 

@@ -275,6 +275,53 @@ def test_spans_carry_every_count() -> None:
     assert failed[0].error == "EBADF"
 
 
+def test_calls_taken_at_once_are_below_the_window_that_comes_later() -> None:
+    maker, early, late = SpanMaker(), [], []
+    with (
+        subprocess.Popen(
+            [sys.executable, "-c", "import time\nwhile True: time.sleep(.01)"]
+        ) as process,
+        Tracer(Scope(Filter.TREE), mode=Mode.FULL) as tracer,
+    ):
+        tracer.add_tree(process.pid)
+        for _ in range(3):
+            for _ in range(3):
+                time.sleep(0.05)
+                early += maker.calls(tracer.take_calls(), tracer.window_start_ns)
+            window = tracer.read()
+            assert len(window.calls) < sum(window.tallies["count"])
+            late += maker.spans(window)
+        process.kill()
+    ahead = [span for batch in early for span in batch.spans]
+    assert {span.attributes[names.SPAN_KIND] for span in ahead} == {"call"}
+    spans = [*ahead, *(span for batch in late for span in batch.spans)]
+    assert len({span.span_id for span in spans}) == len(spans)
+    windows = {
+        span.span_id for span in spans if span.attributes[names.SPAN_KIND] in ("window", "process")
+    }
+    parents = {span.parent_span_id for span in ahead}
+    assert len(parents) >= 3
+    assert len(parents - windows) <= 1  # what began before its window is below the process
+
+
+def test_calls_taken_at_once_leave_a_place_for_later_ones() -> None:
+    with (
+        subprocess.Popen([sys.executable, "-c", "while True: open('/dev/null').close()"]) as busy,
+        Tracer(Scope(Filter.TREE)) as tracer,
+    ):
+        tracer.add_tree(busy.pid)
+        taken = []
+        for _ in range(4):
+            time.sleep(0.05)
+            taken.append(len(tracer.take_calls()))
+        busy.kill()
+        busy.wait()
+        window = tracer.stop()
+    assert all(taken)
+    assert sum(taken) <= tracer.governor.most_spans(1_000_000_000)
+    assert window.lost["span_limit"] > 0
+
+
 def test_nothing_is_left_in_the_kernel() -> None:
     def loaded() -> int:
         count = 0

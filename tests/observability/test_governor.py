@@ -55,6 +55,17 @@ def test_spans_of_single_calls_do_not_keep_a_poorer_mode_away() -> None:
     assert governor.most_spans(SECOND) == 125
 
 
+def test_what_a_span_costs_on_this_machine_is_learned() -> None:
+    """With spans of 40 us 400 calls a second would fit the budget in full."""
+    governor = Governor(COSTS, first=Mode.COUNT)
+    rest, span_ns = 1_000_000, 200_000
+    for _ in range(20):
+        reported = {Mode.COUNT: 0, Mode.HYBRID: 60, Mode.FULL: 400}[governor.mode]
+        governor.step(WindowLoad(400, 0, SECOND, rest + reported * span_ns, reported))
+        assert governor.mode is not Mode.FULL
+    assert governor.mode is Mode.HYBRID
+
+
 def test_calls_of_others_and_our_own_time_count() -> None:
     governor = Governor(COSTS)
     assert governor.cost(load(0, skipped=100_000)) == 0.01

@@ -8,11 +8,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from hyperbox.errors import WorkloadError
 from hyperbox.observability.instrument import Instrument
 from hyperbox.observability.tallies import Rows
 from suites.ebpf import coverage
+from suites.ebpf.streaming import percentile
+from suites.ebpf.works import WORKS
 
 pytestmark = pytest.mark.root
 
@@ -70,6 +76,19 @@ def test_a_tracer_that_misses_calls_is_found_out(
 
 def test_where_it_cannot_trace_it_says_why() -> None:
     assert measured("suites.ebpf.fallback") == {"situations": 2.0, "unclear": 0.0}
+
+
+def test_a_load_that_ends_after_a_time_says_how_much_it_did() -> None:
+    assert WORKS["nginx"].done("  Requests/sec\n  9052 requests in 4.00s, 9.2MB read\n") == 9052
+    assert WORKS["redis"].done("") == WORKS["redis"].count
+    for nothing in ("  0 requests in 4.00s", "unable to connect"):
+        with pytest.raises(WorkloadError, match="no work was done"):
+            WORKS["nginx"].done(nothing)
+
+
+@given(st.lists(st.integers(0, 10**12), min_size=1), st.sampled_from((0.5, 0.9, 0.99, 1.0)))
+def test_percentiles_are_of_nearest_rank(values: list[int], share: float) -> None:
+    assert percentile(values, share) == np.quantile(values, share, method="inverted_cdf")
 
 
 def test_work_is_measured_with_and_without() -> None:

@@ -1,4 +1,4 @@
-"""The tracer as a source of spans: traces in a thread of its own, a window a second."""
+"""The tracer as a source of spans, in a thread of its own: windows, and calls as they come."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from hyperbox.daemon.services.traces import Sink
 from hyperbox.errors import HarnessError, HyperboxError
@@ -39,12 +39,12 @@ class TracerSource:
         self._calls = self._skipped = self._windows = 0
         self._trouble: HyperboxError | None = None
 
-    def start(self, sink: Sink) -> None:
+    def start(self, sink: Sink, followed: Callable[[], bool]) -> None:
         """Begin to trace; see `SpanSource.start`."""
         maker = SpanMaker(machine_attributes(os.environ))
         self._tracer.__enter__()
         self._thread = threading.Thread(
-            target=self._run, args=(maker, sink), name="tracer", daemon=True
+            target=self._run, args=(maker, sink, followed), name="tracer", daemon=True
         )
         self._thread.start()
 
@@ -73,11 +73,15 @@ class TracerSource:
         """Return what has ended it, if anything has."""
         return self._trouble
 
-    def _run(self, maker: SpanMaker, sink: Sink) -> None:
+    def _run(self, maker: SpanMaker, sink: Sink, followed: Callable[[], bool]) -> None:
         try:
             ends = time.monotonic() + _WINDOW_S
             while not self._over.wait(_POLL_S):
-                self._tracer.poll()
+                if followed():  # who follows the stream sees calls now, not at the window's end
+                    calls = self._tracer.take_calls()
+                    sink(maker.calls(calls, self._tracer.window_start_ns))
+                else:
+                    self._tracer.poll()
                 if time.monotonic() >= ends:
                     ends += _WINDOW_S
                     self._take(self._tracer.read(), maker, sink)

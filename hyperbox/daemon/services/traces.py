@@ -49,8 +49,8 @@ Sink = Callable[[Sequence[ResourceSpans]], None]
 class SpanSource(Protocol):
     """Makes spans, for example the tracer."""
 
-    def start(self, sink: Sink) -> None:
-        """Begin to make spans.
+    def start(self, sink: Sink, followed: Callable[[], bool]) -> None:
+        """Begin to make spans; `followed` says whether somebody waits for each as it comes.
 
         Raises
         ------
@@ -130,7 +130,7 @@ class TracesService:
             self._exporter = self._make_exporter()
             self._exporter.start()
         try:
-            self._source.start(self._take)
+            self._source.start(self._take, lambda: len(self._readers) > 0)
         except KernelFeatureMissing as error:
             self._status = Status(ServiceState.UNAVAILABLE, error.message, error.hint)
             if self._grpc is None:
