@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
 
 from hyperbox.harness.lab.guest_image import project_image, root_image
 from hyperbox.harness.lab.kernel_kit import KernelKit
 from hyperbox.harness.lab.layers import layer_image
-from hyperbox.harness.lab.snapshot import PreparationStep, Snapshot
+from hyperbox.harness.lab.snapshot import Snapshot
 from hyperbox.harness.lab.vm_laboratory import hardware_for, warm_snapshot
 from hyperbox.harness.model import Lane, MachineRequest
 
@@ -21,9 +20,3 @@ def kept_guest(
     wanted = MachineRequest(commandline=commandline)
     hardware = hardware_for(kit, lane, root_image(), project_image(), wanted, images)
     return warm_snapshot(kit, hardware, lambda _text, _fraction: None)
-
-
-def with_imported(guest: Snapshot, *modules: str) -> Snapshot:
-    """Return a guest that has compiled modules, which each clone would do; close the first."""
-    with contextlib.closing(guest):
-        return guest.derive(PreparationStep(("python3", "-c", f"import {', '.join(modules)}")))

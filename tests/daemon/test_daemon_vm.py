@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from hyperbox.harness.lab.guest_image import project_image, root_image
 from hyperbox.harness.lab.kernel_kit import kernel_kit
-from hyperbox.harness.lab.layers import layer_image
-from hyperbox.harness.lab.qemu import find_qemu
-from hyperbox.harness.lab.snapshot import boot_snapshot
-from hyperbox.harness.lab.vm_laboratory import hardware_for
-from hyperbox.harness.model import Lane
+from tests.guests import kept_guest
 
 pytestmark = pytest.mark.vm
 
@@ -23,26 +18,11 @@ PROGRAM = Path(__file__).with_name("guest_daemon.py")
 
 
 def played(commandline: str, *options: str) -> dict[str, Any]:
-    """Boot a guest, run the daemon in it with options, and return what was seen."""
-    kit = kernel_kit("7.3")
-    layers = [layer_image("daemon")]
-    hardware = hardware_for(kit, Lane.EXACT, root_image(), project_image(), layers=layers)
-    extra = f"{hardware.extra_commandline} {commandline}".strip()
-    made = boot_snapshot(
-        find_qemu(),
-        replace(hardware, extra_commandline=extra),
-        kernel_config=kit.config.read_text(),
-        prepare=lambda machine: None,
-    )
-    try:
-        with made.clone() as machine:
-            machine.put("/tmp/guest_daemon.py", PROGRAM.read_bytes())
-            done = machine.execute(
-                ["python3", "/tmp/guest_daemon.py", *options],
-                timeout=400,
-            )
-    finally:
-        made.close()
+    """Run the daemon with options in a guest, and return what was seen."""
+    made = kept_guest(kernel_kit("7.3"), layers=["daemon"], commandline=commandline)
+    with contextlib.closing(made), made.clone() as machine:
+        machine.put("/tmp/guest_daemon.py", PROGRAM.read_bytes())
+        done = machine.execute(["python3", "/tmp/guest_daemon.py", *options], timeout=400)
     assert done.status == 0, done.stderr.decode()[-3000:]
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found

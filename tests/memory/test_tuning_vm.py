@@ -5,19 +5,15 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from hyperbox.harness.lab.guest_image import project_image, root_image
-from hyperbox.harness.lab.kernel_kit import KernelKit, kernel_kit
-from hyperbox.harness.lab.qemu import GuestHardware, find_qemu
-from hyperbox.harness.lab.snapshot import Snapshot, boot_snapshot
+from hyperbox.harness.lab.kernel_kit import kernel_kit
+from hyperbox.harness.lab.snapshot import PreparationStep, Snapshot
 from hyperbox.harness.lab.vm import VirtualMachine
-from hyperbox.harness.lab.vm_laboratory import hardware_for
-from hyperbox.harness.model import Lane
+from tests.guests import kept_guest
 
 pytestmark = pytest.mark.vm
 
@@ -27,35 +23,18 @@ ZSWAP = "/sys/module/zswap/parameters/enabled"
 
 
 @pytest.fixture(scope="module")
-def kit() -> KernelKit:
-    return kernel_kit("7.3")  # the newest: it has every actuator
-
-
-@pytest.fixture(scope="module")
-def hardware(kit: KernelKit) -> GuestHardware:
-    return hardware_for(kit, Lane.EXACT, root_image(), project_image())
-
-
-@pytest.fixture(scope="module")
-def guest(kit: KernelKit, hardware: GuestHardware) -> Iterator[Snapshot]:
-    made = boot_snapshot(
-        find_qemu(),
-        hardware,
-        kernel_config=kit.config.read_text(),
-        prepare=prepare,
-    )
-    yield made
-    made.close()
-
-
-def prepare(machine: VirtualMachine) -> None:
-    """Bring the scenarios in, and compile once what every one of them would."""
-    machine.put("/tmp/guest_tuning.py", PROGRAM.read_bytes())
-    machine.execute(["python3", "/tmp/guest_tuning.py", "lenient", "--help"], timeout=200)
+def guest() -> Iterator[Snapshot]:
+    # The newest: it has every actuator. What all scenarios import is compiled once.
+    compiled = "import hyperbox.memory.tune, hyperbox.memory.audit, suites.squeeze"
+    with contextlib.closing(kept_guest(kernel_kit("7.3"))) as kept:
+        made = kept.derive(PreparationStep(("python3", "-c", compiled)))
+    with contextlib.closing(made):
+        yield made
 
 
 def played(guest: Snapshot, *words: str) -> dict[str, Any]:
     with guest.clone() as machine:
+        machine.put("/tmp/guest_tuning.py", PROGRAM.read_bytes())
         done = machine.execute(
             ["python3", "/tmp/guest_tuning.py", *words],
             timeout=400,
@@ -135,9 +114,7 @@ def test_triggers_are_for_everybody_in_windows_that_the_kernel_allows(guest: Sna
 
 
 def test_on_the_oldest_kernel_triggers_are_for_root_alone() -> None:
-    old = hardware_for(kernel_kit("5.10"), Lane.EXACT, root_image(), project_image())
-    made = boot_snapshot(find_qemu(), old, kernel_config="", prepare=prepare)
-    with contextlib.closing(made):
+    with contextlib.closing(kept_guest(kernel_kit("5.10"))) as made:
         found = played(made, "triggers")
     assert found["root"] == "fired"
     for asked in ("nobody", "nobody in short"):
@@ -234,25 +211,17 @@ def test_cgroup_that_vanishes_while_its_limit_is_lowered_is_nobodys(guest: Snaps
     assert found["outstanding"] == 0
 
 
-def test_kernel_booted_without_pressure_says_why(kit: KernelKit, hardware: GuestHardware) -> None:
-    extra = f"{hardware.extra_commandline} psi=0".strip()
-    made = boot_snapshot(
-        find_qemu(),
-        replace(hardware, extra_commandline=extra),
-        kernel_config=kit.config.read_text(),
-        prepare=lambda machine: None,
-    )
-    try:
-        with made.clone() as machine:
-            for module in ("hyperbox.memory.tune", "hyperbox.memory.monitor"):
-                done = said(machine, module)
-                assert done == [
-                    f"{module}: pressure is unavailable: switched off by psi=0 on the kernel's "
-                    "command line"
-                ]
-            machine.execute(["test", "!", "-e", "/run/hyperbox/journal"], timeout=60)
-    finally:
-        made.close()
+def test_kernel_booted_without_pressure_says_why() -> None:
+    # The guest that the daemon's tests have, too.
+    made = kept_guest(kernel_kit("7.3"), layers=["daemon"], commandline="psi=0")
+    with contextlib.closing(made), made.clone() as machine:
+        for module in ("hyperbox.memory.tune", "hyperbox.memory.monitor"):
+            assert said(machine, module) == [
+                f"{module}: pressure is unavailable: switched off by psi=0 on the kernel's "
+                "command line"
+            ]
+        done = machine.execute(["test", "!", "-e", "/run/hyperbox/journal"], timeout=60)
+        assert done.status == 0
 
 
 def said(machine: VirtualMachine, module: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -16,13 +17,9 @@ from hypothesis import strategies as st
 
 from hyperbox.errors import KernelFeatureMissing, WorkloadError
 from hyperbox.harness.declarations import load_suite
-from hyperbox.harness.lab.guest_image import project_image, root_image
 from hyperbox.harness.lab.kernel_kit import kernel_kit
-from hyperbox.harness.lab.layers import layer_image
-from hyperbox.harness.lab.qemu import find_qemu
-from hyperbox.harness.lab.snapshot import Snapshot, boot_snapshot
-from hyperbox.harness.lab.vm_laboratory import hardware_for
-from hyperbox.harness.model import Lane, Perturbation, Suite
+from hyperbox.harness.lab.snapshot import Snapshot
+from hyperbox.harness.model import Perturbation, Suite
 from hyperbox.harness.runs.output import parse_output
 from hyperbox.linux.cgroup import cgroup_root
 from hyperbox.linux.modules import load_module
@@ -36,6 +33,7 @@ from suites.psi.accuracy import ReadingCheck, Tally, judge
 from suites.psi.arms import FastSwap, TunerProcess
 from suites.psi.pressure_reduction import check_load, check_share, check_small_pages, of_mix
 from suites.psi.reference import Moment, ReferenceRecording, total_is_right
+from tests.guests import kept_guest
 from workloads.stress import Metrics, report
 
 ROOT = Path(__file__).parents[2]
@@ -303,17 +301,9 @@ cat /proc/sys/vm/swappiness /proc/sys/vm/page-cluster
 
 @pytest.fixture(scope="module")
 def guest() -> Iterator[Snapshot]:
-    kit = kernel_kit("5.10")  # the oldest: every interface at its barest
-    made = boot_snapshot(
-        find_qemu(),
-        hardware_for(
-            kit, Lane.EXACT, root_image(), project_image(), layers=[layer_image("daemon")]
-        ),
-        kernel_config=kit.config.read_text(),
-        prepare=lambda machine: None,
-    )
-    yield made
-    made.close()
+    # The oldest: every interface at its barest.
+    with contextlib.closing(kept_guest(kernel_kit("5.10"), layers=["daemon"])) as made:
+        yield made
 
 
 @pytest.mark.vm
